@@ -1,0 +1,59 @@
+"""Relaxation optimisers for Optax: Entropy-SGD, Hamilton-Jacobi, heat and Elastic-SGD.
+
+The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
+`entropix.training` and `entropix.figures` need their extras and are imported on first use.
+"""
+
+import importlib
+from types import ModuleType
+
+from entropix.optimizers import elastic_sgd, entropy_sgd, heat_sgd, hj_sgd, sgd
+from entropix.transforms import (
+    ElasticState,
+    Relaxation,
+    RelaxationState,
+    StepwiseState,
+    elastic_coupling,
+    eval_params,
+    hamilton_jacobi,
+    heat,
+    local_entropy,
+    relax,
+    relaxed_grad,
+    reseed,
+    scoping,
+    stepwise,
+)
+
+__version__ = "0.1.0"
+
+_ROOMS = ("data", "figures", "models", "training")
+
+__all__ = [
+    "ElasticState",
+    "Relaxation",
+    "RelaxationState",
+    "StepwiseState",
+    "elastic_coupling",
+    "elastic_sgd",
+    "entropy_sgd",
+    "eval_params",
+    "hamilton_jacobi",
+    "heat",
+    "heat_sgd",
+    "hj_sgd",
+    "local_entropy",
+    "relax",
+    "relaxed_grad",
+    "reseed",
+    "scoping",
+    "sgd",
+    "stepwise",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports a room when it is first asked for, so that the core works without its extras."""
+    if name in _ROOMS:
+        return importlib.import_module(f"entropix.{name}")
+    raise AttributeError(f"module 'entropix' has no attribute {name!r}")

@@ -1,0 +1,251 @@
+"""The paper's algorithms by name: chains of the package's links and Optax's, nothing else.
+
+All run Nesterov's momentum (0.9) on x (Deep Relaxation, section 7.4). The default constants are
+the paper's; the learning rate and gamma have none, because they belong to the problem.
+"""
+
+# Annotations are real objects here, not strings: Optax inspects them.
+import jax
+import optax
+from optax import ScalarOrSchedule
+
+from entropix.transforms import (
+    elastic_coupling,
+    hamilton_jacobi,
+    heat,
+    local_entropy,
+    relax,
+)
+from entropix.transforms import stepwise as spread
+from entropix.transforms.checks import check_fraction
+from entropix.transforms.keys import AxisName
+from entropix.transforms.relaxation import Relaxation
+
+
+def sgd(
+    learning_rate: ScalarOrSchedule, momentum: float | None = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD with Nesterov momentum, the baseline of every comparison ((7), section 7.4).
+
+    .. math:: z \leftarrow x - \eta \nabla f_{mb}(x),\qquad x \leftarrow z + \delta (z - z_{old})
+
+    Args:
+      learning_rate: eta; a float or a schedule.
+      momentum: delta in [0, 1), or None for no momentum and no buffer.
+
+    Returns:
+      `optax.sgd` with `nesterov=True`.
+
+    Raises:
+      ValueError: if `momentum` is outside [0, 1).
+
+    Example:
+      >>> import entropix, jax.numpy as jnp
+      >>> tx = entropix.sgd(0.1)
+      >>> w = jnp.asarray(1.0)
+      >>> updates, _ = tx.update(jnp.asarray(1.0), tx.init(w), w)
+      >>> round(float(updates), 3)    # -eta (1 + delta) g at the first step
+      -0.19
+    """
+    if momentum is not None:
+        check_fraction("momentum", momentum)
+    return optax.with_extra_args_support(optax.sgd(learning_rate, momentum, nesterov=True))
+
+
+def entropy_sgd(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    *,
+    momentum: float | None = 0.9,
+    num_steps: int = 20,
+    step_size: ScalarOrSchedule = 0.1,
+    inner: optax.GradientTransformation | None = None,
+    averaging: float = 0.75,
+    temperature: ScalarOrSchedule = 1e-8,
+    noise: str = "normal",
+    output: str = "gradient",
+    key: jax.Array | int = 0,
+    stepwise: bool = False,
+    axis_name: AxisName | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Entropy-SGD ((31)-(33)): gradient descent on the local entropy.
+
+    .. math:: x \leftarrow x - \eta\, (x - \langle y\rangle)/\gamma
+
+    Args:
+      learning_rate: eta of the outer step; a float or a schedule of the outer step.
+      gamma: scope; see `entropix.local_entropy`, also for all arguments not listed here.
+      momentum: Nesterov momentum of x, or None for none.
+      num_steps: L, gradients per outer step.
+      step_size: eta_y, inner step size.
+      inner: inner Optax transformation.
+      averaging: alpha, weight of the old average.
+      temperature: T.
+      noise: law of the noise.
+      output: what the outer optimiser gets: "gradient" or "displacement".
+      key: key or seed of the noise.
+      stepwise: False: `update(grads, state, params, grad_fn=...)` makes a whole outer step
+        (`entropix.relax`). True: `update(grads, state, params)` takes one gradient, every L-th
+        moves x (`entropix.stepwise`; read x with `entropix.eval_params`).
+      axis_name: named axis of replicas that must not share noise.
+
+    Returns:
+      An Optax optimiser.
+
+    Example:
+      The authors' own variant: Nesterov inside too, the displacement as the outer gradient.
+
+      >>> import entropix, optax
+      >>> tx = entropix.entropy_sgd(
+      ...     1.0, gamma=entropix.scoping(1e4), output="displacement",
+      ...     inner=optax.trace(0.9, nesterov=True))
+
+    References:
+      Chaudhari et al, `Entropy-SGD <https://arxiv.org/abs/1611.01838>`_, 2016.
+    """
+    relaxation = local_entropy(
+        gamma,
+        num_steps=num_steps,
+        step_size=step_size,
+        inner=inner,
+        averaging=averaging,
+        temperature=temperature,
+        noise=noise,
+        key=key,
+        output=output,
+        axis_name=axis_name,
+    )
+    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+
+
+def hj_sgd(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    *,
+    momentum: float | None = 0.9,
+    num_steps: int = 5,
+    step_size: ScalarOrSchedule = 0.1,
+    inner: optax.GradientTransformation | None = None,
+    form: str = "proximal",
+    output: str = "gradient",
+    stepwise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """HJ ((33)-(34) without noise): gradient descent on the Hamilton-Jacobi relaxation.
+
+    Args:
+      learning_rate: eta of the outer step; a float or a schedule of the outer step.
+      gamma: scope; see `entropix.hamilton_jacobi`, also for all arguments not listed here.
+      momentum: Nesterov momentum of x, or None for none.
+      num_steps: L, gradients per outer step.
+      step_size: eta_y, inner step size.
+      inner: inner Optax transformation.
+      form: "proximal" (33) or "gradient" (34).
+      output: "gradient" or "displacement".
+      stepwise: see `entropix.entropy_sgd`.
+
+    Returns:
+      An Optax optimiser.
+
+    Example:
+      >>> import entropix, jax.numpy as jnp
+      >>> tx = entropix.hj_sgd(0.1, gamma=1.0, stepwise=True)
+      >>> w = jnp.asarray(1.0)
+      >>> updates, state = tx.update(jnp.asarray(1.0), tx.init(w), w)
+      >>> round(float(updates), 3)    # the first inner step: -step_size * gradient
+      -0.1
+    """
+    relaxation = hamilton_jacobi(
+        gamma, num_steps=num_steps, step_size=step_size, inner=inner, form=form, output=output
+    )
+    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+
+
+def heat_sgd(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    *,
+    momentum: float | None = 0.9,
+    num_steps: int = 20,
+    temperature: ScalarOrSchedule = 1e-4,
+    noise: str = "normal",
+    key: jax.Array | int = 0,
+    stepwise: bool = False,
+    axis_name: AxisName | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """HEAT (35): gradient descent on the heat-equation relaxation.
+
+    Args:
+      learning_rate: eta of the outer step; a float or a schedule of the outer step.
+      gamma: scope; see `entropix.heat`, also for all arguments not listed here.
+      momentum: Nesterov momentum of x, or None for none.
+      num_steps: L, gradients per outer step.
+      temperature: T; the smoothing width is sqrt(gamma T).
+      noise: law of the noise.
+      key: key or seed of the noise.
+      stepwise: see `entropix.entropy_sgd`.
+      axis_name: named axis of replicas that must not share noise.
+
+    Returns:
+      An Optax optimiser.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> tx = entropix.heat_sgd(0.1, gamma=1.0, momentum=None)
+      >>> w = jnp.asarray(1.0)
+      >>> updates, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w, i: 2 * w)
+      >>> bool(abs(updates + 0.2) < 0.01)
+      True
+    """
+    relaxation = heat(
+        gamma,
+        num_steps=num_steps,
+        temperature=temperature,
+        noise=noise,
+        key=key,
+        axis_name=axis_name,
+    )
+    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+
+
+def elastic_sgd(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    axis_name: AxisName,
+    *,
+    momentum: float | None = 0.9,
+    period: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Elastic-SGD (21): SGD on p replicas on a named axis, each pulled towards their mean.
+
+    .. math:: x^a \leftarrow x^a - \eta\,[\nabla f_{mb}(x^a) + (x^a - \bar x)/\gamma]
+
+    Args:
+      learning_rate: eta; a float or a schedule.
+      gamma: scope; see `entropix.elastic_coupling`, also for all arguments not listed here.
+      axis_name: the replicas' axis.
+      momentum: Nesterov momentum, or None for none.
+      period: updates between two computations of the mean.
+
+    Returns:
+      An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> tx = entropix.elastic_sgd(0.1, gamma=1.0, axis_name="replica", momentum=None)
+      >>> x = jnp.asarray([1.0, 3.0])
+      >>> update = jax.vmap(tx.update, axis_name="replica")
+      >>> updates, _ = update(jnp.zeros(2), jax.vmap(tx.init)(x), x)
+      >>> [round(float(u), 3) for u in updates]
+      [0.1, -0.1]
+    """
+    return optax.chain(
+        elastic_coupling(gamma, axis_name, period=period), sgd(learning_rate, momentum)
+    )
+
+
+def _optimizer(
+    relaxation: Relaxation, optimizer: optax.GradientTransformation, stepwise: bool
+) -> optax.GradientTransformationExtraArgs:
+    if stepwise:
+        return spread(relaxation, optimizer)
+    return optax.chain(relax(relaxation), optimizer)

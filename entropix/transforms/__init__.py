@@ -1,0 +1,28 @@
+"""The relaxations, the faces that run them, and the links around them, for `optax.chain`."""
+
+from entropix.transforms.coupling import ElasticState, elastic_coupling
+from entropix.transforms.hamilton_jacobi import hamilton_jacobi
+from entropix.transforms.heat import heat
+from entropix.transforms.keys import reseed
+from entropix.transforms.local_entropy import local_entropy
+from entropix.transforms.relax import relax, relaxed_grad
+from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.schedules import scoping
+from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
+
+__all__ = [
+    "ElasticState",
+    "Relaxation",
+    "RelaxationState",
+    "StepwiseState",
+    "elastic_coupling",
+    "eval_params",
+    "hamilton_jacobi",
+    "heat",
+    "local_entropy",
+    "relax",
+    "relaxed_grad",
+    "reseed",
+    "scoping",
+    "stepwise",
+]

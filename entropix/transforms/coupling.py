@@ -1,0 +1,132 @@
+"""Elastic coupling: replicas on a named axis, each pulled towards their mean."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from optax import ScalarOrSchedule
+
+from entropix.transforms import checks
+from entropix.transforms.keys import AxisName
+from entropix.transforms.relaxation import at, copy_tree, scalar, wide
+
+_UPDATE_CALL = (
+    "updates, state = tx.update(grads, state, params), inside jax.vmap(..., axis_name={axis!r})"
+)
+
+
+class ElasticState(NamedTuple):
+    """State of the coupling.
+
+    Attributes:
+      update_count: updates seen. shape=(), dtype=int32.
+      centre: the mean x-bar when it was last computed, like the parameters; None for period 1,
+        which needs no memory of it.
+    """
+
+    update_count: jax.Array
+    centre: Any
+
+
+def elastic_coupling(
+    gamma: ScalarOrSchedule, axis_name: AxisName, *, period: int = 1
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds the pull towards the replicas' mean to the gradients (Elastic-SGD, (20)-(21)).
+
+    .. math:: g^a \leftarrow g^a + (x^a - \bar x)/\gamma, \qquad \bar x = \frac1p \sum_a x^a
+
+    Followed by SGD this is Elastic-SGD, which descends the same local entropy as Entropy-SGD, the
+    replicas' average in the place of the time average; after `entropix.relax` it is Parle.
+
+    Args:
+      gamma: scope, in (0, inf]; a float or a schedule of the update count.
+      axis_name: named axis (or axes) over which `update` runs, by `vmap`, `pmap` or `shard_map`.
+      period: the mean is computed at every `period`-th update, from the first on; in between the
+        pull is towards a stale one and nothing is communicated (EASGD).
+
+    Returns:
+      A transformation. With one replica the pull is exactly zero.
+
+    Raises:
+      ValueError: for an argument outside its range; from `update`, without `params` or outside
+        the named axis.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> tx = entropix.elastic_coupling(gamma=2.0, axis_name="replica")
+      >>> x = jnp.asarray([0.0, 4.0])            # two replicas of a scalar
+      >>> update = jax.vmap(tx.update, axis_name="replica")
+      >>> pull, _ = update(jnp.zeros(2), jax.vmap(tx.init)(x), x)
+      >>> pull.tolist()
+      [-1.0, 1.0]
+
+    References:
+      Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015;
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, (20)-(22).
+    """
+    checks.check_positive("gamma", gamma, infinite=True)
+    period = checks.check_count("period", period)
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"axis_name must be the name of a mapped axis or a tuple of names; got {axis_name!r}."
+        )
+
+    def init(params: optax.Params) -> ElasticState:
+        centre = copy_tree(params) if period > 1 else None
+        return ElasticState(update_count=jnp.zeros([], jnp.int32), centre=centre)
+
+    def update(
+        updates: optax.Updates,
+        state: ElasticState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ElasticState]:
+        del extra_args
+        checks.check_params(params, _UPDATE_CALL.format(axis=axis_name))
+        if period == 1:
+            centre = replica_mean(params, axis_name)
+        else:
+            centre = lax.cond(
+                state.update_count % period == 0,
+                lambda: optax.tree.cast_like(replica_mean(params, axis_name), params),
+                lambda: state.centre,
+            )
+        scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
+        updates = jax.tree.map(
+            lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(g.dtype),
+            updates, params, centre,
+        )  # fmt: skip
+        memory = centre if period > 1 else None
+        return updates, ElasticState(optax.safe_increment(state.update_count), memory)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def elastic_force(x: jax.Array, centre: jax.Array, gamma: Any, size: int) -> jax.Array:
+    """The pull (x - centre)/gamma for one array, in float32 or wider.
+
+    A mean over `size` replicas is only known up to its rounding error, about size eps |x|. A
+    difference below that is no difference: identical replicas feel no force at all, to the bit.
+    """
+    x = wide(x)
+    difference = x - wide(centre)
+    rounding = size * jnp.finfo(x.dtype).eps * jnp.abs(x)
+    return jnp.where(jnp.abs(difference) <= rounding, 0, difference) / scalar(gamma, x)
+
+
+def replica_mean(params: Any, axis_name: AxisName) -> Any:
+    """The mean of `params` over the named axes, computed in float32 or wider.
+
+    Raises:
+      ValueError: outside the named axes.
+    """
+    try:
+        return jax.tree.map(lambda x: lax.pmean(wide(x), axis_name), params)
+    except NameError as error:
+        raise ValueError(
+            f"axis_name={axis_name!r} names no mapped axis here. Run the step under "
+            f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis."
+        ) from error

@@ -1,0 +1,129 @@
+r"""Heat: the gradient of the heat-equation relaxation, by averaging gradients at Gaussian points.
+
+The relaxed loss is f smoothed by a Gaussian (Deep Relaxation, (23)),
+
+.. math:: v(x, \gamma) = (G_{\gamma T} * f)(x) = E f(x + \sqrt{\gamma T}\,\varepsilon).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import ScalarOrSchedule
+
+from entropix.transforms import checks
+from entropix.transforms.keys import AxisName, step_key
+from entropix.transforms.random import check_noise, noise_like
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    at,
+    copy_tree,
+    init_state,
+    is_zero,
+    next_state,
+    scalar,
+    wide,
+)
+
+
+class HeatInner(NamedTuple):
+    """The fast variables of one outer step.
+
+    Attributes:
+      params: x.
+      outer: state at the beginning of the outer step.
+      mean: sum of the gradients seen, over L; in float32 or wider.
+      inner_count: gradients seen. shape=(), dtype=int32.
+    """
+
+    params: Any
+    outer: RelaxationState
+    mean: Any
+    inner_count: jax.Array
+
+
+def heat(
+    gamma: ScalarOrSchedule,
+    *,
+    num_steps: int = 20,
+    temperature: ScalarOrSchedule = 1e-4,
+    noise: str = "normal",
+    key: jax.Array | int = 0,
+    axis_name: AxisName | None = None,
+) -> Relaxation:
+    r"""HEAT's relaxation: the mean of L mini-batch gradients at Gaussian points around x.
+
+    .. math:: \nabla v(x, \gamma) \approx \frac1L \sum_{i\le L}
+        \nabla f_{mb}(x + \sqrt{\gamma T}\,\varepsilon_i)
+
+    Args:
+      gamma: scope > 0; a float or a schedule of the outer step. Only the product gamma T matters.
+      num_steps: L >= 1, gradients per outer step.
+      temperature: T >= 0; a float or a schedule. The default 1e-4 makes the smoothing width
+        0.01 at gamma = 1, a tenth of a typical weight of a layer with 100 inputs. (Entropy-SGD's
+        1e-8 would be a width of 1e-4 and leave f as it is.) The number 0 compiles no noise code
+        and averages L mini-batches at x.
+      noise: law of epsilon; see `entropix.transforms.random`.
+      key: typed key, legacy key or integer seed of the noise.
+      axis_name: named axis (or axes) of replicas that hold the same key; each folds in its index.
+
+    Returns:
+      A `Relaxation`. Its first point is not x, so `entropix.relax` asks `grad_fn` for all L
+      gradients, and the gradient passed to `update`, being unused, is removed by the compiler.
+
+    Raises:
+      ValueError: for an argument outside its range.
+
+    Example:
+      >>> import entropix, jax
+      >>> smooth = entropix.heat(gamma=1.0, num_steps=4000, temperature=1.0)
+      >>> slope = entropix.relaxed_grad(smooth, lambda p, i: 3 * p**2)    # f(x) = x^3
+      >>> value, _ = slope(jax.numpy.asarray(1.0), smooth.init(0.0))
+      >>> bool(abs(value - (3 + 3)) < 0.5)    # E 3 (x + eps)^2 = 3 x^2 + 3
+      True
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, (23), (35).
+    """
+    num_steps = checks.check_count("num_steps", num_steps)
+    checks.check_positive("gamma", gamma)
+    checks.check_non_negative("temperature", temperature)
+    check_noise(noise)
+    noisy = not is_zero(temperature)
+
+    def init(params: Any) -> RelaxationState:
+        del params
+        return init_state(key if noisy else None)
+
+    def begin(params: Any, state: RelaxationState) -> HeatInner:
+        wide_zeros = lambda x: jnp.zeros_like(x, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+        return HeatInner(
+            params=copy_tree(params),
+            outer=state,
+            mean=jax.tree.map(wide_zeros, params),
+            inner_count=jnp.zeros([], jnp.int32),
+        )
+
+    def point(chain: HeatInner) -> Any:
+        # The noise is a function of (key, outer step, index): it is never stored.
+        if not noisy:
+            return chain.params
+        count = chain.outer.outer_count
+        draw = step_key(chain.outer.key, count, chain.inner_count, axis_name=axis_name)
+        width = jnp.sqrt(jnp.asarray(at(gamma, count)) * at(temperature, count))
+        return jax.tree.map(
+            lambda x, e: (wide(x) + scalar(width, wide(x)) * e).astype(x.dtype),
+            chain.params, noise_like(draw, chain.params, noise),
+        )  # fmt: skip
+
+    def step(grads: Any, chain: HeatInner, **extra_args: Any) -> HeatInner:
+        del extra_args
+        mean = jax.tree.map(lambda m, g: m + g.astype(m.dtype) / num_steps, chain.mean, grads)
+        return chain._replace(mean=mean, inner_count=optax.safe_increment(chain.inner_count))
+
+    def finish(chain: HeatInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
+        return optax.tree.cast_like(chain.mean, chain.params), next_state(state)
+
+    return Relaxation(init, begin, point, step, finish, num_steps, starts_at_params=not noisy)

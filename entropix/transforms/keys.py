@@ -1,0 +1,105 @@
+"""Random keys in optimiser states: accepted spellings, one stream per replica, reseeding."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+AxisName = str | tuple[str, ...]
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether `leaf` is a typed JAX key (or an array of them)."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def canonical_key(key: Any) -> jax.Array:
+    """Returns a typed key from a typed key, a legacy `PRNGKey` array or an integer seed.
+
+    Args:
+      key: typed key, uint32 array `(..., 2)` as made by `jax.random.PRNGKey`, or integer seed
+        (possibly traced, as under `optax.inject_hyperparams`).
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if is_key(key):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool):
+        return jax.random.key(key)
+    if isinstance(key, jax.Array | np.ndarray | np.integer):
+        if key.ndim >= 1 and key.dtype == jnp.uint32:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        if key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
+            return jax.random.key(key)
+    raise ValueError(
+        "key must be an integer seed, jax.random.key(seed) or a legacy jax.random.PRNGKey(seed); "
+        f"got key={key!r}."
+    )
+
+
+def step_key(key: jax.Array, *indices: Any, axis_name: AxisName | None = None) -> jax.Array:
+    """Derives the key of one draw from (outer step, inner step, replica).
+
+    Folding counters into a constant key, rather than splitting and storing a new one, makes the
+    noise a function of (seed, step): a resumed run draws what the uninterrupted one would have.
+    """
+    for index in indices:
+        key = jax.random.fold_in(key, index)
+    if axis_name is not None:
+        # Replicas made by vmap(tx.init) hold one and the same key; their index tells them apart.
+        key = jax.random.fold_in(key, lax.axis_index(axis_name))
+    return key
+
+
+def reseed(state: Any, key: jax.Array | int) -> Any:
+    r"""Sets the random key wherever it sits in an optimiser state.
+
+    `jax.vmap(tx.init)` copies one key to every seed or replica, so that all of them would draw
+    the same noise. After `reseed` each has its own.
+
+    Args:
+      state: any pytree, typically the state of an Optax chain; vmapped states are welcome.
+      key: typed key, legacy key or integer seed. A state whose keys have shape `(p,)` (made by
+        `vmap(tx.init)`) gets `p` different keys split from a scalar `key`, or `key` itself when
+        it has that shape. With several keys in a state, the n-th (n >= 1) gets `fold_in(key, n)`.
+
+    Returns:
+      The state with new keys and all else unchanged. A state without keys comes back as it was,
+      so generic code may call this for deterministic optimisers too.
+
+    Raises:
+      ValueError: if `key` is no key, or has a shape that does not fit the state's keys.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, entropix
+      >>> tx = entropix.entropy_sgd(0.1, gamma=1.0)
+      >>> states = jax.vmap(tx.init)({"w": jnp.zeros((3, 2))})  # three replicas, one key
+      >>> states = entropix.reseed(states, 7)                   # three replicas, three keys
+    """
+    key = canonical_key(key)
+    leaves, structure = jax.tree.flatten(state)
+    keys = [n for n, leaf in enumerate(leaves) if is_key(leaf)]
+    for order, n in enumerate(keys):
+        leaves[n] = _spread(_fold_in(key, order) if order else key, leaves[n].shape)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _fold_in(key: jax.Array, data: int) -> jax.Array:
+    fold = jax.random.fold_in
+    for _ in range(key.ndim):
+        fold = jax.vmap(fold, in_axes=(0, None))
+    return fold(key, data)
+
+
+def _spread(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    if key.shape == shape:
+        return key
+    if key.shape == ():
+        return jax.random.split(key, shape)
+    raise ValueError(
+        f"key must be one key or an array of keys of shape {shape}, the shape of the keys in the "
+        f"state; got shape {key.shape}."
+    )

@@ -1,0 +1,162 @@
+"""The inner loop as one compiled scan: a pure function, and a link for `optax.chain`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from entropix.transforms import checks
+from entropix.transforms.relaxation import Relaxation, RelaxationState
+
+GradFn = Callable[..., Any]
+
+_UPDATE_CALL = (
+    "updates, state = tx.update(grads, state, params, "
+    "grad_fn=lambda params, i: jax.grad(loss)(params, batches[i]))"
+)
+
+
+def relaxed_grad(
+    relaxation: Relaxation, grad_fn: GradFn, *, has_carry: bool = False
+) -> Callable[..., Any]:
+    r"""Makes the gradient of the relaxed loss from the gradient of the loss, as a pure function.
+
+    Args:
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      grad_fn: `grad_fn(params, i) -> grads`, the (mini-batch) gradient at any parameters; the
+        int32 scalar i = 0 ... L-1 picks the inner mini-batch. Traced once, whatever L.
+      has_carry: whether `grad_fn(params, i, carry) -> (grads, carry)` threads a pytree through
+        the inner loop, such as batch-norm statistics, a random key or running metrics.
+
+    Returns:
+      `fn(params, state) -> (relaxed_grads, state)`, or with a carry
+      `fn(params, state, carry) -> (relaxed_grads, state, carry)`; start from
+      `state = relaxation.init(params)`. It costs L calls of `grad_fn`.
+
+    Raises:
+      ValueError: while tracing, if `grad_fn` returns another structure or other shapes than the
+        parameters have.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> relaxation = entropix.hamilton_jacobi(gamma=0.5, num_steps=50)
+      >>> slope = entropix.relaxed_grad(relaxation, lambda p, i: jax.grad(jnp.cos)(p))
+      >>> x = jnp.asarray(1.0)
+      >>> relaxed, state = jax.jit(slope)(x, relaxation.init(x))
+      >>> prox = x - 0.5 * relaxed        # Lemma 2: the slope at x is f' at the proximal point
+      >>> bool(abs(relaxed + jnp.sin(prox)) < 1e-3)
+      True
+    """
+
+    def threaded(params: Any, i: jax.Array, carry: Any) -> tuple[Any, Any]:
+        return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
+
+    def fn(params: Any, state: Any, carry: Any = None) -> Any:
+        inner = relaxation.begin(params, state)
+        inner, carry = _inner_loop(relaxation, threaded, inner, carry, start=0)
+        relaxed, state = relaxation.finish(inner, state)
+        return (relaxed, state, carry) if has_carry else (relaxed, state)
+
+    return fn
+
+
+def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
+    """Turns a relaxation into a link of an Optax chain: gradients in, relaxed gradients out.
+
+    The whole inner loop runs inside one `update`, in one `lax.scan`. Put it first in the chain;
+    what acts on single mini-batch gradients (clipping, Adam's scaling, weight decay) belongs
+    into the relaxation's `inner`.
+
+    Args:
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+
+    Returns:
+      A transformation whose `update(grads, state, params, *, grad_fn)` expects
+
+      * `grads`: the gradient at `params`, used as the one with i = 0;
+      * `grad_fn(params, i) -> grads` for i = 1 ... L-1, so that one update costs exactly L
+        gradients. (For `heat`, whose points never are x, i = 0 ... L-1; `grads` is then unused
+        and the compiler removes its computation from a jitted step.)
+
+      `grad_fn` is a Python function: close over it inside the jitted step, or pass it through
+      the jit boundary as a `jax.tree_util.Partial`. Under `optax.masked` and `optax.partition` it
+      receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
+      at every micro-step and discards all results but the last: enlarge its batches instead.
+      The state is a `RelaxationState`; `params` always hold x.
+
+    Raises:
+      ValueError: from `update`, without `params` or `grad_fn`, or if gradients do not look like
+        the parameters.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp, optax
+      >>> batches = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+      >>> loss = lambda w, batch: jnp.mean((w - batch) ** 2)
+      >>> tx = optax.chain(
+      ...     entropix.relax(entropix.local_entropy(gamma=1.0, num_steps=3)), optax.adam(0.1))
+      >>> @jax.jit
+      ... def step(w, state):
+      ...   grad_fn = lambda w, i: jax.grad(loss)(w, batches[i])
+      ...   updates, state = tx.update(grad_fn(w, 0), state, w, grad_fn=grad_fn)
+      ...   return optax.apply_updates(w, updates), state
+      >>> w = jnp.asarray(0.0)
+      >>> state = tx.init(w)
+      >>> for _ in range(100):
+      ...   w, state = step(w, state)
+      >>> bool(1.5 < w < 5.5)             # among the means of the batches
+      True
+    """
+
+    def init(params: optax.Params) -> RelaxationState:
+        return relaxation.init(params)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: GradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        # Extra arguments such as `value` speak of x; the inner transformation runs at y. One that
+        # needs them should fail for want of them rather than be handed the wrong ones.
+        del extra_args
+        checks.check_params(params, _UPDATE_CALL)
+        if grad_fn is None:
+            raise ValueError(
+                "relax runs the inner loop itself and needs the loss's gradient at other points "
+                f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
+            )
+        checks.check_like(updates, params, "The gradients passed to update")
+        inner, start = relaxation.begin(params, state), 0
+        if relaxation.starts_at_params:
+            inner, start = relaxation.step(updates, inner), 1
+
+        def without_carry(point: Any, i: jax.Array, carry: None) -> tuple[Any, None]:
+            return grad_fn(point, i), carry
+
+        inner, _ = _inner_loop(relaxation, without_carry, inner, None, start)
+        return relaxation.finish(inner, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _inner_loop(
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, start: int
+) -> tuple[Any, Any]:
+    """Runs inner steps start ... L-1. One scan: the program does not grow with L."""
+
+    def body(loop: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
+        inner, carry = loop
+        point = relaxation.point(inner)
+        grads, carry = grad_fn(point, i, carry)
+        checks.check_like(grads, point, "The gradients returned by grad_fn")
+        return (relaxation.step(grads, inner), carry), None
+
+    if start == relaxation.num_steps:
+        return inner, carry
+    steps = jnp.arange(start, relaxation.num_steps, dtype=jnp.int32)
+    return lax.scan(body, (inner, carry), steps)[0]
