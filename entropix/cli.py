@@ -1,0 +1,131 @@
+"""The command line: parses and dispatches, nothing else."""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+USAGE = """\
+usage: entropix COMMAND --config=FILE[:ALGORITHMS] --workdir=FOLDER [--config.FIELD=VALUE ...]
+
+commands:
+  train    run one algorithm:      entropix train --config=configs/digits.py:hj
+  compare  run several and make their table and figure:
+                                   entropix compare --config=configs/digits.py
+  tune     search learning rate and gamma on a held-out validation split, with equal effort:
+                                   entropix tune --config=configs/digits.py --trials=16
+
+options:
+  --config=FILE[:ALGORITHMS]  an experiment; after the colon one algorithm or several, with commas
+  --config.FIELD=VALUE        overrides a field, for instance --config.optimizer.gamma=10 (train)
+                              or --config.optimizers.hj.gamma=10 (compare, tune)
+  --workdir=FOLDER            where results go (default: runs/COMMAND)
+  --trials=N                  trials per algorithm (tune; default 16)
+  --[no]progress              progress bars (default: in a terminal)
+"""
+
+
+class UsageError(Exception):
+    """A command line that cannot be run; its text is for the user."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+      argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+      The exit status: 0, or 2 after a message for a command line or config that cannot be run.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    try:
+        command = _COMMANDS[_known_command(argv[0])]
+        command(_parse(argv))
+    except (UsageError, ValueError, FloatingPointError) as error:
+        print(f"entropix: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _known_command(name: str) -> str:
+    if name not in _COMMANDS:
+        near = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=0.0)[0]
+        known = ", ".join(_COMMANDS)
+        raise UsageError(f"unknown command {name!r}; known: {known}. Did you mean {near!r}?")
+    return name
+
+
+def _parse(argv: list[str]) -> Any:
+    """Parses the flags after the command into an object with config, workdir, trials, progress."""
+    values = flags.FlagValues()  # not the process-wide ones: `main` may be called again
+    config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values)
+    flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
+    flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
+    flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    except (AttributeError, KeyError) as error:  # an unknown field, with the nearest known one
+        raise UsageError(f"unknown config field: {_one_line(error)}") from error
+    if rest:
+        raise UsageError(f"unexpected {rest[0]!r}; options are written --name=value.")
+    if not isinstance(values.config, ConfigDict):
+        raise UsageError(
+            "--config=FILE must name a Python file with a get_config function, such as "
+            f"configs/digits.py; got {values['config'].config_filename!r}."
+            if values["config"].present
+            else "--config=FILE is missing, for instance --config=configs/digits.py."
+        )
+    return values
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split()).strip("\"'")
+
+
+def _train(options: Any) -> None:
+    from entropix.training import make_table, runs, train
+
+    single = runs(options.config)
+    if len(single) > 1:
+        raise UsageError(
+            f"train runs one algorithm; choose one of {', '.join(single)} behind a colon, for "
+            f"instance --config=FILE.py:{next(iter(single))}, or use `entropix compare`."
+        )
+    print(make_table(train(options.config, options.workdir, progress=options.progress)))
+
+
+def _compare(options: Any) -> None:
+    from entropix.figures import convergence
+    from entropix.training import compare
+
+    rows = compare(options.config, options.workdir, progress=options.progress)
+    convergence(rows, f"{options.workdir}/figure.png")
+    print(f"{options.workdir}/ now holds metrics.jsonl, table.md, figure.png")
+
+
+def _tune(options: Any) -> None:
+    from entropix.training import tune
+
+    best = tune(options.config, options.workdir, trials=options.trials, progress=options.progress)
+    for algorithm, trial in best.items():
+        values = ", ".join(f"{name}={value:.4g}" for name, value in trial.items())
+        print(f"{algorithm}: {values}")
+
+
+_COMMANDS: dict[str, Callable[[Any], None]] = {
+    "train": _train,
+    "compare": _compare,
+    "tune": _tune,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

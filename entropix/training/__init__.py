@@ -1,0 +1,20 @@
+"""Experiments: from a config to trained networks, metrics and tables."""
+
+from entropix.training.compare import compare, curve, make_table
+from entropix.training.config import check_config, experiment, runs
+from entropix.training.metrics import MetricWriter, read_metrics
+from entropix.training.run import train
+from entropix.training.tune import tune
+
+__all__ = [
+    "MetricWriter",
+    "check_config",
+    "compare",
+    "curve",
+    "experiment",
+    "make_table",
+    "read_metrics",
+    "runs",
+    "train",
+    "tune",
+]

@@ -1,0 +1,100 @@
+"""From an optimiser's options to the transformations that run it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+import entropix
+from entropix.training.config import cycle
+from entropix.transforms import Relaxation
+
+REPLICA_AXIS = "replica"
+_INNERS = {
+    "identity": optax.identity,
+    "nesterov": lambda: optax.trace(0.9, nesterov=True),  # the authors' code
+    "adam": optax.scale_by_adam,
+}
+
+
+class Algorithm(NamedTuple):
+    """One of the paper's algorithms, ready to be stepped.
+
+    Attributes:
+      relaxation: turns L mini-batch gradients into a relaxed one.
+      optimizer: the outer optimiser; it couples the replicas, if there are several.
+      replicas: p >= 1.
+      gamma: schedule of the scope in outer steps, for reports; None for SGD.
+    """
+
+    relaxation: Relaxation
+    optimizer: optax.GradientTransformationExtraArgs
+    replicas: int
+    gamma: optax.Schedule | None
+
+
+def make_algorithm(
+    options: ConfigDict, gradients_per_epoch: float, traced: dict[str, Any] | None = None
+) -> Algorithm:
+    """Makes the algorithm that `options` describe.
+
+    Args:
+      options: an `optimizer` of the config; see `entropix.training.config.DEFAULTS`.
+      gradients_per_epoch: training-set size over batch size, to place the learning-rate drops.
+      traced: values that replace options of the same names, possibly traced by JAX: one compiled
+        program then serves all values, which is how tuning runs its trials.
+
+    Returns:
+      An `Algorithm`.
+    """
+    option = {**options.to_dict(), **(traced or {})}
+    learning_rate = _dropped(option, gradients_per_epoch, cycle(options))
+    optimizer = entropix.sgd(learning_rate, option["momentum"])
+    name = option["algorithm"]
+    if name == "sgd":
+        return Algorithm(_plain_gradient(), optimizer, 1, None)
+    gamma = entropix.scoping(option["gamma"], option["scoping_rate"], end_value=option["gamma_end"])
+    if name == "elastic_sgd":
+        optimizer = entropix.elastic_sgd(
+            learning_rate, gamma, REPLICA_AXIS, momentum=option["momentum"], period=option["period"]
+        )
+        return Algorithm(_plain_gradient(), optimizer, option["replicas"], gamma)
+    return Algorithm(_RELAXATIONS[name](gamma, option), optimizer, 1, gamma)
+
+
+def _plain_gradient() -> Relaxation:
+    """The gradient at x itself: SGD is the relaxation with L = 1 and no noise."""
+    return entropix.heat(1.0, num_steps=1, temperature=0)
+
+
+def _entropy(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+    names = ("num_steps", "step_size", "averaging", "temperature", "noise", "output")
+    inner = _INNERS[option["inner"]]()
+    return entropix.local_entropy(gamma, inner=inner, **{n: option[n] for n in names})
+
+
+def _hj(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+    names = ("num_steps", "step_size", "form", "output")
+    inner = _INNERS[option["inner"]]()
+    return entropix.hamilton_jacobi(gamma, inner=inner, **{n: option[n] for n in names})
+
+
+def _heat(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+    names = ("num_steps", "temperature", "noise")
+    return entropix.heat(gamma, **{n: option[n] for n in names})
+
+
+_RELAXATIONS = {"entropy_sgd": _entropy, "hj": _hj, "heat": _heat}
+
+
+def _dropped(
+    option: dict[str, Any], gradients_per_epoch: float, gradients_per_step: int
+) -> optax.Schedule:
+    """The learning rate as a schedule of outer steps, from drops given in effective epochs."""
+    drops = {
+        round(epoch * gradients_per_epoch / gradients_per_step): 1 / option["drop_factor"]
+        for epoch in option["drop_at"]
+    }
+    rate = jax.numpy.asarray(option["learning_rate"], jax.numpy.float32)
+    return optax.piecewise_constant_schedule(rate, drops)

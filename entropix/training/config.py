@@ -1,0 +1,150 @@
+"""What an experiment is: one nested config, its defaults, and the checks before work starts."""
+
+import difflib
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+# What every algorithm's optimiser takes: eta and its drops, momentum, and how gradients are spent.
+_COMMON = {
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "drop_at": (),  # effective epochs at which the learning rate is divided ...
+    "drop_factor": 5.0,  # ... by this
+}
+_RELAXED = {"gamma": 1.0, "scoping_rate": 1e-3, "gamma_end": 0.0}
+_INNER = {"step_size": 0.1, "inner": "identity", "output": "gradient"}
+
+DEFAULTS = {
+    "sgd": _COMMON,
+    "entropy_sgd": {
+        **_COMMON,
+        **_RELAXED,
+        **_INNER,
+        "num_steps": 20,
+        "averaging": 0.75,
+        "temperature": 1e-8,
+        "noise": "normal",
+    },
+    "hj": {**_COMMON, **_RELAXED, **_INNER, "num_steps": 5, "form": "proximal"},
+    "heat": {**_COMMON, **_RELAXED, "num_steps": 20, "temperature": 1e-4, "noise": "normal"},
+    "elastic_sgd": {**_COMMON, **_RELAXED, "replicas": 3, "period": 1},
+}
+
+MODEL_DEFAULTS = {
+    "mlp": {"widths": (1024, 1024), "input_dropout": 0.2, "dropout": 0.5},
+    "lenet": {"dropout": 0.5},
+    "all_cnn": {"input_dropout": 0.2, "dropout": 0.5},
+}
+
+
+def experiment(
+    *,
+    dataset: str,
+    model: dict,
+    optimizers: dict[str, dict],
+    algorithms: str = "",
+    **options: object,
+) -> ConfigDict:
+    """Makes the config of an experiment from what differs from the defaults.
+
+    Args:
+      dataset: name for `entropix.data.load`.
+      model: `{"name": "mlp" | "lenet" | "all_cnn", ...}` with arguments of that model.
+      optimizers: algorithm -> options that differ from the defaults (`DEFAULTS`).
+      algorithms: what stands behind the colon of `--config=FILE:ALGORITHMS`: one algorithm, which
+        becomes `config.optimizer`; several, comma-separated, or none for all of `optimizers`,
+        which become `config.optimizers`.
+      **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`,
+        `seed_layout`.
+
+    Returns:
+      A `ConfigDict`, locked: overriding an unknown field is an error.
+
+    Raises:
+      ValueError: for an unknown algorithm, model or option, with the nearest known one.
+
+    Example:
+      >>> from entropix.training.config import experiment
+      >>> config = experiment(dataset="digits", model={"name": "mlp"},
+      ...                     optimizers={"hj": {"gamma": 10.0}}, algorithms="hj")
+      >>> config.optimizer.gamma, config.optimizer.num_steps
+      (10.0, 5)
+    """
+    fields = {
+        "dataset": dataset,
+        "batch_size": 128,
+        "seeds": 3,  # runs seeds 0 ... seeds-1, all in one compiled program
+        "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
+        "gradients_per_eval": 480,  # gradient evaluations between two evaluations
+        "num_evals": 10,
+    }
+    fields.update(_known("config", options, fields))
+    name = model.get("name")
+    check_name("model", name, MODEL_DEFAULTS)
+    allowed = {"name": name, **MODEL_DEFAULTS[name]}
+    fields["model"] = allowed | _known(f"model {name}", model, allowed)
+    chosen = [a.strip() for a in algorithms.split(",")] if algorithms else list(optimizers)
+    for algorithm in chosen:
+        check_name("algorithm", algorithm, optimizers)
+    built = {a: {"algorithm": a} | DEFAULTS[a] | optimizers[a] for a in chosen}
+    for algorithm, given in optimizers.items():
+        check_name("algorithm", algorithm, DEFAULTS)
+        _known(f"optimizer {algorithm}", given, DEFAULTS[algorithm])
+    if algorithms and len(chosen) == 1:
+        fields["optimizer"] = built[chosen[0]]
+    else:
+        fields["optimizers"] = built
+    return ConfigDict(fields).lock()
+
+
+def runs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Splits a config into one config with an `optimizer` per algorithm."""
+    if "optimizer" in config:
+        return {config.optimizer.algorithm: config}
+    shared = {k: v for k, v in config.items() if k != "optimizers"}
+    return {
+        algorithm: ConfigDict({**shared, "optimizer": config.optimizers[algorithm]}).lock()
+        for algorithm in DEFAULTS  # in this order; a ConfigDict sorts its keys
+        if algorithm in config.optimizers
+    }
+
+
+def cycle(optimizer: ConfigDict) -> int:
+    """Gradient evaluations per outer step, over all replicas: L p."""
+    return optimizer.get("num_steps", 1) * optimizer.get("replicas", 1)
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises `ValueError` for what would only fail, or be unfair, after work has started."""
+    for field in ("batch_size", "seeds", "gradients_per_eval", "num_evals"):
+        if config[field] < 1:
+            raise ValueError(f"{field} must be >= 1; got config.{field}={config[field]}.")
+    if config.seed_layout not in ("auto", "vmap", "map"):
+        raise ValueError(
+            f"seed_layout must be 'auto', 'vmap' or 'map'; got {config.seed_layout!r}."
+        )
+    for algorithm, run in runs(config).items():
+        steps = cycle(run.optimizer)
+        if steps < 1 or config.gradients_per_eval % steps:
+            raise ValueError(
+                f"gradients_per_eval must be a multiple of the {steps} gradients of one outer step "
+                f"of {algorithm} (num_steps x replicas), so that all algorithms are evaluated "
+                f"after equally many; got config.gradients_per_eval={config.gradients_per_eval}."
+            )
+
+
+def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
+    """Raises `ValueError` unless `name` is known, naming the nearest that is."""
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown {kind} {name!r}; known: {', '.join(known)}. Did you mean {near!r}?"
+        )
+
+
+def _known(kind: str, given: dict, allowed: Iterable[str]) -> dict:
+    for key in given:
+        check_name(f"option of {kind}", key, allowed)
+    return given

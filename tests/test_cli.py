@@ -1,0 +1,66 @@
+"""The command line as a user meets it: `main` returns the status and prints the message."""
+
+import pathlib
+
+import pytest
+
+from entropix.cli import main
+
+CONFIG = str(pathlib.Path(__file__).parent.parent / "configs" / "digits.py")
+SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eval=60"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["comapre"], "unknown command 'comapre'; known: train, compare, tune. Did you mean 'comp"),
+        (["train"], "--config=FILE is missing"),
+        (["train", "--config=nowhere.py"], "nowhere.py"),
+        (["train", f"--config={CONFIG}:hjj"], "unknown algorithm 'hjj'.*Did you mean 'hj'"),
+        (["train", f"--config={CONFIG}"], "train runs one algorithm; choose one of sgd, entropy"),
+        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gama=1"], "gama.*gamma"),
+        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=x"], "gamma=x"),
+        (["train", f"--config={CONFIG}:hj", "--wokdir=x"], "wokdir.*Did you mean: workdir"),
+        (["train", f"--config={CONFIG}:hj", "stray"], "unexpected 'stray'"),
+        (["compare", f"--config={CONFIG}", "--config.gradients_per_eval=7"], "multiple of the 20"),
+        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=-1"], "init_value must be"),
+        (["train", f"--config={CONFIG}:hj", "--config.dataset=digit"], "Did you mean 'digits'"),
+    ],
+)
+def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
+    if len(argv) > 1:
+        argv = [*argv, f"--workdir={tmp_path}/new"]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    import re
+
+    assert re.search(message, error), error
+    assert not (tmp_path / "new").exists()  # nothing was begun
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    assert "entropix compare --config=configs/digits.py" in capsys.readouterr().out
+
+
+def test_train_prints_the_table(tmp_path, capsys):
+    argv = ["train", f"--config={CONFIG}:hj", f"--workdir={tmp_path}", "--noprogress", *SHORT]
+    assert main([*argv, "--config.optimizer.gamma=2.5"]) == 0
+    assert "| HJ | 5 | 1 |" in capsys.readouterr().out
+    assert '"gamma": 2.5' in (tmp_path / "config.json").read_text()
+
+
+def test_compare_leaves_table_and_figure(tmp_path, capsys):
+    argv = ["compare", f"--config={CONFIG}:hj,sgd", f"--workdir={tmp_path}", "--noprogress"]
+    assert main([*argv, *SHORT]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() in printed
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_tune_prints_the_best_values(tmp_path, capsys):
+    argv = ["tune", f"--config={CONFIG}:sgd", f"--workdir={tmp_path}", "--noprogress"]
+    assert main([*argv, *SHORT, "--trials=2"]) == 0
+    assert "sgd: learning_rate=" in capsys.readouterr().out

@@ -1,0 +1,34 @@
+"""The README and the guide: their code runs, and CI runs the README's own test command."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: pathlib.Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_blocks_run(page: pathlib.Path):
+    code = "\n".join(blocks(page, "python"))
+    assert code
+    exec(compile(code, str(page), "exec"), {})
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    (command,) = (
+        block.strip() for block in blocks(ROOT / "README.md", "bash") if "pytest" in block
+    )
+    assert f'test_command="{command}"' in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_local_links_exist(page: pathlib.Path):
+    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
