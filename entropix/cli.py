@@ -65,14 +65,16 @@ def _known_command(name: str) -> str:
 def _parse(argv: list[str]) -> Any:
     """Parses the flags after the command into an object with config, workdir, trials, progress."""
     values = flags.FlagValues()  # not the process-wide ones: `main` may be called again
-    config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "experiment", flag_values=values, sys_argv=argv
+    )
     flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
     flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_complaint(str(error))) from error
     except (AttributeError, KeyError) as error:  # an unknown field, with the nearest known one
         raise UsageError(f"unknown config field: {_one_line(error)}") from error
     if rest:
@@ -85,6 +87,12 @@ def _parse(argv: list[str]) -> Any:
             else "--config=FILE is missing, for instance --config=configs/digits.py."
         )
     return values
+
+
+def _complaint(text: str) -> str:
+    """A config file's own complaint without the way it took; a bug in one keeps its traceback."""
+    last = text.strip().splitlines()[-1]
+    return last.removeprefix("ValueError: ") if last.startswith("ValueError: ") else text
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: `main` returns the status and prints the message."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -33,8 +34,6 @@ def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    import re
-
     assert re.search(message, error), error
     assert not (tmp_path / "new").exists()  # nothing was begun
 

@@ -29,7 +29,7 @@ def test_several_algorithms():
 
 
 def test_a_single_run_is_the_same_from_either_spelling():
-    assert runs(make())["hj"].to_json() == make("hj").to_json()
+    assert runs(make())["hj"].to_dict() == make("hj").to_dict()
 
 
 def test_cycles():

@@ -1,0 +1,255 @@
+"""The optimisers under contract, and the problems they are run on.
+
+Every public optimiser and wrapper stands in `CASES` once for each way to use it. A new one gets the
+whole contract by a new line there.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax import ScalarOrSchedule
+
+import entropix
+
+AXIS = "replica"
+REPLICAS = 2
+
+
+class Case(NamedTuple):
+    """One optimiser with the hyperparameters that solve all four targets.
+
+    Attributes:
+      factory: makes the optimiser.
+      arguments: the factory's arguments.
+      static: names of arguments that `optax.inject_hyperparams` must not trace.
+      face: "plain", "scan" (update needs `grad_fn`) or "stepwise".
+      replicated: whether it runs under `jax.vmap(axis_name=AXIS)`; then all trees of the case
+        have a leading axis of replicas.
+    """
+
+    factory: Callable[..., Any]
+    arguments: dict[str, Any]
+    static: tuple[str, ...] = ()
+    face: str = "plain"
+    replicated: bool = False
+
+    def make(self, **changes: Any) -> Any:
+        """The optimiser, with some arguments changed."""
+        return self.place(self.factory(**(self.arguments | changes)))
+
+    def place(self, tx: Any) -> Any:
+        """The optimiser as its users run it: replicas live under a vmap."""
+        return over_replicas(tx) if self.replicated else tx
+
+    def spread(self, params: Any) -> Any:
+        """Starting points: as given, or a different one for each replica."""
+        if not self.replicated:
+            return params
+        return jax.tree.map(lambda p: jnp.stack([p + 0.5 * n for n in range(REPLICAS)]), params)
+
+    def gradient(self, objective: Callable[[Any], jax.Array]) -> Callable[[Any], Any]:
+        """The gradient of `objective`, for each replica its own."""
+        return jax.vmap(jax.grad(objective)) if self.replicated else jax.grad(objective)
+
+    def extra(self, objective: Callable[[Any], jax.Array]) -> dict[str, Any]:
+        """What `update` needs besides gradients, state and parameters."""
+        if self.face != "scan":
+            return {}
+        return {"grad_fn": lambda params, i: jax.grad(objective)(params)}
+
+    def solution(self, state: Any, params: Any) -> Any:
+        """x, wherever this face keeps it."""
+        return params if self.face == "plain" else entropix.eval_params(state, params)
+
+    def step(self, tx: Any, objective: Callable[[Any], jax.Array], **extra: Any) -> Callable:
+        """One call of `update`, applied: `(params, state) -> (params, state)`."""
+
+        def step(params: Any, state: Any) -> tuple[Any, Any]:
+            grads, needed = self.gradient(objective)(params), self.extra(objective)
+            updates, state = tx.update(grads, state, params, **needed, **extra)
+            return optax.apply_updates(params, updates), state
+
+        return step
+
+
+def over_replicas(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Runs a transformation on stacked replicas; extra arguments are shared by all of them."""
+
+    def update(updates: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
+        one = lambda *arguments: tx.update(*arguments, **extra)  # noqa: E731
+        return jax.vmap(one, axis_name=AXIS)(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(jax.vmap(tx.init), update)
+
+
+# Combinations that a user would write; the annotations let the tests find what can be scheduled.
+
+
+def relaxed_adam(
+    learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, step_size: ScalarOrSchedule
+) -> Any:
+    relaxation = entropix.local_entropy(gamma, num_steps=4, step_size=step_size)
+    return optax.chain(entropix.relax(relaxation), optax.adam(learning_rate))
+
+
+def relaxed_clipped_sgd(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule) -> Any:
+    relaxation = entropix.hamilton_jacobi(gamma, step_size=1e-3)
+    return optax.chain(
+        entropix.relax(relaxation), optax.clip_by_global_norm(1.0), optax.sgd(learning_rate)
+    )
+
+
+def stepwise_adamw(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule) -> Any:
+    relaxation = entropix.hamilton_jacobi(gamma, step_size=1e-3)
+    return entropix.stepwise(relaxation, optax.adamw(learning_rate))
+
+
+def elastic_adam(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule) -> Any:
+    return optax.chain(entropix.elastic_coupling(gamma, AXIS), optax.adam(learning_rate))
+
+
+def parle(
+    learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, rho: ScalarOrSchedule
+) -> Any:
+    relaxation = entropix.local_entropy(gamma, num_steps=4, step_size=1e-3, axis_name=AXIS)
+    return optax.chain(
+        entropix.relax(relaxation),
+        entropix.elastic_coupling(rho, AXIS),
+        entropix.sgd(learning_rate),
+    )
+
+
+def _family(factory: Callable[..., Any], face: str, **arguments: Any) -> Case:
+    """A case of one of the aliases with a `stepwise` argument."""
+    arguments |= {"stepwise": face == "stepwise"}
+    # The number 0 leaves code out and so must not be traced.
+    static = ("num_steps",) + tuple(n for n in ("temperature",) if arguments.get(n) == 0)
+    return Case(factory, arguments, static, face)
+
+
+_ENTROPY = {"learning_rate": 0.5, "gamma": 1.0, "step_size": 1e-3, "num_steps": 8}
+_AUTHORS = {
+    "learning_rate": 0.5,
+    "gamma": 10.0,
+    "step_size": 5e-4,
+    "num_steps": 8,
+    "inner": optax.trace(0.9, nesterov=True),
+    "output": "displacement",
+}
+# Adam's first steps have the length of step_size whatever the gradient: let it shrink.
+_ADAM = _ENTROPY | {
+    "inner": optax.scale_by_adam(),
+    "step_size": optax.exponential_decay(1e-2, 1000, 0.8, end_value=1e-5),
+}
+_SCOPED = _ENTROPY | {"gamma": entropix.scoping(10.0, 1e-2, end_value=0.5)}
+_HJ = {"learning_rate": 0.5, "gamma": 1.0, "step_size": 1e-3}
+_HJ_2 = {"learning_rate": 5e-4, "gamma": 0.1, "step_size": 1e-3, "form": "gradient"}
+_HEAT = {"learning_rate": 2e-4, "gamma": 0.01, "num_steps": 4}
+_ELASTIC = {"learning_rate": 1e-4, "gamma": 1.0, "axis_name": AXIS}
+
+_STATIC_PERIOD = ("period",)
+
+CASES = {
+    "sgd": Case(entropix.sgd, {"learning_rate": 1e-4}),
+    "sgd-no_momentum": Case(entropix.sgd, {"learning_rate": 1e-3, "momentum": None}),
+    "entropy_sgd": _family(entropix.entropy_sgd, "scan", **_ENTROPY),
+    "entropy_sgd-stepwise": _family(entropix.entropy_sgd, "stepwise", **_ENTROPY),
+    "entropy_sgd-authors": _family(entropix.entropy_sgd, "scan", **_AUTHORS),
+    "entropy_sgd-authors-stepwise": _family(entropix.entropy_sgd, "stepwise", **_AUTHORS),
+    "entropy_sgd-adam": _family(entropix.entropy_sgd, "scan", **_ADAM),
+    "entropy_sgd-cold": _family(entropix.entropy_sgd, "scan", **_ENTROPY, temperature=0),
+    "entropy_sgd-scoped": _family(entropix.entropy_sgd, "scan", **_SCOPED),
+    "hj_sgd": _family(entropix.hj_sgd, "scan", **_HJ),
+    "hj_sgd-stepwise": _family(entropix.hj_sgd, "stepwise", **_HJ),
+    "hj_sgd-gradient": _family(entropix.hj_sgd, "scan", **_HJ_2),
+    "hj_sgd-gradient-stepwise": _family(entropix.hj_sgd, "stepwise", **_HJ_2),
+    "heat_sgd": _family(entropix.heat_sgd, "scan", **_HEAT),
+    "heat_sgd-stepwise": _family(entropix.heat_sgd, "stepwise", **_HEAT),
+    "heat_sgd-cold": _family(entropix.heat_sgd, "scan", **_HEAT, temperature=0),
+    "elastic_sgd": Case(
+        entropix.elastic_sgd, _ELASTIC | {"period": 1}, _STATIC_PERIOD, replicated=True
+    ),
+    "elastic_sgd-period_4": Case(
+        entropix.elastic_sgd, _ELASTIC | {"period": 4}, _STATIC_PERIOD, replicated=True
+    ),
+    "elastic_coupling-adam": Case(
+        elastic_adam, {"learning_rate": 1e-2, "gamma": 1.0}, replicated=True
+    ),
+    "relax-adam": Case(
+        relaxed_adam, {"learning_rate": 1e-2, "gamma": 1.0, "step_size": 1e-3}, face="scan"
+    ),
+    "relax-clip-sgd": Case(relaxed_clipped_sgd, {"learning_rate": 1.0, "gamma": 1.0}, face="scan"),
+    "stepwise-adamw": Case(stepwise_adamw, {"learning_rate": 1e-2, "gamma": 1.0}, face="stepwise"),
+    "parle": Case(
+        parle, {"learning_rate": 0.5, "gamma": 1.0, "rho": 1.0}, face="scan", replicated=True
+    ),
+}
+
+
+class Target(NamedTuple):
+    """A smooth function with one minimiser."""
+
+    start: Any
+    minimiser: Any
+    objective: Callable[[Any], jax.Array]
+
+
+def parabola(dtype: Any = jnp.float32) -> Target:
+    minimiser = jnp.asarray([1.0, -1.0, 1.0], dtype)
+    start = jnp.asarray([-1.0, 10.0, 1.0], dtype)
+    return Target(start, minimiser, lambda x: jnp.sum((x - minimiser) ** 2))
+
+
+def rosenbrock(dtype: Any = jnp.float32) -> Target:
+    # A curved valley: the curvatures at the minimiser are 0.4 and 1002.
+    objective = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2  # noqa: E731
+    return Target(jnp.zeros(2, dtype), jnp.ones(2, dtype), objective)
+
+
+def matrix_parabola(dtype: Any = jnp.float32) -> Target:
+    minimiser = jnp.asarray([[3.0, -2.0], [1.0, 4.0]], dtype)
+    return Target(jnp.zeros((2, 2), dtype), minimiser, lambda x: jnp.sum((x - minimiser) ** 2))
+
+
+def mixed_tensors(dtype: Any = jnp.float32) -> Target:
+    minimiser = (
+        jnp.asarray([1.0, -1.0, 2.0], dtype),
+        jnp.asarray([[1.0, 0.0], [-1.0, 1.0]], dtype),
+    )
+    return Target(
+        optax.tree.zeros_like(minimiser),
+        minimiser,
+        lambda x: optax.tree.norm(optax.tree.sub(x, minimiser), squared=True),
+    )
+
+
+TARGETS = (parabola, rosenbrock, matrix_parabola, mixed_tensors)
+
+
+def run(step: Callable, params: Any, state: Any, length: int) -> tuple[Any, Any]:
+    """Calls `step` `length` times, in one compiled scan."""
+    body = lambda carry, _: (step(*carry), None)  # noqa: E731
+    return jax.jit(lambda carry: jax.lax.scan(body, carry, length=length)[0])((params, state))
+
+
+def kinds(tree: Any) -> Any:
+    """Shape and dtype of every leaf, comparable with ==."""
+    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+
+def assert_close(actual: Any, expected: Any, *, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """Compares structure and numbers of two trees, random keys by their data."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    compare = lambda a, e: np.testing.assert_allclose(  # noqa: E731
+        np.asarray(a, np.float64), np.asarray(e, np.float64), rtol=rtol, atol=atol
+    )
+    jax.tree.map(compare, *map(_numbers, (actual, expected)))
+
+
+def _numbers(tree: Any) -> Any:
+    is_key = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)

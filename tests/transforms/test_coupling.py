@@ -1,0 +1,273 @@
+"""Elastic coupling: NumPy twins, exact zeros, stale centres, and its stationary measure."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+import entropix
+from entropix.transforms.coupling import elastic_force
+
+
+def replicas(seed, p, dtype=np.float64):
+    """A tree of p random replicas."""
+    rng = np.random.default_rng(seed)
+    return {
+        "w": jnp.asarray(rng.normal(size=(p, 3, 2)), dtype),
+        "b": jnp.asarray(rng.normal(size=(p, 4)), dtype),
+    }
+
+
+def run(tx, axis_name="r"):
+    """`tx.update` over the leading axis of gradients, states and parameters."""
+    return jax.jit(jax.vmap(tx.update, axis_name=axis_name))
+
+
+class TestPull:
+    @pytest.mark.parametrize("p", [2, 3, 7])
+    @pytest.mark.parametrize("gamma", [0.01, 3.0, float("inf")])
+    def test_numpy_twin(self, x64, assert_close, p, gamma):
+        x, grads = replicas(0, p), replicas(1, p)
+        tx = entropix.elastic_coupling(gamma, "r")
+        pulled, state = run(tx)(grads, jax.vmap(tx.init)(x), x)
+        expected = jax.tree.map(
+            lambda g, x: g + (np.asarray(x) - np.mean(x, axis=0)) / gamma, grads, x
+        )
+        assert_close(pulled, expected, 1e-14)
+        assert state.centre is None
+        np.testing.assert_array_equal(state.update_count, np.ones(p))
+
+    def test_pulls_cancel(self, x64):
+        x = replicas(2, 5)
+        tx = entropix.elastic_coupling(0.1, "r")
+        pull, _ = run(tx)(optax.tree.zeros_like(x), jax.vmap(tx.init)(x), x)
+        for leaf in jax.tree.leaves(pull):
+            np.testing.assert_allclose(np.sum(leaf, axis=0), 0, rtol=0, atol=1e-13)
+            assert np.abs(leaf).max() > 1
+
+    def test_mean_over_a_tuple_of_axes(self, x64):
+        x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 3, 4)))
+        for names, axes in ((("host", "device"), (0, 1)), ("host", 0), (("device",), 1)):
+            tx = entropix.elastic_coupling(0.5, names)
+            update = jax.vmap(jax.vmap(tx.update, axis_name="device"), axis_name="host")
+            state = jax.vmap(jax.vmap(tx.init))(x)
+            pulled, _ = update(jnp.zeros_like(x), state, x)
+            expected = (x - np.mean(x, axis=axes, keepdims=True)) / 0.5
+            np.testing.assert_allclose(pulled, expected, rtol=0, atol=1e-14)
+
+    def test_mapped_axes_of_two_kinds(self):
+        mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+        tx = entropix.elastic_coupling(0.5, ("device", "replica"))
+        spec = PartitionSpec("device")
+
+        @functools.partial(
+            jax.shard_map, mesh=mesh, in_specs=(spec, PartitionSpec(), spec), out_specs=spec
+        )
+        def pull(grads, state, x):
+            inner = jax.vmap(tx.update, in_axes=(0, None, 0), axis_name="replica")
+            return inner(grads, state, x)[0]
+
+        x = jnp.asarray([0.0, 1.0, 5.0])
+        pulled = pull(jnp.zeros(3), tx.init(x[0]), x)
+        np.testing.assert_allclose(pulled, (x - 2) / 0.5, rtol=1e-6)
+
+    def test_extra_arguments_and_schedules(self):
+        tx = entropix.elastic_coupling(lambda count: 1.0 + count, "r")
+        x = jnp.asarray([0.0, 2.0])
+        update = jax.vmap(functools.partial(tx.update, value=1.0), axis_name="r")
+        state = jax.vmap(tx.init)(x)
+        for count in range(3):
+            pull, state = update(jnp.zeros(2), state, x)
+            np.testing.assert_allclose(pull, np.asarray([-1, 1]) / (1 + count), rtol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+    @pytest.mark.parametrize("period", [1, 3])
+    def test_dtypes_are_kept(self, x64, dtype, period):
+        x = replicas(4, 3, dtype)
+        tx = entropix.elastic_coupling(1.0, "r", period=period)
+        state = jax.vmap(tx.init)(x)
+        pulled, new_state = jax.eval_shape(run(tx), x, state, x)
+        types = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
+        assert types(pulled) == types(x)
+        assert types(new_state) == types(state)
+
+
+class TestNoPull:
+    """Replicas that agree feel nothing, to the bit, whatever the mean's rounding."""
+
+    @pytest.mark.parametrize("p", [1, 2, 3, 5, 6, 7, 8, 13, 64])
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+    @pytest.mark.parametrize("period", [1, 2])
+    def test_identical_replicas(self, x64, p, dtype, period):
+        rng = np.random.default_rng(p)
+        x = jnp.asarray(rng.normal(size=500) * 10.0 ** rng.integers(-30, 30, size=500), dtype)
+        x = jnp.broadcast_to(x, (p, 500))
+        grads = jnp.asarray(rng.normal(size=(p, 500)), dtype)
+        tx = entropix.elastic_coupling(1e-6, "r", period=period)
+        pulled, _ = run(tx)(grads, jax.vmap(tx.init)(x), x)
+        np.testing.assert_array_equal(pulled, grads)
+
+    @pytest.mark.parametrize("p", [2, 8, 64])
+    def test_real_differences_are_felt(self, p):
+        # The threshold below which a difference counts as rounding is p eps |x|, no more.
+        x = np.ones(p, np.float32)
+        x[0] += 4 * p * np.finfo(np.float32).eps
+        tx = entropix.elastic_coupling(1.0, "r")
+        pull, _ = run(tx)(jnp.zeros(p), jax.vmap(tx.init)(jnp.asarray(x)), jnp.asarray(x))
+        expected = x[0].astype(np.float64) - x.astype(np.float64).mean()
+        assert abs(float(pull[0]) - expected) < 0.2 * expected
+
+    def test_kernel(self, x64):
+        x, centre = np.random.default_rng(0).normal(size=(2, 6))
+        force = elastic_force(jnp.asarray(x), jnp.asarray(centre), 0.3, 4)
+        np.testing.assert_allclose(force, (x - centre) / 0.3, rtol=1e-14)
+
+
+class TestPeriod:
+    """The centre of every tau-th update serves until the next."""
+
+    @pytest.mark.parametrize("period", [1, 2, 3, 5])
+    @pytest.mark.parametrize("momentum", [None, 0.9])
+    def test_numpy_twin_with_a_stale_centre(self, x64, assert_close, period, momentum):
+        p, gamma, rate = 4, 0.7, 0.05
+        tx = entropix.elastic_sgd(rate, gamma, "r", momentum=momentum, period=period)
+        x = replicas(5, p)
+        z, state = x, jax.vmap(tx.init)(x)
+        trace = optax.tree.zeros_like(x)
+        update = run(tx)
+        for count in range(11):
+            grads = jax.tree.map(lambda x, count=count: jnp.sin(3 * x + count), x)
+            updates, state = update(grads, state, x)
+            x = optax.apply_updates(x, updates)
+
+            if count % period == 0:
+                centre = jax.tree.map(lambda z: np.mean(z, axis=0), z)
+            force = jax.tree.map(
+                lambda z, c, count=count: np.sin(3 * z + count) + (z - c) / gamma, z, centre
+            )
+            decay = momentum or 0.0
+            trace = jax.tree.map(lambda t, g, d=decay: d * t + g, trace, force)
+            z = jax.tree.map(
+                lambda z, t, g, d=decay: z - rate * (g + d * t if d else g), z, trace, force
+            )
+            assert_close(x, z, 1e-13)
+
+
+class TestStationaryMeasure:
+    """(20)-(22) for a quadratic loss, whose replicas are Gaussian chains with known moments."""
+
+    q, p_linear, gamma, eta, temperature, p = 1.5, 0.8, 0.5, 0.2, 0.3, 4
+    chains, burn_in, steps = 300, 300, 1500
+
+    def trajectories(self, start, period):
+        """Replicas under SGD with gradient noise of Langevin size, shape (steps, chains, p)."""
+        tx = entropix.elastic_sgd(self.eta, self.gamma, "r", momentum=None, period=period)
+        update = jax.vmap(jax.vmap(tx.update, axis_name="r"))
+        size = np.sqrt(2 * self.temperature / self.eta)
+        x = jnp.full((self.chains, self.p), start)
+
+        def step(carry, key):
+            x, state = carry
+            grads = self.q * x + self.p_linear + size * jax.random.normal(key, x.shape)
+            updates, state = update(grads, state, x)
+            return (x + updates, state), x + updates
+
+        keys = jax.random.split(jax.random.key(0), self.burn_in + self.steps)
+        _, x = jax.jit(lambda c: jax.lax.scan(step, c, keys))((x, jax.vmap(jax.vmap(tx.init))(x)))
+        return np.asarray(x, np.float64)[self.burn_in :]
+
+    def variance(self, curvature):
+        return self.temperature / (curvature * (1 - self.eta * curvature / 2))
+
+    def assert_mean(self, samples, truth):
+        """`samples` of shape (steps, chains): the chains' means are independent."""
+        means = samples.mean(axis=0)
+        error = means.std(ddof=1) / np.sqrt(self.chains)
+        assert abs(means.mean() - truth) < 4 * error
+        assert error < 0.02 * max(1.0, abs(truth))
+
+    def test_replicas_around_a_fixed_centre_sample_lemma_4(self):
+        # A centre that is never renewed is the x of the local entropy: the average over replicas
+        # and time estimates its mu, in the place of Entropy-SGD's time average.
+        centre = 1.2
+        x = self.trajectories(centre, period=10**6)
+        a = self.q + 1 / self.gamma
+        mu = centre - (self.p_linear + self.q * centre) / a
+        self.assert_mean(x.mean(axis=2), mu)
+        self.assert_mean(((x - mu) ** 2).mean(axis=2), self.variance(a))
+
+    def test_coupled_replicas_centre_on_the_minimiser(self):
+        # Mean and deviations are independent modes: the pull acts on the deviations alone.
+        x = self.trajectories(0.7, period=1)
+        centre = x.mean(axis=2)
+        minimiser = -self.p_linear / self.q
+        self.assert_mean(centre, minimiser)
+        self.assert_mean((centre - minimiser) ** 2, self.variance(self.q) / self.p)
+        spread = ((x - centre[:, :, None]) ** 2).mean(axis=2)
+        expected = self.variance(self.q + 1 / self.gamma) * (self.p - 1) / self.p
+        self.assert_mean(spread, expected)
+
+    def test_without_noise_all_replicas_reach_the_minimiser(self, x64, quadratic):
+        f = quadratic(6, 3, 0.5, 4.0)
+        tx = entropix.elastic_sgd(0.1, 0.5, "r")
+        x = jnp.asarray(np.random.default_rng(6).normal(size=(5, 3)))
+        state = jax.vmap(tx.init)(x)
+
+        @jax.jit
+        def steps(x, state):
+            def body(_, loop):
+                x, state = loop
+                updates, state = jax.vmap(tx.update, axis_name="r")(x @ f.Q + f.p, state, x)
+                return x + updates, state
+
+            return jax.lax.fori_loop(0, 600, body, (x, state))
+
+        x, _ = steps(x, state)
+        minimiser = np.broadcast_to(-np.linalg.solve(f.Q, f.p), (5, 3))
+        np.testing.assert_allclose(x, minimiser, rtol=0, atol=1e-12)
+
+
+class TestComposition:
+    def test_after_relax_it_is_parle(self, x64, regression, assert_close):
+        """x^a <- x^a - eta [(x^a - <y^a>)/gamma + (x^a - mean x)/rho], written out."""
+        problem, p, gamma, rho, rate, L = regression(7, jnp.float64), 3, 0.4, 2.0, 0.1, 4
+        relaxation = entropix.local_entropy(gamma, num_steps=L, averaging=0.5, temperature=0)
+        tx = optax.chain(
+            entropix.relax(relaxation), entropix.elastic_coupling(rho, "r"), optax.sgd(rate)
+        )
+        x = jax.tree.map(
+            lambda leaf: leaf + jnp.linspace(-1, 1, p).reshape(p, *[1] * leaf.ndim), problem.params
+        )
+
+        def step(x, state, a):
+            grad_fn = lambda y, i: problem.grad(y, i + a)  # noqa: E731
+            updates, state = tx.update(grad_fn(x, 0), state, x, grad_fn=grad_fn)
+            return optax.apply_updates(x, updates), state
+
+        step = jax.jit(jax.vmap(step, axis_name="r"))
+        state, z = jax.vmap(tx.init)(x), x
+        for _ in range(3):
+            x, state = step(x, state, jnp.arange(p))
+            centre = jax.tree.map(lambda leaf: np.mean(leaf, axis=0), z)
+            moved = []
+            for a in range(p):
+                start = jax.tree.map(lambda leaf, a=a: leaf[a], z)
+                y = mean = start
+                for i in range(L):
+                    y = jax.tree.map(
+                        lambda y, g, s: y - 0.1 * (g + (y - s) / gamma),
+                        y, problem.grad(y, i + a), start,
+                    )  # fmt: skip
+                    mean = jax.tree.map(lambda m, y: 0.5 * m + 0.5 * y, mean, y)
+                moved.append(
+                    jax.tree.map(
+                        lambda s, m, c: s - rate * ((s - m) / gamma + (s - c) / rho),
+                        start, mean, centre,
+                    )
+                )  # fmt: skip
+            z = jax.tree.map(lambda *leaves: np.stack(leaves), *moved)
+            assert_close(x, z, 1e-13)

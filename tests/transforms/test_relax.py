@@ -1,0 +1,232 @@
+"""The inner loop as one scan: which gradients it asks for, what it compiles, what it keeps."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import entropix
+from entropix.transforms.hamilton_jacobi import displacement_step
+from entropix.transforms.local_entropy import langevin_step
+
+RELAXATIONS = {
+    "local_entropy": functools.partial(entropix.local_entropy, 0.5, temperature=0.01),
+    "cold": functools.partial(entropix.local_entropy, 0.5, temperature=0),
+    "proximal": functools.partial(entropix.hamilton_jacobi, 0.5),
+    "gradient": functools.partial(entropix.hamilton_jacobi, 0.5, form="gradient"),
+    "heat": functools.partial(entropix.heat, 0.5, temperature=0.01),
+    "cold_heat": functools.partial(entropix.heat, 0.5, temperature=0),
+}
+over_relaxations = pytest.mark.parametrize("name", RELAXATIONS)
+
+
+class TestGradientsAskedFor:
+    """One update costs exactly L gradients, the first of which came with the call."""
+
+    @over_relaxations
+    @pytest.mark.parametrize("L", [1, 2, 5])
+    def test_indices(self, name, L):
+        asked = []
+
+        def grad_fn(p, i):
+            jax.debug.callback(lambda i: asked.append(int(i)), i, ordered=True)
+            return p
+
+        tx, x = entropix.relax(RELAXATIONS[name](num_steps=L)), jnp.ones(3)
+        jax.block_until_ready(tx.update(x, tx.init(x), x, grad_fn=grad_fn))
+        jax.effects_barrier()
+        assert asked == list(range(0 if name == "heat" else 1, L))
+
+    @over_relaxations
+    def test_gradient_passed_in_is_number_zero(self, regression, assert_close, name):
+        problem = regression(seed=1)
+        relaxation = RELAXATIONS[name](num_steps=4)
+        tx, x = entropix.relax(relaxation), problem.params
+        passed = problem.grad(x, 10)  # another mini-batch than grad_fn's number 0
+
+        def with_passed(p, i):
+            return optax.tree.where(i == 0, passed, problem.grad(p, i))
+
+        relaxed, _ = tx.update(passed, tx.init(x), x, grad_fn=problem.grad)
+        grad_fn = problem.grad if name == "heat" else with_passed
+        expected, _ = entropix.relaxed_grad(relaxation, grad_fn)(x, relaxation.init(x))
+        assert_close(relaxed, expected, 1e-6)
+
+    @pytest.mark.parametrize(("name", "gradients"), [("heat", 1), ("cold", 2)])
+    def test_unused_gradient_is_compiled_away(self, name, gradients):
+        tx = entropix.relax(RELAXATIONS[name](num_steps=5))
+        slope = jax.grad(lambda p: jnp.sum(jnp.sin(p)))
+
+        def step(x, state):
+            return tx.update(slope(x), state, x, grad_fn=lambda p, i: slope(p))
+
+        x = jnp.ones(3)
+        program = jax.jit(step).lower(x, tx.init(x)).compile().as_text()
+        assert len(re.findall(r" cosine\(", program)) == gradients
+
+    @over_relaxations
+    def test_grad_fn_is_traced_once_whatever_the_length(self, name):
+        for L in (3, 300):
+            calls = []
+            relaxation = RELAXATIONS[name](num_steps=L)
+            fn = entropix.relaxed_grad(relaxation, lambda p, i, calls=calls: calls.append(i) or p)
+            x = jnp.ones(3)
+            jax.make_jaxpr(fn)(x, relaxation.init(x))
+            assert len(calls) == 1
+
+
+class TestProgram:
+    """What is compiled neither grows with L nor contains noise that nobody asked for."""
+
+    def jaxpr(self, relaxation):
+        x = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+        fn = entropix.relaxed_grad(relaxation, lambda p, i: p)
+        return str(jax.make_jaxpr(fn)(x, relaxation.init(x)))
+
+    @over_relaxations
+    def test_size_does_not_depend_on_the_number_of_steps(self, name):
+        sizes = {
+            self.jaxpr(RELAXATIONS[name](num_steps=L)).count(" = ") for L in (2, 20, 200)
+        }
+        assert len(sizes) == 1
+
+    @pytest.mark.parametrize(
+        ("hot", "cold"), [("local_entropy", "cold"), ("local_entropy", "proximal"),
+                          ("heat", "cold_heat")],
+    )  # fmt: skip
+    def test_zero_temperature_compiles_no_noise(self, hot, cold):
+        noise = re.compile(r"random|threefry|shift_|erf_inv|population_count|key<")
+        hot, cold = (self.jaxpr(RELAXATIONS[name](num_steps=5)) for name in (hot, cold))
+        assert noise.search(hot)
+        assert not noise.search(cold)
+        assert cold.count(" = ") < hot.count(" = ") / 2
+
+    def test_no_average_is_stored_without_averaging(self):
+        x = jnp.ones(3)
+        plain = entropix.local_entropy(1.0, averaging=0)
+        averaged = entropix.local_entropy(1.0, averaging=0.5)
+        assert plain.begin(x, plain.init(x)).average is None
+        assert averaged.begin(x, averaged.init(x)).average.shape == (3,)
+
+
+class TestFaces:
+    @over_relaxations
+    def test_link_and_pure_function_agree(self, x64, regression, assert_close, name):
+        problem = regression(seed=2, dtype=jnp.float64)
+        relaxation = RELAXATIONS[name](num_steps=5)
+        outer = optax.sgd(0.2, momentum=0.9, nesterov=True)
+        tx = optax.chain(entropix.relax(relaxation), outer)
+        slope = jax.jit(entropix.relaxed_grad(relaxation, problem.grad))
+        x = z = problem.params
+        state, relaxation_state, outer_state = tx.init(x), relaxation.init(x), outer.init(x)
+
+        @jax.jit
+        def step(x, state):
+            updates, state = tx.update(problem.grad(x, 0), state, x, grad_fn=problem.grad)
+            return optax.apply_updates(x, updates), state
+
+        for _ in range(4):
+            x, state = step(x, state)
+            relaxed, relaxation_state = slope(z, relaxation_state)
+            updates, outer_state = outer.update(relaxed, outer_state, z)
+            z = optax.apply_updates(z, updates)
+            assert_close(x, z, 1e-14)
+        assert int(state[0].outer_count) == 4
+
+    def test_carry_threads_through_the_inner_loop(self):
+        relaxation = entropix.hamilton_jacobi(1.0, num_steps=4, step_size=0.5)
+
+        def grad_fn(p, i, carry):
+            return p, {"sum": carry["sum"] + p, "last": i}
+
+        fn = entropix.relaxed_grad(relaxation, grad_fn, has_carry=True)
+        x = jnp.asarray([1.0, -2.0])
+        start = {"sum": jnp.zeros(2), "last": jnp.asarray(-1)}
+        relaxed, state, carry = jax.jit(fn)(x, relaxation.init(x), start)
+        # y - x/2 = (1 - 2/2)^n x/2 vanishes after one step of size 1/2.
+        np.testing.assert_allclose(relaxed, x / 2)
+        np.testing.assert_allclose(carry["sum"], x * (1 + 3 / 2))
+        assert int(carry["last"]) == 3
+        assert int(state.outer_count) == 1
+
+    def test_grad_fn_may_cross_a_jit_boundary(self, regression, assert_close):
+        problem = regression(seed=3)
+        tx, x = entropix.relax(RELAXATIONS["cold"](num_steps=3)), problem.params
+        grads, state = problem.grad(x, 0), tx.init(x)
+        partial = jax.tree_util.Partial(problem.grad)
+        relaxed, _ = jax.jit(tx.update)(grads, state, x, grad_fn=partial)
+        expected, _ = jax.jit(lambda: tx.update(grads, state, x, grad_fn=problem.grad))()
+        assert_close(relaxed, expected, 1e-6)
+
+    def test_foreign_extra_arguments_are_ignored(self):
+        tx, x = entropix.relax(RELAXATIONS["proximal"](num_steps=3)), jnp.ones(2)
+        call = functools.partial(tx.update, x, tx.init(x), x, grad_fn=lambda p, i: p)
+        relaxed, _ = call(value=jnp.asarray(3.0), value_fn=jnp.sum, stranger="x")
+        np.testing.assert_array_equal(relaxed, call()[0])
+
+    def test_numbers_may_be_swept_by_vmap(self, assert_close):
+        def slope(gamma, step_size, temperature, averaging):
+            relaxation = entropix.local_entropy(
+                gamma, num_steps=6, step_size=step_size, temperature=temperature,
+                averaging=averaging,
+            )  # fmt: skip
+            x = jnp.linspace(-1, 1, 5)
+            fn = entropix.relaxed_grad(relaxation, lambda p, i: jnp.sin(3 * p))
+            return fn(x, relaxation.init(x))[0]
+
+        sweep = jnp.asarray(
+            [[0.1, 0.05, 0.0, 0.0], [1.0, 0.2, 0.3, 0.9], [float(7), 0.1, 1e-8, 0.75]]
+        )
+        together = jax.vmap(slope)(*sweep.T)
+        one_by_one = jnp.stack([slope(*map(float, row)) for row in sweep])
+        assert_close(together, one_by_one, 1e-6)
+
+
+class TestDtypes:
+    """Kernels compute in float32 or wider; what goes in comes out in its own dtype."""
+
+    @over_relaxations
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+    def test_dtype_is_kept(self, x64, regression, name, dtype):
+        problem = regression(seed=4, dtype=dtype)
+        self.check(RELAXATIONS[name](num_steps=3), problem.params, problem.grad)
+
+    @over_relaxations
+    def test_mixed_dtypes_are_kept(self, x64, name):
+        x = {
+            "half": jnp.linspace(-1, 1, 4, dtype=jnp.bfloat16),
+            "single": jnp.linspace(-1, 1, 3, dtype=jnp.float32),
+            "double": jnp.asarray(0.5, jnp.float64),
+        }
+        self.check(
+            RELAXATIONS[name](num_steps=3), x, lambda p, i: jax.tree.map(lambda q: q * q, p)
+        )
+
+    def check(self, relaxation, x, grad_fn):
+        tx = entropix.relax(relaxation)
+        state = tx.init(x)
+        update = functools.partial(tx.update, grad_fn=grad_fn)
+        relaxed, new_state = jax.eval_shape(update, grad_fn(x, 0), state, x)
+        types = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
+        assert types(relaxed) == types(x)
+        assert types(new_state) == types(state)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_kernels_compute_in_single_precision(self, dtype):
+        y, x, d = (jnp.asarray(v, dtype) for v in np.random.default_rng(0).normal(size=(3, 50)))
+        wide = [np.asarray(v, np.float64) for v in (y, x, d)]
+        langevin = wide[0] - 0.1 * (wide[2] + (wide[0] - wide[1]) / 0.3)
+        np.testing.assert_allclose(langevin_step(y, x, d, 0.3, 0.1), langevin, rtol=0, atol=1e-6)
+        displaced = wide[0] - 0.1 * (wide[0] / 0.3 - wide[2])
+        np.testing.assert_allclose(displacement_step(y, d, 0.3, 0.1), displaced, rtol=0, atol=1e-6)
+
+    def test_heat_sums_many_small_gradients(self):
+        # In bfloat16 a running sum of 1000 equal terms would stop growing after 256 of them.
+        relaxation = entropix.heat(1.0, num_steps=1000, temperature=0)
+        x = jnp.ones(3, jnp.bfloat16)
+        relaxed, _ = entropix.relaxed_grad(relaxation, lambda p, i: p)(x, relaxation.init(x))
+        np.testing.assert_array_equal(relaxed, x)

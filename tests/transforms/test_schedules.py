@@ -1,0 +1,123 @@
+"""Scoping, and the count at which every schedule is read."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import entropix
+
+
+class TestScoping:
+    def test_is_a_product_taken_step_by_step(self, x64):
+        schedule, gamma = entropix.scoping(7.0, rate=0.03), 7.0
+        for count in range(200):
+            np.testing.assert_allclose(schedule(count), gamma, rtol=1e-13)
+            gamma = (1 - 0.03) * gamma
+
+    def test_paper_rate_is_the_default(self):
+        np.testing.assert_allclose(entropix.scoping(1.0)(693), 0.5, rtol=1e-3)
+
+    def test_force_coefficient_of_the_authors_code(self, x64):
+        # 1/gamma = g0 (1 + g1)^k is a scope of rate g1/(1 + g1).
+        g0, g1 = 1e-4, 1e-3
+        schedule = entropix.scoping(1 / g0, rate=g1 / (1 + g1))
+        counts = jnp.arange(5000)
+        np.testing.assert_allclose(1 / schedule(counts), g0 * (1 + g1) ** counts, rtol=1e-10)
+
+    def test_clips_at_the_end_value(self):
+        schedule = entropix.scoping(2.0, rate=0.5, end_value=0.3)
+        np.testing.assert_allclose([schedule(k) for k in range(5)], [2, 1, 0.5, 0.3, 0.3])
+        assert float(entropix.scoping(2.0, rate=0.5)(10_000)) == 0
+
+    def test_rate_zero_is_constant(self):
+        np.testing.assert_array_equal(entropix.scoping(3.0, rate=0)(jnp.arange(5)), 3.0)
+
+    def test_traced_counts(self):
+        schedule = entropix.scoping(2.0, rate=0.1, end_value=0.5)
+        counts = jnp.arange(30, dtype=jnp.int32)
+        together = jax.jit(jax.vmap(schedule))(counts)
+        assert together.dtype == jnp.float32
+        np.testing.assert_allclose(together, [schedule(int(k)) for k in counts], rtol=1e-6)
+
+    def test_huge_counts_are_finite(self):
+        assert np.isfinite(entropix.scoping(1e4, end_value=0.2)(jnp.asarray(2**31 - 1)))
+
+
+TABLES = {  # values for outer steps 0, 1, 2, ...
+    "gamma": [0.9, 0.2, 0.6, 0.4],
+    "step_size": [0.02, 0.1, 0.05, 0.08],
+    "temperature": [0.5, 0.01, 0.2, 0.7],
+}
+MAKERS = {
+    "local_entropy": lambda **kw: entropix.local_entropy(num_steps=3, averaging=0.5, **kw),
+    "displacement": lambda **kw: entropix.local_entropy(num_steps=3, output="displacement", **kw),
+    "proximal": lambda gamma, step_size, temperature: entropix.hamilton_jacobi(
+        gamma, num_steps=3, step_size=step_size
+    ),
+    "gradient": lambda gamma, step_size, temperature: entropix.hamilton_jacobi(
+        gamma, num_steps=3, step_size=step_size, form="gradient", output="displacement"
+    ),
+    "heat": lambda gamma, step_size, temperature: entropix.heat(
+        gamma, num_steps=3, temperature=temperature
+    ),
+}
+
+
+class TestOuterCount:
+    """gamma, step_size and temperature change once per outer step, whoever runs the loop."""
+
+    def stages(self, make, problem, rate):
+        """x after every outer step, with a new relaxation of constant numbers for each."""
+        x = problem.params
+        for outer, numbers in enumerate(zip(*TABLES.values(), strict=True)):
+            relaxation = make(**dict(zip(TABLES, numbers, strict=True)))
+            state = relaxation.init(x)._replace(outer_count=jnp.asarray(outer, jnp.int32))
+            relaxed, _ = entropix.relaxed_grad(relaxation, problem.grad)(x, state)
+            x = optax.tree.add_scale(x, -rate, relaxed)
+            yield x
+
+    @pytest.mark.parametrize("name", MAKERS)
+    def test_both_faces(self, x64, regression, assert_close, name):
+        problem, rate = regression(1, jnp.float64), 0.2
+        tables = {key: jnp.asarray(values) for key, values in TABLES.items()}
+        relaxation = MAKERS[name](
+            **{key: lambda count, key=key: tables[key][count] for key in tables}
+        )
+        scan = optax.chain(entropix.relax(relaxation), optax.sgd(rate))
+        step = entropix.stepwise(relaxation, optax.sgd(rate))
+        scan_update = jax.jit(lambda g, s, x: scan.update(g, s, x, grad_fn=problem.grad))
+        step_update = jax.jit(step.update)
+        x = problem.params
+        scan_state, step_state = scan.init(x), step.init(x)
+        y = relaxation.point(step_state.inner)
+        for expected in self.stages(MAKERS[name], problem, rate):
+            updates, scan_state = scan_update(problem.grad(x, 0), scan_state, x)
+            x = optax.apply_updates(x, updates)
+            assert_close(x, expected, 1e-13)
+            for i in range(3):
+                updates, step_state = step_update(problem.grad(y, i), step_state, y)
+                y = optax.apply_updates(y, updates)
+            assert_close(entropix.eval_params(step_state, y), expected, 1e-13)
+
+    def test_schedules_of_the_outer_optimizer_count_outer_steps(self):
+        rates = jnp.asarray([1.0, 0.1, 0.01])
+        tx = entropix.stepwise(
+            entropix.heat(1.0, num_steps=4, temperature=0), optax.sgd(lambda count: rates[count])
+        )
+        x = jnp.asarray(0.0)
+        state, update, seen = tx.init(x), jax.jit(tx.update), []
+        for _ in range(12):
+            updates, state = update(jnp.asarray(-1.0), state, x)
+            x = x + updates
+            seen.append(float(x))
+        np.testing.assert_allclose(seen, [0] * 3 + [1] * 4 + [1.1] * 4 + [1.11], rtol=1e-6)
+
+    def test_infinite_gamma_may_come_from_a_schedule(self):
+        relaxation = entropix.local_entropy(
+            lambda count: jnp.inf, num_steps=1, averaging=0, temperature=0, output="displacement"
+        )
+        x = jnp.ones(2)
+        moved, _ = entropix.relaxed_grad(relaxation, lambda p, i: p)(x, relaxation.init(x))
+        np.testing.assert_allclose(moved, 0.1, rtol=1e-6)

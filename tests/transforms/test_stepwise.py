@@ -1,0 +1,252 @@
+"""One gradient per update: the same trajectory as the scan, in any training loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import entropix
+
+SCOPES = entropix.scoping(0.8, rate=0.1)
+RELAXATIONS = {
+    "local_entropy": entropix.local_entropy(0.5, num_steps=4, temperature=0.01, key=3),
+    "cold": entropix.local_entropy(0.5, num_steps=4, temperature=0),
+    "scoped_nesterov": entropix.local_entropy(
+        SCOPES, num_steps=5, step_size=0.03, inner=optax.trace(0.9, nesterov=True),
+        temperature=1e-3, output="displacement",
+    ),
+    "adam_inside": entropix.local_entropy(
+        SCOPES, num_steps=5, step_size=0.02, inner=optax.scale_by_adam(), averaging=0,
+    ),
+    "one_step": entropix.local_entropy(0.5, num_steps=1, temperature=0.1),
+    "proximal": entropix.hamilton_jacobi(SCOPES, num_steps=3),
+    "gradient": entropix.hamilton_jacobi(0.5, num_steps=5, form="gradient"),
+    "gradient_nesterov": entropix.hamilton_jacobi(
+        SCOPES, num_steps=4, step_size=0.03, form="gradient", inner=optax.trace(0.9),
+        output="displacement",
+    ),
+    "heat": entropix.heat(SCOPES, num_steps=4, temperature=0.1, key=4),
+    "cold_heat": entropix.heat(0.5, num_steps=4, temperature=0),
+}  # fmt: skip
+NESTEROV = entropix.sgd(optax.exponential_decay(0.2, 1, 0.7))
+over_relaxations = pytest.mark.parametrize("name", RELAXATIONS)
+
+
+def scanned(relaxation, optimizer, problem, outer_steps):
+    """x after every outer step of chain(relax, optimizer), mini-batches in order."""
+    tx, L = optax.chain(entropix.relax(relaxation), optimizer), relaxation.num_steps
+
+    @jax.jit
+    def step(x, state, outer):
+        grad_fn = lambda p, i: problem.grad(p, outer * L + i)  # noqa: E731
+        updates, state = tx.update(grad_fn(x, 0), state, x, grad_fn=grad_fn)
+        return optax.apply_updates(x, updates), state
+
+    x, state = problem.params, tx.init(problem.params)
+    for outer in range(outer_steps):
+        x, state = step(x, state, outer)
+        yield x
+
+
+def stepped(relaxation, optimizer, problem, outer_steps):
+    """x after every outer step of stepwise, mini-batches in the same order."""
+    tx, L = entropix.stepwise(relaxation, optimizer), relaxation.num_steps
+    update = jax.jit(tx.update)
+    state = tx.init(problem.params)
+    params = relaxation.point(state.inner)  # x itself, except for heat
+    for count in range(outer_steps * L):
+        updates, state = update(problem.grad(params, count), state, params)
+        params = optax.apply_updates(params, updates)
+        if (count + 1) % L == 0:
+            yield entropix.eval_params(state, params)
+
+
+class TestTrajectory:
+    @over_relaxations
+    def test_is_that_of_the_scan(self, x64, regression, assert_close, name):
+        arguments = RELAXATIONS[name], NESTEROV, regression(1, jnp.float64), 5
+        for x, z in zip(stepped(*arguments), scanned(*arguments), strict=True):
+            assert_close(x, z, 1e-13)
+
+    @pytest.mark.parametrize("name", ["scoped_nesterov", "gradient", "heat"])
+    def test_is_that_of_the_scan_in_single_precision(self, regression, assert_close, name):
+        arguments = RELAXATIONS[name], optax.adam(0.05), regression(2), 5
+        for x, z in zip(stepped(*arguments), scanned(*arguments), strict=True):
+            assert_close(x, z, 2e-6)
+
+    def test_cold_heat_needs_no_special_start(self, x64, regression, assert_close):
+        problem = regression(3, jnp.float64)
+        relaxation = RELAXATIONS["cold_heat"]
+        state = entropix.stepwise(relaxation, optax.sgd(0.1)).init(problem.params)
+        assert_close(relaxation.point(state.inner), problem.params, 0)
+
+    @pytest.mark.parametrize("name", ["local_entropy", "proximal", "gradient_nesterov", "heat"])
+    def test_parameters_walk_along_the_points_and_x_rests(
+        self, x64, regression, points, assert_close, name
+    ):
+        problem, relaxation = regression(4, jnp.float64), RELAXATIONS[name]
+        x = problem.params
+        _, seen = points(relaxation, problem.grad)(x)
+        tx = entropix.stepwise(relaxation, optax.sgd(0.1))
+        update, state = jax.jit(tx.update), tx.init(x)
+        params = relaxation.point(state.inner)
+        for i in range(relaxation.num_steps):
+            assert_close(params, jax.tree.map(lambda s, i=i: s[i], seen), 1e-14)
+            jax.tree.map(np.testing.assert_array_equal, entropix.eval_params(state, params), x)
+            updates, state = update(problem.grad(params, i), state, params)
+            params = optax.apply_updates(params, updates)
+        moved = optax.tree.sub(entropix.eval_params(state, params), x)
+        assert float(optax.tree.norm(moved)) > 1e-4
+
+    def test_dropped_updates_are_made_up_for(self, regression, assert_close):
+        problem, relaxation = regression(5), RELAXATIONS["proximal"]
+        tx = entropix.stepwise(relaxation, optax.sgd(0.1))
+        params, state = problem.params, tx.init(problem.params)
+        _, state = tx.update(problem.grad(params, 0), state, params)  # not applied
+        updates, state = tx.update(problem.grad(params, 1), state, params)
+        landed = optax.apply_updates(params, updates)
+        assert_close(landed, relaxation.point(state.inner), 1e-7)
+
+    def test_seeds_may_be_vmapped(self, assert_close):
+        tx = entropix.stepwise(RELAXATIONS["local_entropy"], optax.sgd(0.1))
+        starts = jnp.linspace(-1, 1, 6).reshape(3, 2)
+
+        @jax.jit
+        def run(state, x):
+            for _ in range(5):
+                updates, state = tx.update(jnp.sin(x), state, x)
+                x = x + updates
+            return entropix.eval_params(state, x)
+
+        states = entropix.reseed(jax.vmap(tx.init)(starts), 5)
+        together = jax.vmap(run)(states, starts)
+        one_by_one = [
+            run(jax.tree.map(lambda s, n=n: s[n], states), x) for n, x in enumerate(starts)
+        ]
+        assert_close(together, jnp.stack(one_by_one), 1e-6)
+
+    def test_one_program_serves_all_steps(self):
+        tx, x = entropix.stepwise(RELAXATIONS["local_entropy"], optax.adam(0.1)), jnp.ones(3)
+        traces = []
+
+        @jax.jit
+        def step(x, state):
+            traces.append(1)
+            updates, state = tx.update(x, state, x)
+            return x + updates, state
+
+        state = tx.init(x)
+        for _ in range(9):
+            x, state = step(x, state)
+        assert len(traces) == 1
+
+
+class TestExtraArguments:
+    def test_reach_the_inner_step_and_the_optimizer(self):
+        init = lambda params: optax.EmptyState()  # noqa: E731
+
+        def by_scale(updates, state, params=None, *, scale, **extra_args):
+            del params, extra_args
+            return optax.tree.scale(scale, updates), state
+
+        scaled = optax.GradientTransformationExtraArgs(init, by_scale)
+        relaxation = entropix.local_entropy(
+            float("inf"), num_steps=2, step_size=1.0, averaging=0, temperature=0, inner=scaled,
+            output="displacement",
+        )  # fmt: skip
+        tx = entropix.stepwise(relaxation, optax.chain(scaled, optax.scale(-1.0)))
+        x = jnp.asarray(0.0)
+        state = tx.init(x)
+        updates, state = tx.update(jnp.asarray(1.0), state, x, scale=2.0, stranger="x")
+        y = x + updates
+        assert float(y) == -2  # the first inner step: -2 * 1
+        updates, state = tx.update(jnp.asarray(1.0), state, y, scale=3.0, stranger="x")
+        # The second makes y = -2 - 3 * 1; the displacement 5 times 3 moves x from 0 to -15.
+        assert float(y + updates) == -15
+
+    def test_of_wrappers_fit_the_plain_optimizer(self):
+        tx, x = entropix.stepwise(RELAXATIONS["cold"], optax.sgd(0.1)), jnp.ones(2)
+        updates, _ = tx.update(x, tx.init(x), x, value=1.0, grad=x, value_fn=jnp.sum)
+        np.testing.assert_array_equal(updates, tx.update(x, tx.init(x), x)[0])
+
+
+class TestDtypes:
+    @over_relaxations
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64", "mixed"])
+    def test_dtypes_are_kept(self, x64, name, dtype):
+        kinds = ["bfloat16", "float32", "float64"] if dtype == "mixed" else [dtype] * 3
+        x = [jnp.linspace(-1, 1, 3 + n, dtype=kind) for n, kind in enumerate(kinds)]
+        tx = entropix.stepwise(RELAXATIONS[name], optax.sgd(0.1, momentum=0.9))
+        state = tx.init(x)
+        types = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
+        updates, new_state = jax.eval_shape(tx.update, x, state, x)
+        assert types(updates) == types(x)
+        assert types(new_state) == types(state)
+        assert types(entropix.eval_params(new_state, x)) == types(x)
+
+
+class TestEvalParams:
+    """x is found through whatever stands around the link."""
+
+    WRAPPERS = {
+        "bare": lambda tx: tx,
+        "chain": lambda tx: optax.chain(optax.clip(10.0), tx),
+        "nested_chains": lambda tx: optax.chain(optax.chain(optax.identity(), optax.chain(tx))),
+        "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+        "multi_steps": lambda tx: optax.MultiSteps(tx, every_k_schedule=1),
+        "conditionally": lambda tx: optax.conditionally_transform(tx, lambda step: step >= 0),
+    }
+
+    @pytest.mark.parametrize("wrapper", WRAPPERS)
+    def test_through_wrappers(self, wrapper):
+        link = entropix.stepwise(RELAXATIONS["cold"], optax.sgd(0.1))
+        tx = self.WRAPPERS[wrapper](link)
+        x = {"a": jnp.ones(2), "b": jnp.full(3, 2.0)}
+        updates, state = tx.update(x, tx.init(x), x)
+        y = optax.apply_updates(x, updates)
+        assert float(jnp.abs(y["a"] - x["a"]).min()) > 0.01
+        jax.tree.map(np.testing.assert_array_equal, entropix.eval_params(state, y), x)
+
+    @pytest.mark.parametrize("wrapper", ["masked", "partition"])
+    def test_leaves_of_others_are_returned_as_they_are(self, wrapper):
+        link = entropix.stepwise(RELAXATIONS["cold"], optax.sgd(0.1))
+        if wrapper == "masked":
+            tx = optax.masked(link, {"ours": True, "theirs": False})
+        else:
+            tx = optax.partition(
+                {"e": link, "s": optax.sgd(0.1)}, {"ours": "e", "theirs": "s"}
+            )
+        x = {"ours": jnp.ones(2), "theirs": jnp.ones(2)}
+        updates, state = tx.update(x, tx.init(x), x)
+        y = optax.apply_updates(x, updates)
+        found = entropix.eval_params(state, y)
+        np.testing.assert_array_equal(found["ours"], x["ours"])
+        np.testing.assert_array_equal(found["theirs"], y["theirs"])
+        assert float(jnp.abs(y["ours"] - x["ours"]).min()) > 0.01
+
+    def test_two_links_own_different_leaves(self):
+        links = {
+            "e": entropix.stepwise(RELAXATIONS["cold"], optax.sgd(0.1)),
+            "h": entropix.stepwise(RELAXATIONS["proximal"], optax.sgd(0.1)),
+        }
+        tx = optax.partition(links, {"left": "e", "right": "h"})
+        x = {"left": jnp.ones(2), "right": jnp.ones(3)}
+        updates, state = tx.update(x, tx.init(x), x)
+        y = optax.apply_updates(x, updates)
+        jax.tree.map(np.testing.assert_array_equal, entropix.eval_params(state, y), x)
+
+    def test_under_inject_hyperparams(self):
+        tx = optax.inject_hyperparams(
+            entropix.hj_sgd, static_args=("num_steps", "inner", "form", "output", "stepwise")
+        )(learning_rate=0.1, gamma=1.0, stepwise=True)
+        x = jnp.ones(2)
+        updates, state = tx.update(x, tx.init(x), x)
+        np.testing.assert_array_equal(entropix.eval_params(state, x + updates), x)
+
+    def test_after_relax_is_the_parameters(self):
+        tx = optax.chain(entropix.relax(RELAXATIONS["cold"]), optax.sgd(0.1))
+        x = jnp.ones(2)
+        assert entropix.eval_params(tx.init(x), x) is x
