@@ -17,8 +17,8 @@ from entropix.transforms import (
     relax,
 )
 from entropix.transforms import stepwise as spread
+from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_fraction
-from entropix.transforms.keys import AxisName
 from entropix.transforms.relaxation import Relaxation
 
 

@@ -1,8 +1,8 @@
 """What Optax asks of its own optimisers, asked of every public optimiser and wrapper here.
 
-The matrix after Optax's: foreign arguments and recompilation, convergence, injected
-hyperparameters, dtypes, gradient accumulation, stable states, schedules. What else a user may
-expect of a good Optax citizen is in `contract/`.
+The matrix after Optax's: interface, foreign arguments and recompilation, convergence, injected and
+swept hyperparameters, dtypes, gradient accumulation, stable states, schedules. What else users may
+expect of an Optax transformation is in `contract/`.
 """
 
 import inspect
@@ -12,16 +12,48 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from contract_cases import CASES, TARGETS, assert_close, kinds, parabola, rosenbrock, run
+from contract_cases import (
+    AXIS,
+    CASES,
+    TARGETS,
+    assert_close,
+    every_case,
+    kinds,
+    parabola,
+    rosenbrock,
+    run,
+)
 
 import entropix
 
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SCHEDULABLE = ("learning_rate", "gamma", "rho", "step_size", "temperature")
+FUNCTIONS = [name for name in entropix.__all__ if inspect.isfunction(getattr(entropix, name))]
+LINKS = {
+    "relax": entropix.relax(entropix.local_entropy(1.0)),
+    "stepwise": entropix.stepwise(entropix.heat(1.0), optax.sgd(0.1)),
+    "elastic_coupling": entropix.elastic_coupling(1.0, AXIS),
+}
+TRANSFORMATIONS = LINKS | {n: case.factory(**case.arguments) for n, case in CASES.items()}
 
 
-def dtypes(*names):
-    return pytest.mark.parametrize("dtype", names)
+def squares(tree):
+    return optax.tree.norm(tree, squared=True)
+
+
+def scheduled(case):
+    """Names of the arguments of a case's factory that are annotated as possible schedules."""
+    parameters = inspect.signature(case.factory).parameters
+    return [n for n, p in parameters.items() if p.annotation is optax.ScalarOrSchedule]
+
+
+@pytest.mark.parametrize("tx", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
+def test_interface(tx):
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+    parameters = inspect.signature(tx.update).parameters
+    # `optax.MultiSteps` passes params by name; under another name they would vanish in **extra.
+    assert list(parameters)[:3] == ["updates", "state", "params"]
+    assert parameters["params"].default is None
+    assert any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 @every_case
@@ -54,54 +86,81 @@ def test_converges(case, target):
 
 
 @every_case
+def test_zero_gradients_at_zero_are_harmless(case):
+    # No 0/0, and nothing to move for but noise and its amplification by Adam.
+    params = case.spread(jnp.zeros(3)) * 0
+    tx = case.make()
+    walked, state = run(case.step(tx, lambda x: 0 * jnp.sum(x)), params, tx.init(params), length=8)
+    assert jnp.max(jnp.abs(walked)) < 0.1
+    noisy = optax.tree.get(state, "key") is not None
+    if not noisy:
+        assert_close(walked, params)
+
+
+@every_case
 def test_equal_under_inject_hyperparams(case):
     params = case.spread([-jnp.ones((2, 3)), jnp.ones((2, 5, 2))])
-    objective = lambda tree: optax.tree.norm(tree, squared=True)  # noqa: E731
     tx = case.make()
     injected = case.place(optax.inject_hyperparams(case.factory, case.static)(**case.arguments))
-    carries = []
-    for which in (tx, injected):
-        state = jax.jit(which.init)(params)
-        carries.append(run(case.step(which, objective), params, state, length=10))
+    carries = [
+        run(case.step(which, squares), params, jax.jit(which.init)(params), length=10)
+        for which in (tx, injected)
+    ]
     (params, state), (params_injected, state_injected) = carries
     assert_close(params_injected, params, rtol=1e-5)
     assert_close(state_injected.inner_state, state, rtol=1e-5, atol=1e-6)
 
 
 @every_case
-@dtypes("bfloat16", "float32")
-def test_updates_have_the_dtype_of_the_parameters(case, dtype):
-    params = case.spread(jnp.asarray([1.0, 2.0], dtype))
-    objective = lambda x: jnp.sum(x**2)  # noqa: E731
+def test_numbers_may_be_traced_in_a_sweep(case):
+    params = case.spread(parabola().start)
+    numbers = [n for n in scheduled(case) if isinstance(case.arguments.get(n), float)]
+
+    def train(factor):
+        tx = case.make(**{name: factor * case.arguments[name] for name in numbers})
+        return run(case.step(tx, squares), params, tx.init(params), length=10)[0]
+
+    factors = jnp.asarray([0.5, 0.25])
+    alone = jnp.stack([train(float(factor)) for factor in factors])
+    assert_close(jax.jit(jax.vmap(train))(factors), alone, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_updates_have_the_dtypes_of_the_parameters(case, dtype):
+    params = case.spread({"a": jnp.asarray([1.0, 2.0], dtype), "b": jnp.ones((2, 2))})
     tx = case.make()
-    updates, _ = jax.jit(lambda g, s, p: tx.update(g, s, p, **case.extra(objective)))(
-        case.gradient(objective)(params), jax.jit(tx.init)(params), params
+    updates, _ = jax.jit(lambda g, s, p: tx.update(g, s, p, **case.extra(squares)))(
+        case.gradient(squares)(params), jax.jit(tx.init)(params), params
     )
     assert kinds(updates) == kinds(params)
 
 
 @every_case
-@dtypes("bfloat16", "float32")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_gradient_accumulation(case, dtype):
     start = case.spread(jnp.asarray([1.0, 2.0], dtype))
-    objective = lambda x: jnp.sum(x**2)  # noqa: E731
     tx = case.make()
     every_fourth = optax.MultiSteps(tx, every_k_schedule=4).gradient_transformation()
-    step = jax.jit(case.step(every_fourth, objective))
+    step = jax.jit(case.step(every_fourth, squares))
     params, state = start, jax.jit(every_fourth.init)(start)
     for _ in range(3):
         params, state = step(params, state)
         assert_close(params, start)
     params, _ = step(params, state)
-    # Four equal gradients are one.
-    expected, _ = jax.jit(case.step(tx, objective))(start, tx.init(start))
+    # The mean of four equal gradients is one of them.
+    expected, _ = jax.jit(case.step(tx, squares))(start, tx.init(start))
     assert_close(params, expected, rtol=1e-6 if dtype == "float32" else 1e-2)
 
 
 @every_case
-@dtypes("float16", "bfloat16", "float32", "float64")
-def test_state_keeps_structure_shapes_and_dtypes(case, dtype):
-    with jax.enable_x64(dtype == "float64"):
+@pytest.mark.parametrize(
+    ("dtype", "x64"),
+    [("float16", False), ("bfloat16", False), ("float32", False), ("float32", True)]
+    + [("float64", True)],
+)
+def test_state_keeps_structure_shapes_and_dtypes(case, dtype, x64):
+    with jax.enable_x64(x64):
         target = parabola(dtype)
         tx = case.make()
         # A loss in another dtype than the parameters must not leak into the state.
@@ -121,21 +180,14 @@ def test_state_keeps_structure_shapes_and_dtypes(case, dtype):
             assert carry[0].dtype == dtype
 
 
-def scheduled(case):
-    """Names of the arguments of a case's factory that are annotated as possible schedules."""
-    parameters = inspect.signature(case.factory).parameters
-    return [n for n, p in parameters.items() if p.annotation is optax.ScalarOrSchedule]
-
-
-@pytest.mark.parametrize("name", entropix.__all__)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_numbers_that_may_be_scheduled_are_annotated(name):
     # Optax's own tests find schedulable arguments by comparing the annotation, as an object.
-    public = getattr(entropix, name)
-    if not inspect.isfunction(public) or name == "scoping":
-        pytest.skip("takes no schedules")
-    for argument in SCHEDULABLE:
-        parameter = inspect.signature(public).parameters.get(argument)
-        assert parameter is None or parameter.annotation is optax.ScalarOrSchedule
+    if name == "scoping":
+        return  # makes schedules, from plain numbers
+    for argument, parameter in inspect.signature(getattr(entropix, name)).parameters.items():
+        if argument in SCHEDULABLE:
+            assert parameter.annotation is optax.ScalarOrSchedule
 
 
 @pytest.mark.parametrize(

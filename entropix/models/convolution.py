@@ -169,8 +169,9 @@ def _convolve_patches(
     # Without checkpoint, the patches rather than x would be stored for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def convolve_piece(x: jax.Array) -> jax.Array:
-        matrix = kernel.reshape(-1, kernel.shape[-1])
-        return jnp.matmul(_patches(x, window, strides, pads), matrix, precision=precision)
+        matrices = kernel.reshape(-1, *kernel.shape[-2:])
+        patches = _patches(x, window, strides, pads)
+        return jnp.einsum("p...i,pio->...o", patches, matrices, precision=precision)
 
     y = lax.map(convolve_piece, x.reshape(pieces, batch // pieces, *x.shape[1:]))
     return y.reshape(batch, *y.shape[2:])
@@ -179,7 +180,7 @@ def _convolve_patches(
 def _patches(
     x: jax.Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """Returns P(x), `(batch, *out, prod(window) * channels)`, in the order of the kernel's axes."""
+    """Returns P(x), `(prod(window), batch, *out, channels)`: one strided view for every tap."""
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
     spans = [
         (extent - width) // stride * stride + 1
@@ -194,4 +195,4 @@ def _patches(
         )
         for offset in itertools.product(*map(range, window))
     ]
-    return jnp.concatenate(views, axis=-1)
+    return jnp.stack(views)

@@ -105,7 +105,8 @@ def check_scope(gamma: Any, output: str, infinite_output: str = "displacement") 
     """
     check_choice("output", output, ("gradient", "displacement"))
     check_positive("gamma", gamma, infinite=True)
-    if isinstance(gamma, float) and gamma == float("inf") and output != infinite_output:
+    known = not callable(gamma) and not isinstance(gamma, jax.core.Tracer)
+    if known and np.any(np.isinf(np.asarray(gamma))) and output != infinite_output:
         raise ValueError(
             f"gamma must be finite with output={output!r}, whose result is 0 or infinite "
             f"otherwise; got gamma={gamma!r}. For gamma=inf use output={infinite_output!r}."

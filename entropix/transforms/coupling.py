@@ -9,7 +9,7 @@ from jax import lax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.keys import AxisName
+from entropix.transforms.axes import AxisName, check_axis_name, mapped
 from entropix.transforms.relaxation import at, copy_tree, scalar, wide
 
 _UPDATE_CALL = (
@@ -68,11 +68,7 @@ def elastic_coupling(
     """
     checks.check_positive("gamma", gamma, infinite=True)
     period = checks.check_count("period", period)
-    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"axis_name must be the name of a mapped axis or a tuple of names; got {axis_name!r}."
-        )
+    check_axis_name(axis_name)
 
     def init(params: optax.Params) -> ElasticState:
         centre = copy_tree(params) if period > 1 else None
@@ -91,7 +87,7 @@ def elastic_coupling(
         else:
             centre = lax.cond(
                 state.update_count % period == 0,
-                lambda: optax.tree.cast_like(replica_mean(params, axis_name), params),
+                lambda: jax.tree.map(_as_varying, replica_mean(params, axis_name), params),
                 lambda: state.centre,
             )
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
@@ -123,10 +119,14 @@ def replica_mean(params: Any, axis_name: AxisName) -> Any:
     Raises:
       ValueError: outside the named axes.
     """
-    try:
+    with mapped(axis_name):
         return jax.tree.map(lambda x: lax.pmean(wide(x), axis_name), params)
-    except NameError as error:
-        raise ValueError(
-            f"axis_name={axis_name!r} names no mapped axis here. Run the step under "
-            f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis."
-        ) from error
+
+
+def _as_varying(mean: jax.Array, x: jax.Array) -> jax.Array:
+    """The mean in x's dtype, and by its type as different from replica to replica as x is.
+
+    `shard_map` knows that a mean is the same everywhere and a state is not; both branches of a
+    conditional need one type. (`lax.pcast` would say so directly, but not under `vmap`.)
+    """
+    return jnp.where(x == x, mean.astype(x.dtype), x)

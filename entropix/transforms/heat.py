@@ -13,7 +13,8 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.keys import AxisName, step_key
+from entropix.transforms.axes import AxisName, check_axis_name
+from entropix.transforms.keys import check_key, step_key
 from entropix.transforms.random import check_noise, noise_like
 from entropix.transforms.relaxation import (
     Relaxation,
@@ -91,6 +92,9 @@ def heat(
     checks.check_positive("gamma", gamma)
     checks.check_non_negative("temperature", temperature)
     check_noise(noise)
+    check_key(key)
+    if axis_name is not None:
+        check_axis_name(axis_name)
     noisy = not is_zero(temperature)
 
     def init(params: Any) -> RelaxationState:

@@ -7,12 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-AxisName = str | tuple[str, ...]
+from entropix.transforms.axes import AxisName, mapped
 
 
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is a typed JAX key (or an array of them)."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def check_key(key: Any) -> None:
+    """Raises `ValueError` unless `key` is a typed key, a legacy key or an integer seed."""
+    if not (is_key(key) or _is_seed(key) or _is_legacy(key)):
+        raise ValueError(
+            "key must be an integer seed, jax.random.key(seed) or a legacy "
+            f"jax.random.PRNGKey(seed); got key={key!r}."
+        )
 
 
 def canonical_key(key: Any) -> jax.Array:
@@ -25,19 +34,20 @@ def canonical_key(key: Any) -> jax.Array:
     Raises:
       ValueError: for anything else.
     """
-    if is_key(key):
-        return key
-    if isinstance(key, int) and not isinstance(key, bool):
-        return jax.random.key(key)
+    check_key(key)
+    if _is_legacy(key):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    return jax.random.key(key) if _is_seed(key) else key
+
+
+def _is_seed(key: Any) -> bool:
     if isinstance(key, jax.Array | np.ndarray | np.integer):
-        if key.ndim >= 1 and key.dtype == jnp.uint32:
-            return jax.random.wrap_key_data(jnp.asarray(key))
-        if key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
-            return jax.random.key(key)
-    raise ValueError(
-        "key must be an integer seed, jax.random.key(seed) or a legacy jax.random.PRNGKey(seed); "
-        f"got key={key!r}."
-    )
+        return key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer)
+    return isinstance(key, int) and not isinstance(key, bool)
+
+
+def _is_legacy(key: Any) -> bool:
+    return isinstance(key, jax.Array | np.ndarray) and key.ndim >= 1 and key.dtype == jnp.uint32
 
 
 def step_key(key: jax.Array, *indices: Any, axis_name: AxisName | None = None) -> jax.Array:
@@ -50,7 +60,8 @@ def step_key(key: jax.Array, *indices: Any, axis_name: AxisName | None = None) -
         key = jax.random.fold_in(key, index)
     if axis_name is not None:
         # Replicas made by vmap(tx.init) hold one and the same key; their index tells them apart.
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))
+        with mapped(axis_name):
+            key = jax.random.fold_in(key, lax.axis_index(axis_name))
     return key
 
 

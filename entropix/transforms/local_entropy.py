@@ -18,7 +18,8 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.keys import AxisName, step_key
+from entropix.transforms.axes import AxisName, check_axis_name
+from entropix.transforms.keys import check_key, step_key
 from entropix.transforms.random import check_noise, noise_like
 from entropix.transforms.relaxation import (
     Relaxation,
@@ -161,6 +162,9 @@ def local_entropy(
     checks.check_non_negative("temperature", temperature)
     checks.check_scope(gamma, output)
     check_noise(noise)
+    check_key(key)
+    if axis_name is not None:
+        check_axis_name(axis_name)
     noisy, averaged = not is_zero(temperature), not is_zero(averaging)
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 

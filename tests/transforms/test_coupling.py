@@ -59,21 +59,26 @@ class TestPull:
             expected = (x - np.mean(x, axis=axes, keepdims=True)) / 0.5
             np.testing.assert_allclose(pulled, expected, rtol=0, atol=1e-14)
 
-    def test_mapped_axes_of_two_kinds(self):
-        mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
-        tx = entropix.elastic_coupling(0.5, ("device", "replica"))
-        spec = PartitionSpec("device")
+    @pytest.mark.parametrize("period", [1, 3])
+    def test_replicas_on_devices(self, period):
+        tx = entropix.elastic_coupling(0.5, "device", period=period)
+        x = jnp.asarray([[1.0, -2.0]])  # one device, one replica
+        pulled = self.shard_map(lambda x: tx.update(x, tx.init(x), x)[0])(x)
+        np.testing.assert_array_equal(pulled, x)
 
-        @functools.partial(
-            jax.shard_map, mesh=mesh, in_specs=(spec, PartitionSpec(), spec), out_specs=spec
-        )
-        def pull(grads, state, x):
-            inner = jax.vmap(tx.update, in_axes=(0, None, 0), axis_name="replica")
-            return inner(grads, state, x)[0]
-
+    @pytest.mark.parametrize("period", [1, 3])
+    def test_replicas_on_devices_and_within_them(self, period):
+        # JAX cannot check how values vary over an axis of vmap inside shard_map.
+        tx = entropix.elastic_coupling(0.5, ("device", "replica"), period=period)
+        pull = jax.vmap(lambda x: tx.update(0 * x, tx.init(x), x)[0], axis_name="replica")
         x = jnp.asarray([0.0, 1.0, 5.0])
-        pulled = pull(jnp.zeros(3), tx.init(x[0]), x)
+        pulled = self.shard_map(pull, check_vma=False)(x)
         np.testing.assert_allclose(pulled, (x - 2) / 0.5, rtol=1e-6)
+
+    def shard_map(self, fn, **options):
+        mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+        spec = PartitionSpec("device")
+        return jax.shard_map(fn, mesh=mesh, in_specs=spec, out_specs=spec, **options)
 
     def test_extra_arguments_and_schedules(self):
         tx = entropix.elastic_coupling(lambda count: 1.0 + count, "r")

@@ -16,9 +16,7 @@ from entropix.transforms.random import noise_like
 def smoothed(f_prime, x, variance, num_steps=16, chains=20_000):
     """Mean and standard error of HEAT's gradient of sum_j f(x_j) over independent coordinates."""
     gamma = 4.0
-    relaxation = entropix.heat(
-        gamma, num_steps=num_steps, temperature=variance / gamma, key=11
-    )
+    relaxation = entropix.heat(gamma, num_steps=num_steps, temperature=variance / gamma, key=11)
     fn = jax.jit(entropix.relaxed_grad(relaxation, lambda p, i: f_prime(p)))
     start = jnp.full(chains, x)
     slopes = np.asarray(fn(start, relaxation.init(start))[0], np.float64)
@@ -80,7 +78,7 @@ class TestPoints:
             assert_close(relaxed, optax.tree.scale(1 / L, total), 1e-13)
             x = optax.tree.add_scale(x, -0.3, relaxed)
 
-    def test_points_scatter_around_x_with_variance_gamma_T(self, points):
+    def test_points_scatter_around_x_with_variance_gamma_temperature(self, points):
         gamma, temperature, L, n = 0.6, 0.3, 10, 20_000
         relaxation = entropix.heat(gamma, num_steps=L, temperature=temperature)
         _, seen = points(relaxation, lambda p, i: p)(jnp.full(n, 1.5))

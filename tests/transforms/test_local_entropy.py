@@ -80,6 +80,7 @@ class TestNumpyTwin:
     def test_outer_steps(self, x64, regression, assert_close, temperature, output):
         problem = regression(seed=1, dtype=jnp.float64)
         gamma, eta, alpha, L = 0.7, 0.05, 0.6, 7
+        divisor = gamma if output == "gradient" else 1.0
         relaxation = entropix.local_entropy(
             gamma, num_steps=L, step_size=eta, averaging=alpha,
             temperature=temperature, key=5, output=output,
@@ -96,7 +97,6 @@ class TestNumpyTwin:
                     y, x, problem.grad(y, i), noise,
                 )  # fmt: skip
                 mean = jax.tree.map(lambda m, y: alpha * m + (1 - alpha) * y, mean, y)
-            divisor = gamma if output == "gradient" else 1.0
             expected = jax.tree.map(lambda x, m: (x - m) / divisor, x, mean)
             relaxed, state = fn(x, state)
             assert_close(relaxed, expected, 1e-13)

@@ -192,8 +192,8 @@ def test_moments(streams):
 
 def test_elements_do_not_correlate(streams):
     law, noise = streams
-    # Powers of two and row lengths are where a weak hash shows: with one mixing round less, z = -8
-    # at lag 2^13.
+    # Powers of two and row lengths are where a weak hash shows: one of two multiplications instead
+    # of three gave a correlation of -0.002 at lag 2^13, here z = -8.
     lags = [*range(1, 17), 784, 1000, *(2**power for power in range(5, 18))]
     squares = (noise**2 - 1) / np.float32(math.sqrt(2 + KURTOSIS[law]))
     for lag in lags:

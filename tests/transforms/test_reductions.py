@@ -41,7 +41,7 @@ class TestInfiniteScope:
 
     @pytest.mark.parametrize("name", INNERS)
     @pytest.mark.parametrize("L", [1, 6])
-    def test_one_outer_step_is_L_inner_steps(self, x64, regression, assert_close, name, L):
+    def test_one_outer_step_is_that_many_inner_steps(self, x64, regression, assert_close, name, L):
         problem = regression(seed=2, dtype=jnp.float64)
         tx = optax.chain(entropix.relax(free_relaxation(L, INNERS[name])), optax.sgd(1.0))
         params = problem.params
@@ -103,9 +103,7 @@ class TestOneStep:
 
     @pytest.mark.parametrize("averaging", [0.0, 0.5, 0.75])
     @pytest.mark.parametrize("gamma", [0.1, 1.0, float("inf")])
-    def test_displacement_is_scaled_gradient(
-        self, x64, regression, assert_close, averaging, gamma
-    ):
+    def test_displacement_is_scaled_gradient(self, x64, regression, assert_close, averaging, gamma):
         problem = regression(seed=6, dtype=jnp.float64)
         tx = entropix.relax(
             entropix.local_entropy(
@@ -144,7 +142,7 @@ class TestColdHeat:
             relaxation = entropix.heat(2.0, num_steps=L, temperature=0)
             relaxed, _ = entropix.relaxed_grad(relaxation, problem.grad)(x, relaxation.init(x))
             grads = [problem.grad(x, i) for i in range(L)]
-            assert_close(relaxed, jax.tree.map(lambda *g: sum(g) / L, *grads), 1e-15)
+            assert_close(relaxed, jax.tree.map(lambda *g: np.mean(g, axis=0), *grads), 1e-15)
 
     def test_is_the_gradient_of_the_larger_batch(self, x64, regression, assert_close):
         problem = regression(seed=9, dtype=jnp.float64)
@@ -158,11 +156,14 @@ class TestSmallScope:
     """Identity 7: as gamma -> 0 the relaxed gradient tends to the gradient, at a known rate."""
 
     def errors(self, make, problem, target, scopes):
-        for gamma in scopes:
+        @jax.jit
+        def error(gamma):
             relaxation = make(gamma)
             fn = entropix.relaxed_grad(relaxation, lambda p, i: problem.grad(p, 0))
             relaxed, _ = fn(problem.params, relaxation.init(problem.params))
-            yield float(optax.tree.norm(optax.tree.sub(relaxed, target)))
+            return optax.tree.norm(optax.tree.sub(relaxed, target))
+
+        return [float(error(gamma)) for gamma in scopes]
 
     @pytest.mark.parametrize(
         ("relaxation", "order"),
@@ -182,7 +183,7 @@ class TestSmallScope:
         }[relaxation]
         problem = regression(seed=10, dtype=jnp.float64)
         scopes = [1e-3, 1e-4, 1e-5, 1e-6]
-        errors = list(self.errors(make, problem, problem.grad(problem.params, 0), scopes))
+        errors = self.errors(make, problem, problem.grad(problem.params, 0), scopes)
         slope, _ = np.polyfit(np.log(scopes), np.log(errors), 1)
         assert abs(slope - order) < 0.03
         assert errors[-1] < 1e-2
@@ -195,6 +196,6 @@ class TestSmallScope:
             g, num_steps=200, step_size=g / 2, inner=optax.trace(0.5, nesterov=True)
         )
         target = optax.tree.scale(2.0, problem.grad(problem.params, 0))
-        errors = list(self.errors(make, problem, target, [1e-4, 1e-6]))
+        errors = self.errors(make, problem, target, [1e-4, 1e-6])
         assert errors[0] < 0.02
         assert abs(errors[0] / errors[1] - 100) < 3

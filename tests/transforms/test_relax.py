@@ -89,9 +89,7 @@ class TestProgram:
 
     @over_relaxations
     def test_size_does_not_depend_on_the_number_of_steps(self, name):
-        sizes = {
-            self.jaxpr(RELAXATIONS[name](num_steps=L)).count(" = ") for L in (2, 20, 200)
-        }
+        sizes = {self.jaxpr(RELAXATIONS[name](num_steps=L)).count(" = ") for L in (2, 20, 200)}
         assert len(sizes) == 1
 
     @pytest.mark.parametrize(
@@ -202,9 +200,7 @@ class TestDtypes:
             "single": jnp.linspace(-1, 1, 3, dtype=jnp.float32),
             "double": jnp.asarray(0.5, jnp.float64),
         }
-        self.check(
-            RELAXATIONS[name](num_steps=3), x, lambda p, i: jax.tree.map(lambda q: q * q, p)
-        )
+        self.check(RELAXATIONS[name](num_steps=3), x, lambda p, i: jax.tree.map(lambda q: q * q, p))
 
     def check(self, relaxation, x, grad_fn):
         tx = entropix.relax(relaxation)

@@ -188,22 +188,23 @@ class TestDtypes:
         assert types(entropix.eval_params(new_state, x)) == types(x)
 
 
+WRAPPERS = {
+    "bare": lambda tx: tx,
+    "chain": lambda tx: optax.chain(optax.clip(10.0), tx),
+    "nested_chains": lambda tx: optax.chain(optax.chain(optax.identity(), optax.chain(tx))),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "multi_steps": lambda tx: optax.MultiSteps(tx, every_k_schedule=1),
+    "conditionally": lambda tx: optax.conditionally_transform(tx, lambda step: step >= 0),
+}
+
+
 class TestEvalParams:
     """x is found through whatever stands around the link."""
-
-    WRAPPERS = {
-        "bare": lambda tx: tx,
-        "chain": lambda tx: optax.chain(optax.clip(10.0), tx),
-        "nested_chains": lambda tx: optax.chain(optax.chain(optax.identity(), optax.chain(tx))),
-        "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
-        "multi_steps": lambda tx: optax.MultiSteps(tx, every_k_schedule=1),
-        "conditionally": lambda tx: optax.conditionally_transform(tx, lambda step: step >= 0),
-    }
 
     @pytest.mark.parametrize("wrapper", WRAPPERS)
     def test_through_wrappers(self, wrapper):
         link = entropix.stepwise(RELAXATIONS["cold"], optax.sgd(0.1))
-        tx = self.WRAPPERS[wrapper](link)
+        tx = WRAPPERS[wrapper](link)
         x = {"a": jnp.ones(2), "b": jnp.full(3, 2.0)}
         updates, state = tx.update(x, tx.init(x), x)
         y = optax.apply_updates(x, updates)
@@ -216,9 +217,7 @@ class TestEvalParams:
         if wrapper == "masked":
             tx = optax.masked(link, {"ours": True, "theirs": False})
         else:
-            tx = optax.partition(
-                {"e": link, "s": optax.sgd(0.1)}, {"ours": "e", "theirs": "s"}
-            )
+            tx = optax.partition({"e": link, "s": optax.sgd(0.1)}, {"ours": "e", "theirs": "s"})
         x = {"ours": jnp.ones(2), "theirs": jnp.ones(2)}
         updates, state = tx.update(x, tx.init(x), x)
         y = optax.apply_updates(x, updates)
