@@ -61,7 +61,8 @@ class Case(NamedTuple):
 
     def gradient(self, objective: Objective) -> Callable[[Any], Any]:
         """The gradient of `objective`, for each replica its own."""
-        return jax.vmap(ascent(objective)) if self.replicated else ascent(objective)
+        one = ascent(objective)
+        return jax.vmap(one, axis_size=REPLICAS) if self.replicated else one
 
     def extra(self, objective: Objective) -> dict[str, Any]:
         """What `update` needs besides gradients, state and parameters."""

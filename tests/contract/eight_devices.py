@@ -19,14 +19,16 @@ every_case = pytest.mark.parametrize("case", ALONE.values(), ids=ALONE)
 @pytest.fixture
 def explicit():
     """A mesh under which shardings are part of the types."""
-    with jax.set_mesh(jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))) as mesh:
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
         yield mesh
 
 
 @pytest.fixture
 def automatic():
     """A mesh under which the compiler chooses the shardings."""
-    with jax.set_mesh(jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))) as mesh:
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh):
         yield mesh
 
 
