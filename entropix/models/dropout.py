@@ -34,7 +34,7 @@ class Dropout(nnx.Dropout):
     Example:
       >>> layer = Dropout(0.5)
       >>> layer(jnp.ones(4), rngs=jax.random.key(0)).tolist()
-      [2.0, 0.0, 0.0, 0.0]
+      [0.0, 0.0, 2.0, 2.0]
     """
 
     def __init__(

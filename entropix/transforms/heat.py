@@ -116,9 +116,11 @@ def heat(
             return chain.params
         count = chain.outer.outer_count
         draw = step_key(chain.outer.key, count, chain.inner_count, axis_name=axis_name)
-        width = jnp.sqrt(jnp.asarray(at(gamma, count)) * at(temperature, count))
+        # Divided, not multiplied: the compiler repeats cheap operations wherever a bias meets a
+        # batch, and the random numbers with them, 128 times; divisions it does not repeat.
+        inverse_width = 1 / jnp.sqrt(jnp.asarray(at(gamma, count)) * at(temperature, count))
         return jax.tree.map(
-            lambda x, e: (wide(x) + scalar(width, wide(x)) * e).astype(x.dtype),
+            lambda x, e: (wide(x) + e / scalar(inverse_width, wide(x))).astype(x.dtype),
             chain.params, noise_like(draw, chain.params, noise),
         )  # fmt: skip
 

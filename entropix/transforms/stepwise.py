@@ -17,12 +17,12 @@ class StepwiseState(NamedTuple):
     """State between two gradients.
 
     Attributes:
-      inner_count: gradients seen in the current outer step, 0 ... L-1. shape=(), dtype=int32.
+      gradient_count: gradients seen in the current outer step, 0 ... L-1. shape=(), dtype=int32.
       inner: the relaxation's inner state; `inner.params` is x, `inner.outer` its outer state.
       optimizer_state: state of the outer optimiser.
     """
 
-    inner_count: jax.Array
+    gradient_count: jax.Array
     inner: Any
     optimizer_state: Any
 
@@ -67,7 +67,7 @@ def stepwise(
 
     def init(params: optax.Params) -> StepwiseState:
         return StepwiseState(
-            inner_count=jnp.zeros([], jnp.int32),
+            gradient_count=jnp.zeros([], jnp.int32),
             inner=relaxation.begin(params, relaxation.init(params)),
             optimizer_state=optimizer.init(params),
         )
@@ -81,7 +81,7 @@ def stepwise(
         checks.check_params(params, _UPDATE_CALL)
         checks.check_like(updates, params, "The gradients passed to update")
         state = state._replace(
-            inner_count=state.inner_count + 1,
+            gradient_count=state.gradient_count + 1,
             inner=relaxation.step(updates, state.inner, **extra_args),
         )
 
@@ -92,10 +92,10 @@ def stepwise(
                 relaxed, state.optimizer_state, x, **extra_args
             )
             inner = relaxation.begin(optax.apply_updates(x, moves), outer)
-            return StepwiseState(jnp.zeros_like(state.inner_count), inner, optimizer_state)
+            return StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
 
         state = lax.cond(
-            state.inner_count == relaxation.num_steps, outer_step, lambda state: state, state
+            state.gradient_count == relaxation.num_steps, outer_step, lambda state: state, state
         )
         # Differences to the parameters as they are: rounding never accumulates, and an update
         # that a wrapper dropped is made up for by the next.
