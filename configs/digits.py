@@ -5,11 +5,11 @@ from ml_collections import ConfigDict
 from entropix.training import experiment
 
 OPTIMIZERS = {
-    "sgd": {"learning_rate": 0.1},
-    "entropy_sgd": {"learning_rate": 0.5, "gamma": 1.0},
-    "hj": {"learning_rate": 0.5, "gamma": 1.0},
-    "heat": {"learning_rate": 0.3, "gamma": 1.0},
-    "elastic_sgd": {"learning_rate": 0.1, "gamma": 1.0, "replicas": 3},
+    "sgd": {"learning_rate": 0.0373},
+    "entropy_sgd": {"learning_rate": 2.06, "gamma": 0.355},
+    "hj": {"learning_rate": 0.297, "gamma": 0.31},
+    "heat": {"learning_rate": 1.33, "gamma": 0.0378},
+    "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0, "replicas": 3},
 }
 
 
