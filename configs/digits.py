@@ -1,4 +1,35 @@
-"""Digits: the paper's five algorithms on scikit-learn's handwritten digits, without a download."""
+"""Digits: the paper's five algorithms on scikit-learn's handwritten digits, without a download.
+
+    entropix compare --config=configs/digits.py --workdir=runs/digits
+
+5 seeds, 2,400 gradient evaluations (214 effective epochs) for every algorithm. On two cores of an
+AMD EPYC: 55 s from the command to the figure, and (mean and standard deviation over seeds, 360 test
+images, so that one image is 0.28 %)
+
+    |             | validation error, % | training loss   |
+    |-------------|---------------------|-----------------|
+    | SGD         | 1.39 ± 0.20         | 0.0008 ± 0.0001 |
+    | Entropy-SGD | 1.28 ± 0.46         | 0.0021 ± 0.0008 |
+    | HJ          | 1.39 ± 0.28         | 0.0014 ± 0.0004 |
+    | HEAT        | 1.28 ± 0.37         | 0.0022 ± 0.0006 |
+    | Elastic-SGD | 1.22 ± 0.15         | 0.0008 ± 0.0001 |
+
+No algorithm is ahead of another by more than the seeds' spread on this small problem; the figure
+shows how they get there.
+
+Learning rates and gammas are the best of 32 random trials each, 5 seeds a trial, on a validation
+split held out of the training images; the test images played no part:
+
+    entropix tune --config=configs/digits.py --workdir=runs/tune --trials=32
+
+    |             | learning_rate | gamma  | held-out error, % | held-out loss | median trial, % |
+    |-------------|---------------|--------|-------------------|---------------|-----------------|
+    | SGD         | 0.0373        |        | 1.88              | 0.0919        | 2.26            |
+    | Entropy-SGD | 2.06          | 0.355  | 1.60              | 0.0813        | 2.64            |
+    | HJ          | 0.297         | 0.31   | 1.88              | 0.0998        | 2.95            |
+    | HEAT        | 1.33          | 0.0378 | 1.94              | 0.0827        | 2.36            |
+    | Elastic-SGD | 0.16          | 14     | 1.74              | 0.0865        | 46.39           |
+"""
 
 from ml_collections import ConfigDict
 

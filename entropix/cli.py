@@ -65,9 +65,7 @@ def _known_command(name: str) -> str:
 def _parse(argv: list[str]) -> Any:
     """Parses the flags after the command into an object with config, workdir, trials, progress."""
     values = flags.FlagValues()  # not the process-wide ones: `main` may be called again
-    config_flags.DEFINE_config_file(
-        "config", None, "experiment", flag_values=values, sys_argv=argv
-    )
+    config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
     flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)

@@ -122,9 +122,7 @@ def elastic_adam(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule) -> An
     return optax.chain(entropix.elastic_coupling(gamma, AXIS), optax.adam(learning_rate))
 
 
-def parle(
-    learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, rho: ScalarOrSchedule
-) -> Any:
+def parle(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, rho: ScalarOrSchedule) -> Any:
     relaxation = entropix.local_entropy(gamma, num_steps=4, step_size=1e-3, axis_name=AXIS)
     return optax.chain(
         entropix.relax(relaxation),
@@ -137,7 +135,7 @@ def _family(factory: Callable[..., Any], face: str, **arguments: Any) -> Case:
     """A case of one of the aliases with a `stepwise` argument."""
     arguments |= {"stepwise": face == "stepwise"}
     # The number 0 leaves code out and so must not be traced.
-    static = ("num_steps",) + tuple(n for n in ("temperature",) if arguments.get(n) == 0)
+    static = ("num_steps", *(n for n in ("temperature",) if arguments.get(n) == 0))
     return Case(factory, arguments, static, face)
 
 

@@ -156,8 +156,13 @@ def test_gradient_accumulation(case, dtype):
 @every_case
 @pytest.mark.parametrize(
     ("dtype", "x64"),
-    [("float16", False), ("bfloat16", False), ("float32", False), ("float32", True)]
-    + [("float64", True)],
+    [
+        ("float16", False),
+        ("bfloat16", False),
+        ("float32", False),
+        ("float32", True),
+        ("float64", True),
+    ],
 )
 def test_state_keeps_structure_shapes_and_dtypes(case, dtype, x64):
     with jax.enable_x64(x64):

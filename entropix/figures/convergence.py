@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from entropix.training import curve
 from entropix.training.compare import LABELS
@@ -61,6 +62,10 @@ def convergence(rows: Sequence[Row], path: str | pathlib.Path | None = None) -> 
         panel.set_ylabel(label)
         panel.set_yscale("log")
         panel.grid(which="both", alpha=0.2)
+    # Errors span little more than a decade: ticks within it, written as the table writes them.
+    panels[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[1].yaxis.set_minor_formatter(NullFormatter())
     panels[0].legend(frameon=False)
     if path is not None:
         figure.savefig(path, dpi=150)

@@ -66,7 +66,9 @@ def test_one_update_evaluates_num_steps_gradients(name, num_steps):
     def gradient(params, i=0):
         # Pure, so that the compiler may drop a gradient nobody uses, as it does in real programs.
         one = jax.pure_callback(
-            lambda i: calls.append(int(i)) or np.float32(1), jax.ShapeDtypeStruct((), jnp.float32), i
+            lambda i: calls.append(int(i)) or np.float32(1),
+            jax.ShapeDtypeStruct((), jnp.float32),
+            i,
         )
         return one * jax.grad(target.objective)(params)
 

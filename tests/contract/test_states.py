@@ -9,7 +9,6 @@ import optax
 import pytest
 from contract_cases import (
     AXIS,
-    CASES,
     assert_close,
     drive,
     every_case,

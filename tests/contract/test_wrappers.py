@@ -11,7 +11,12 @@ import entropix
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SCAN = ("entropy_sgd", "hj_sgd-gradient", "heat_sgd", "relax-adam")
-STEPWISE = ("entropy_sgd-stepwise", "hj_sgd-gradient-stepwise", "heat_sgd-stepwise", "stepwise-adamw")
+STEPWISE = (
+    "entropy_sgd-stepwise",
+    "hj_sgd-gradient-stepwise",
+    "heat_sgd-stepwise",
+    "stepwise-adamw",
+)
 
 
 def of(*names):
@@ -74,7 +79,7 @@ def start():
 def punched(grads, like):
     """`grads` with the holes of `like`, a tree as `optax.masked` makes it."""
     hole = lambda leaf: isinstance(leaf, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(lambda l, g: l if hole(l) else g, like, grads, is_leaf=hole)
+    return jax.tree.map(lambda old, g: old if hole(old) else g, like, grads, is_leaf=hole)
 
 
 def filled(params, rest):
@@ -123,9 +128,7 @@ def test_masked_leaves_pass_through(case):
     relaxed = start()["relaxed"]
     relaxed, relaxed_state = drive(case.step(tx, separable), relaxed, tx.init(relaxed), 9)
     solution = case.solution(state, params)
-    assert_close(
-        solution["relaxed"], case.solution(relaxed_state, relaxed), rtol=1e-5, atol=1e-6
-    )
+    assert_close(solution["relaxed"], case.solution(relaxed_state, relaxed), rtol=1e-5, atol=1e-6)
     assert_close(solution["plain"], params["plain"])
 
 
