@@ -1,6 +1,5 @@
 """The networks of the paper in `flax.nnx`, and the layers that make them fast on CPU."""
 
-from entropix.models.compiler import compiler_options
 from entropix.models.convolution import conv_general_dilated
 from entropix.models.dropout import Dropout
 from entropix.models.network import Network, functional
@@ -11,7 +10,6 @@ __all__ = [
     "Dropout",
     "Network",
     "all_cnn",
-    "compiler_options",
     "conv_general_dilated",
     "functional",
     "lenet",

@@ -1,6 +1,7 @@
 """Dropout whose mask is drawn inside the loop that uses it."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from entropix.transforms.checks import check_fraction
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.random import bernoulli
 
-Randomness = nnx.Rngs | nnx.RngStream | jax.Array | int | None
+Randomness: TypeAlias = nnx.Rngs | nnx.RngStream | jax.Array | int | None
 
 
 class Dropout(nnx.Dropout):

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -31,7 +32,7 @@ DEFAULTS = {
     "elastic_sgd": {**_COMMON, **_RELAXED, "replicas": 3, "period": 1},
 }
 
-MODEL_DEFAULTS = {
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": {"widths": (1024, 1024), "input_dropout": 0.2, "dropout": 0.5},
     "lenet": {"dropout": 0.5},
     "all_cnn": {"input_dropout": 0.2, "dropout": 0.5},
@@ -80,7 +81,7 @@ def experiment(
         "num_evals": 10,
     }
     fields.update(_known("config", options, fields))
-    name = model.get("name")
+    name = str(model.get("name"))
     check_name("model", name, MODEL_DEFAULTS)
     allowed = {"name": name, **MODEL_DEFAULTS[name]}
     fields["model"] = allowed | _known(f"model {name}", model, allowed)

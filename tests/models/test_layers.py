@@ -1,4 +1,4 @@
-"""Dropout, pooling and compiler options against what they stand in for."""
+"""Dropout and pooling against the layers of Flax that they stand in for."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from entropix.models import Dropout, compiler, compiler_options, max_pool
+from entropix.models import Dropout, max_pool
 
 
 @pytest.mark.parametrize("dims", [(), (1,), (0, -1)], ids=str)
@@ -89,25 +89,3 @@ def test_ties_share_the_gradient():
     x = jnp.array([1.0, 1.0, 0.0, 2.0]).reshape(1, 4, 1)
     grad = jax.grad(lambda x: max_pool(x, (2,), (2,)).sum())(x)
     assert grad.ravel().tolist() == [0.5, 0.5, 0.0, 1.0]
-
-
-def test_options_change_no_value():
-    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
-    plain = jax.jit(lambda x: layer(x))(x)
-    tuned = jax.jit(lambda x: layer(x), compiler_options=compiler_options())(x)
-    np.testing.assert_allclose(tuned, plain, rtol=1e-5, atol=1e-5)
-
-
-def test_options_are_for_the_cpu_only(monkeypatch):
-    compiler_options.cache_clear()
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert compiler_options() == {}
-    compiler_options.cache_clear()
-
-
-def test_options_that_this_version_does_not_know(monkeypatch):
-    compiler_options.cache_clear()
-    monkeypatch.setattr(compiler, "_KEEP_DOTS", {"xla_cpu_no_such_option": "1"})
-    assert compiler_options() == {}
-    compiler_options.cache_clear()
