@@ -2,11 +2,30 @@
 
     python benchmarks/convolution.py [lenet] [all_cnn]
 
-Four programs at batch 128 on random images: Flax's own layers; with the package's convolution; with
-its pooling and dropout too; and all of it with an experimental option of XLA's. Rounds interleave the
-programs in one process; figures are medians over rounds, and losses are compared at the end. The
-stock All-CNN takes minutes per gradient in a loop and is left out; its stock figure is for a jitted
-step that Python calls.
+At batch 128 on random images: Flax's own layers, in a step that Python calls and in a loop; with
+the package's convolution; with its pooling and dropout too; and all of it with an experimental
+option of XLA's. Rounds interleave the programs in one process; figures are medians over rounds, and
+losses are compared with those of the first program. The stock All-CNN takes minutes per gradient in
+a loop and is only called.
+
+Two cores of an AMD EPYC, jax 0.10.2:
+
+| lenet, batch 128 | ms per step | losses differ by |
+|---|---|---|
+| stock, called | 53.4 | 0e+00 |
+| stock | 124.8 | 1e-04 |
+| convolution | 29.6 | 1e-07 |
+| convolution, pooling, dropout | 25.6 | 1e-07 |
+| the same, XLA option | 33.5 | 1e-03 |
+
+| all_cnn, batch 128 | ms per step | losses differ by |
+|---|---|---|
+| stock, called | 3943.5 | 0e+00 |
+| convolution | 2692.8 | 1e-07 |
+| convolution, pooling, dropout | 2570.1 | 1e-07 |
+| the same, XLA option | 2279.7 | 1e-07 |
+
+The option helps the wide layers and hurts the narrow ones, hence it is not the package's to set.
 """
 
 import sys
@@ -109,9 +128,7 @@ def main(names):
             "stock, called": program(name, scan=False),
             "convolution": program(name, convolution=False),
             "convolution, pooling, dropout": program(name, convolution=False, others=False),
-            "the same, XLA option": program(
-                name, OPTION, convolution=False, others=False
-            ),
+            "the same, XLA option": program(name, OPTION, convolution=False, others=False),
         }
         if name != "all_cnn":
             cases["stock"] = program(name)

@@ -11,8 +11,23 @@ figure is the median over rounds of a time, or of its ratio to the reference of 
 
     python benchmarks/noise.py --rounds 41
 
-HARDWARE
-RESULT
+Two cores of an AMD EPYC, jax 0.10.2:
+
+| numbers in a loop | ns per number |
+|---|---|
+| `jax.random.normal` | 5.47 |
+| `normal` | 2.28 |
+| `popcount` | 0.13 |
+| `jax.random.bernoulli` | 4.23 |
+| `bernoulli` | 0.78 |
+
+| one step | ms | ratio to SGD | middle half |
+|---|---|---|---|
+| Nesterov SGD | 7.79 | 1.00 | 1.00-1.00 |
+| Entropy-SGD, no noise | 7.66 | 0.99 | 0.97-1.02 |
+| Entropy-SGD, jax.random.normal | 15.84 | 2.05 | 1.96-2.08 |
+| Entropy-SGD, normal | 12.45 | 1.61 | 1.54-1.67 |
+| Entropy-SGD, popcount | 7.88 | 1.01 | 0.95-1.08 |
 """
 
 import argparse

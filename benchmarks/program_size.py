@@ -1,6 +1,22 @@
 """Does the program grow with L? Equations and compile time for L = 2, 20, 200.
 
-python benchmarks/program_size.py
+    python benchmarks/program_size.py
+
+Two cores of an AMD EPYC, jax 0.10.2:
+
+| optimiser | L | equations | trace, s | compile, s |
+|---|---|---|---|---|
+| entropy_sgd | 2 | 745 | 0.09 | 0.45 |
+| entropy_sgd | 20 | 745 | 0.06 | 0.69 |
+| entropy_sgd | 200 | 745 | 0.09 | 0.79 |
+| hj_sgd | 2 | 102 | 0.04 | 0.15 |
+| hj_sgd | 20 | 102 | 0.02 | 0.20 |
+| hj_sgd | 200 | 102 | 0.02 | 0.21 |
+| heat_sgd | 2 | 385 | 0.04 | 0.38 |
+| heat_sgd | 20 | 385 | 0.04 | 0.35 |
+| heat_sgd | 200 | 385 | 0.05 | 0.37 |
+
+Trips of a loop add a little to XLA's time, none to the program.
 """
 
 import time
