@@ -197,4 +197,5 @@ with tempfile.TemporaryDirectory() as workdir:
     rows = compare(config, workdir, progress=False)
 
 # %%
+# %matplotlib inline
 entropix.figures.convergence(rows)
