@@ -74,7 +74,7 @@ def _parse(argv: list[str]) -> Any:
     except flags.Error as error:
         raise UsageError(_complaint(str(error))) from error
     except (AttributeError, KeyError) as error:  # an unknown field, with the nearest known one
-        raise UsageError(f"unknown config field: {_one_line(error)}") from error
+        raise UsageError(f"unknown config field {_innermost(error)}") from error
     if rest:
         raise UsageError(f"unexpected {rest[0]!r}; options are written --name=value.")
     if not isinstance(values.config, ConfigDict):
@@ -93,8 +93,11 @@ def _complaint(text: str) -> str:
     return last.removeprefix("ValueError: ") if last.startswith("ValueError: ") else text
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split()).strip("\"'")
+def _innermost(error: BaseException) -> str:
+    """The text of the first of nested errors, in one line."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    return ". ".join(str(error.args[0]).splitlines())
 
 
 def _train(options: Any) -> None:

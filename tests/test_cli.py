@@ -19,12 +19,15 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
         (["train", "--config=nowhere.py"], "nowhere.py"),
         (["train", f"--config={CONFIG}:hjj"], "unknown algorithm 'hjj'.*Did you mean 'hj'"),
         (["train", f"--config={CONFIG}"], "train runs one algorithm; choose one of sgd, entropy"),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gama=1"], "gama.*gamma"),
+        (
+            ["train", f"--config={CONFIG}:hj", "--config.optimizer.gama=1"],
+            "'gama'. Did you mean .gamma",
+        ),
         (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=x"], "gamma=x"),
         (["train", f"--config={CONFIG}:hj", "--wokdir=x"], "wokdir.*Did you mean: workdir"),
         (["train", f"--config={CONFIG}:hj", "stray"], "unexpected 'stray'"),
         (["compare", f"--config={CONFIG}", "--config.gradients_per_eval=7"], "multiple of the 20"),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=-1"], "init_value must be"),
+        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=-1"], ": gamma must be"),
         (["train", f"--config={CONFIG}:hj", "--config.dataset=digit"], "Did you mean 'digits'"),
     ],
 )

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import entropix
 from entropix.training.config import cycle
 from entropix.transforms import Relaxation
+from entropix.transforms.checks import check_positive
 
 REPLICA_AXIS = "replica"
 _INNERS = {
@@ -54,6 +55,7 @@ def make_algorithm(
     name = option["algorithm"]
     if name == "sgd":
         return Algorithm(_plain_gradient(), optimizer, 1, None)
+    check_positive("gamma", option["gamma"])  # `scoping` knows it by another name
     gamma = entropix.scoping(option["gamma"], option["scoping_rate"], end_value=option["gamma_end"])
     if name == "elastic_sgd":
         optimizer = entropix.elastic_sgd(
