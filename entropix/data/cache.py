@@ -74,7 +74,7 @@ def _read(path: pathlib.Path, key: str) -> Arrays | None:
     """Returns the arrays of a whole file with this key; None if there is none."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _DamagedError(str(error)) from error

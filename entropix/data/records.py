@@ -72,13 +72,14 @@ def read_records(prepared: Prepared, entry: Entry) -> RawDataset:
 def import_tfds(name: str) -> Any:
     """Imports TensorFlow Datasets and what it reads array_record with, or says what to install."""
     try:
-        importlib.import_module("array_record.python.array_record_module")
+        for module in ("array_record.python.array_record_module", "PIL.Image"):
+            importlib.import_module(module)
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise DataPackageError(
-            f"reading {name} needs TensorFlow Datasets and array_record, and an import failed "
-            f"({error}): run `pip install tensorflow-datasets array-record importlib-resources`, "
-            "or use the data set 'digits', which needs neither."
+            f"reading {name} needs TensorFlow Datasets, array_record and Pillow, and an import "
+            f"failed ({error}): run `pip install tensorflow-datasets array-record pillow "
+            "importlib-resources`, or use the data set 'digits', which needs none of them."
         ) from error
 
 

@@ -17,7 +17,7 @@ def scale(images: ArrayLike) -> jax.Array:
     Example:
       >>> import numpy as np
       >>> from entropix.data import scale
-      >>> scale(np.array([0, 51, 255], np.uint8)).tolist()
+      >>> scale(np.array([0, 51, 255], np.uint8)).round(6).tolist()
       [0.0, 0.20000000298023224, 1.0]
     """
     return jnp.asarray(images).astype(jnp.float32) / 255
