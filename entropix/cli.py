@@ -23,6 +23,8 @@ options:
   --config.FIELD=VALUE        overrides a field, for instance --config.optimizer.gamma=10 (train)
                               or --config.optimizers.hj.gamma=10 (compare, tune)
   --workdir=FOLDER            where results go (default: runs/COMMAND)
+  --data_dir=FOLDER           where prepared data sets lie: short for --config.data_dir=FOLDER
+                              (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)
   --trials=N                  trials per algorithm (tune; default 16)
   --[no]progress              progress bars (default: in a terminal)
 """
@@ -67,6 +69,7 @@ def _parse(argv: list[str]) -> Any:
     values = flags.FlagValues()  # not the process-wide ones: `main` may be called again
     config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "prepared data sets", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
     flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)
     try:
@@ -84,6 +87,8 @@ def _parse(argv: list[str]) -> Any:
             if values["config"].present
             else "--config=FILE is missing, for instance --config=configs/digits.py."
         )
+    if values.data_dir is not None:
+        values.config.data_dir = values.data_dir
     return values
 
 

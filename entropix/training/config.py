@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from entropix.data import check_dataset
+
 # What every algorithm's optimiser takes: eta and its drops, momentum, and how gradients are spent.
 _COMMON = {
     "learning_rate": 0.1,
@@ -57,7 +59,7 @@ def experiment(
         becomes `config.optimizer`; several, comma-separated, or none for all of `optimizers`,
         which become `config.optimizers`.
       **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`,
-        `seed_layout`.
+        `seed_layout`, `data_dir`.
 
     Returns:
       A `ConfigDict`, locked: overriding an unknown field is an error.
@@ -74,12 +76,14 @@ def experiment(
     """
     fields = {
         "dataset": dataset,
+        "data_dir": "",  # of prepared data sets; empty for the usual places
         "batch_size": 128,
         "seeds": 3,  # runs seeds 0 ... seeds-1, all in one compiled program
         "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
         "gradients_per_eval": 480,  # gradient evaluations between two evaluations
         "num_evals": 10,
     }
+    check_dataset(dataset)
     fields.update(_known("config", options, fields))
     name = str(model.get("name"))
     check_name("model", name, MODEL_DEFAULTS)
@@ -118,6 +122,7 @@ def cycle(optimizer: ConfigDict) -> int:
 
 def check_config(config: ConfigDict) -> None:
     """Raises `ValueError` for what would only fail, or be unfair, after work has started."""
+    check_dataset(config.dataset)
     for field in ("batch_size", "seeds", "gradients_per_eval", "num_evals"):
         if config[field] < 1:
             raise ValueError(f"{field} must be >= 1; got config.{field}={config[field]}.")

@@ -99,7 +99,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, progress: bool = T
     workdir = pathlib.Path(workdir)
     if _finished(config, workdir):
         return read_metrics([workdir])
-    data = load(config.dataset)
+    data = load(config.dataset, config.data_dir)
     programs = make_programs(config, data)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
@@ -176,8 +176,8 @@ def _finished(config: ConfigDict, workdir: pathlib.Path) -> bool:
     if not (workdir / _COMPLETE).exists():
         return False
     old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
-    if old != new:
-        fields = sorted(k for k in old | new if old.get(k) != new.get(k))
+    fields = sorted(k for k in (old | new).keys() - {"data_dir"} if old.get(k) != new.get(k))
+    if fields:  # where the data lay is no part of a result
         raise ValueError(
             f"{workdir} holds the finished results of another config (it differs in "
             f"{', '.join(fields)}). Choose another --workdir, or move that folder away."

@@ -55,7 +55,7 @@ def tune(
     check_config(config)
     if trials < 1:
         raise ValueError(f"trials must be >= 1; got trials={trials}.")
-    data = hold_out(load(config.dataset))
+    data = hold_out(load(config.dataset, config.data_dir))
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     best = {}

@@ -52,11 +52,6 @@ def test_bad_fraction(digits, fraction):
         hold_out(digits, fraction)
 
 
-def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match="got 'digit'. Did you mean 'digits'"):
-        load("digit")
-
-
 def test_batches_depend_on_the_key_alone(digits):
     sample = jax.jit(sample_batch, static_argnums=2)
     first, again = sample(jax.random.key(1), digits, 64), sample(jax.random.key(1), digits, 64)

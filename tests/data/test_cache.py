@@ -1,0 +1,114 @@
+"""Cache files are whole and right, or made again."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from entropix.data.cache import cached, user_folder
+
+ARRAYS = {"a": np.arange(1000, dtype=np.uint8).reshape(10, 100), "b": np.array([1.5, np.nan])}
+
+
+def make():
+    return ARRAYS
+
+
+def fail():
+    raise AssertionError("made again")
+
+
+def same(arrays) -> bool:
+    return arrays.keys() == ARRAYS.keys() and all(
+        arrays[k].dtype == v.dtype and arrays[k].tobytes() == v.tobytes() for k, v in ARRAYS.items()
+    )
+
+
+def test_made_once(tmp_path):
+    assert same(cached([tmp_path / "new"], "x", "key", make))
+    assert same(cached([tmp_path / "new"], "x", "key", fail))
+    assert os.listdir(tmp_path / "new") == ["x"]  # no temporary file is left
+
+
+def test_another_key_is_made_again_silently(tmp_path):
+    cached([tmp_path], "x", "old", make)
+    assert cached([tmp_path], "x", "new", lambda: {"c": np.zeros(2)}).keys() == {"c"}
+    assert cached([tmp_path], "x", "new", fail).keys() == {"c"}
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-500] + bytes([content[-500] ^ 1]) + content[-499:]
+
+
+def other_key(content: bytes) -> bytes:
+    header, _, payload = content.partition(b"\n")
+    return json.dumps(json.loads(header) | {"key": "key2"}).encode() + b"\n" + payload
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        flipped,
+        other_key,
+        lambda content: b"",
+        lambda content: content[:30],
+        lambda content: b"[]\n" + content,
+        lambda content: b"\xff" * 100,
+        lambda content: content + b"x",
+    ],
+)
+def test_any_damage_is_seen_warned_of_and_repaired(tmp_path, damage):
+    cached([tmp_path], "x", "key", make)
+    path = tmp_path / "x"
+    good = path.read_bytes()
+    path.write_bytes(damage(good))
+    with pytest.warns(UserWarning, match="/x is damaged .*; made again"):
+        assert same(cached([tmp_path], "x", "key", make))
+    assert path.read_bytes() == good
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    cached([tmp_path], "x", "old", make)
+
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", crash)
+        with pytest.raises(KeyboardInterrupt):
+            cached([tmp_path], "x", "new", make)
+    assert os.listdir(tmp_path) == ["x"]
+    assert same(cached([tmp_path], "x", "old", fail))
+
+
+def test_a_file_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match="x is not cached .*No space left"):
+        assert same(cached([tmp_path], "x", "key", make))
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_writable_folder_is_a_warning(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    folders = [tmp_path / "locked", tmp_path / "file" / "folder"]
+    with pytest.warns(UserWarning, match="locked is read-only; .*Not a directory"):
+        assert same(cached(folders, "x", "key", make))
+
+
+def test_the_users_folder(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert user_folder() == pathlib.Path("/somewhere/entropix")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_folder() == pathlib.Path("/home/me/.cache/entropix")
