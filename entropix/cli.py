@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ commands:
                                    entropix compare --config=configs/digits.py
   tune     search learning rate and gamma on a held-out validation split, with equal effort:
                                    entropix tune --config=configs/digits.py --trials=16
+
+  report   make table and figure again, from metric files alone:
+                                   entropix report RUNS ... --workdir=FOLDER
 
 options:
   --config=FILE[:ALGORITHMS]  an experiment; after the colon one algorithm or several, with commas
@@ -48,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        command = _COMMANDS[_known_command(argv[0])]
-        command(_parse(argv))
+        parse, run = _COMMANDS[_known_command(argv[0])]
+        run(parse(argv))
     except (UsageError, ValueError, FloatingPointError) as error:
         print(f"entropix: {error}", file=sys.stderr)
         return 2
@@ -92,6 +96,19 @@ def _parse(argv: list[str]) -> Any:
     return values
 
 
+def _parse_folders(argv: list[str]) -> Any:
+    """Parses `report FOLDER ... [--workdir=FOLDER]`."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", "runs/report", "results", flag_values=values)
+    try:
+        folders = values(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    if not folders:
+        raise UsageError("report needs folders of runs, for instance entropix report runs/digits.")
+    return types.SimpleNamespace(folders=folders, workdir=values.workdir)
+
+
 def _complaint(text: str) -> str:
     """A config file's own complaint without the way it took; a bug in one keeps its traceback."""
     last = text.strip().splitlines()[-1]
@@ -118,12 +135,22 @@ def _train(options: Any) -> None:
 
 
 def _compare(options: Any) -> None:
-    from entropix.figures import convergence
     from entropix.training import compare
 
-    rows = compare(options.config, options.workdir, progress=options.progress)
-    convergence(rows, f"{options.workdir}/figure.png")
-    print(f"{options.workdir}/ now holds metrics.jsonl, table.md, figure.png")
+    _draw(compare(options.config, options.workdir, progress=options.progress), options.workdir)
+
+
+def _report(options: Any) -> None:
+    from entropix.training import gather
+
+    _draw(gather(options.folders, options.workdir), options.workdir)
+
+
+def _draw(rows: Any, workdir: str) -> None:
+    from entropix.figures import convergence
+
+    convergence(rows, f"{workdir}/figure.png")
+    print(f"{workdir}/ now holds metrics.jsonl, table.md, figure.png")
 
 
 def _tune(options: Any) -> None:
@@ -135,10 +162,11 @@ def _tune(options: Any) -> None:
         print(f"{algorithm}: {values}")
 
 
-_COMMANDS: dict[str, Callable[[Any], None]] = {
-    "train": _train,
-    "compare": _compare,
-    "tune": _tune,
+_COMMANDS: dict[str, tuple[Callable[[list[str]], Any], Callable[[Any], None]]] = {
+    "train": (_parse, _train),
+    "compare": (_parse, _compare),
+    "tune": (_parse, _tune),
+    "report": (_parse_folders, _report),
 }
 
 if __name__ == "__main__":

@@ -14,8 +14,14 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["comapre"], "unknown command 'comapre'; known: train, compare, tune. Did you mean 'comp"),
+        (
+            ["comapre"],
+            "unknown command 'comapre'; known: train, compare, tune, report. Did you mean 'comp",
+        ),
         (["train"], "--config=FILE is missing"),
+        (["report"], "report needs folders of runs"),
+        (["report", "nowhere"], "nowhere/metrics.jsonl does not exist"),
+        (["report", "nowhere", "--trials=3"], "trials"),
         (["train", "--config=nowhere.py"], "nowhere.py"),
         (["train", f"--config={CONFIG}:hjj"], "unknown algorithm 'hjj'.*Did you mean 'hj'"),
         (["train", f"--config={CONFIG}"], "train runs one algorithm; choose one of sgd, entropy"),
@@ -60,6 +66,15 @@ def test_compare_leaves_table_and_figure(tmp_path, capsys):
     assert (tmp_path / "table.md").read_text() in printed
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_report_rebuilds_table_and_figure(tmp_path, capsys):
+    argv = ["train", f"--config={CONFIG}:sgd", f"--workdir={tmp_path}/sgd", "--noprogress", *SHORT]
+    assert main(argv) == 0
+    table = capsys.readouterr().out.strip()
+    assert main(["report", f"{tmp_path}/sgd", f"--workdir={tmp_path}/report"]) == 0
+    assert capsys.readouterr().out.startswith(table)
+    assert (tmp_path / "report" / "figure.png").stat().st_size > 10_000
 
 
 def test_tune_prints_the_best_values(tmp_path, capsys):

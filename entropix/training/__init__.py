@@ -1,6 +1,6 @@
 """Experiments: from a config to trained networks, metrics and tables."""
 
-from entropix.training.compare import compare, curve, make_table
+from entropix.training.compare import compare, curve, gather, make_table
 from entropix.training.config import check_config, experiment, runs
 from entropix.training.metrics import MetricWriter, read_metrics
 from entropix.training.run import train
@@ -12,6 +12,7 @@ __all__ = [
     "compare",
     "curve",
     "experiment",
+    "gather",
     "make_table",
     "read_metrics",
     "runs",

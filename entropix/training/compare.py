@@ -1,8 +1,9 @@
 """All algorithms of a config, side by side, from the same number of gradients."""
 
 import collections
+import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -49,10 +50,43 @@ def compare(
     single = runs(config)
     for algorithm, run in single.items():
         train(run, workdir / algorithm, progress=progress)
-    folders = [workdir / algorithm for algorithm in single]
-    rows = read_metrics(folders)
-    (workdir / METRICS_FILE).write_text("".join((f / METRICS_FILE).read_text() for f in folders))
+    return gather([workdir / algorithm for algorithm in single], workdir, report=report)
+
+
+def gather(
+    folders: Iterable[str | pathlib.Path],
+    workdir: str | pathlib.Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> list[Row]:
+    """Makes a comparison of runs from their metric files alone.
+
+    Args:
+      folders: of runs or of comparisons, each with a `metrics.jsonl`.
+      workdir: gets `metrics.jsonl` (all rows) and `table.md`.
+      report: called with the finished table.
+
+    Returns:
+      All rows.
+
+    Raises:
+      ValueError: if there are no rows, a file cannot be read, or two of them hold measurements of
+        the same algorithm, seed and time.
+    """
+    rows = read_metrics([pathlib.Path(folder) for folder in folders])
+    if not rows:
+        raise ValueError("a comparison needs at least one measurement; the runs have none.")
+    seen = collections.Counter((r["algorithm"], r["seed"], r["gradient_evaluations"]) for r in rows)
+    (algorithm, seed, gradients), count = seen.most_common(1)[0]
+    if count > 1:
+        raise ValueError(
+            f"a comparison must have one measurement of {algorithm}, seed {seed}, after "
+            f"{gradients} gradients; the runs hold {count}. Name the folders of each run once."
+        )
     table = make_table(rows)
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (workdir / "table.md").write_text(table)
     report(table)
     return rows

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from entropix.training import compare, experiment, make_table, train
+from entropix.training import compare, experiment, gather, make_table, train
 from entropix.training.metrics import read_metrics
 
 MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.0, "dropout": 0.0}
@@ -36,6 +36,22 @@ def test_compare_writes_metrics_table_and_events(finished):
     for algorithm in OPTIMIZERS:
         assert len(list((workdir / algorithm / "tensorboard").glob("seed_*/events.*"))) == 2
         assert json.loads((workdir / algorithm / "versions.json").read_text())["jax"]
+
+
+def test_gather_needs_the_metric_files_alone(finished, tmp_path):
+    workdir, rows, printed = finished
+    again = []
+    folders = [workdir / algorithm for algorithm in OPTIMIZERS]
+    assert gather(folders, tmp_path / "report", report=again.append) == rows
+    assert again == printed
+    for name in ("table.md", "metrics.jsonl"):
+        assert (tmp_path / "report" / name).read_bytes() == (workdir / name).read_bytes()
+    with pytest.raises(ValueError, match="one measurement of hj, seed 0, after 10 gradients.* 2"):
+        gather([workdir / "hj", workdir / "hj"], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match="at least one measurement"):
+        gather([tmp_path], tmp_path / "empty")
 
 
 def test_all_algorithms_spend_equally_many_gradients(finished):
