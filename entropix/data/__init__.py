@@ -1,6 +1,6 @@
 """Data sets as arrays on the device, and mini-batches drawn inside the compiled step."""
 
-from entropix.data.catalogue import DATASETS, check_dataset
+from entropix.data.catalogue import CATALOGUE, DATASETS, check_dataset
 from entropix.data.dataset import Dataset, hold_out
 from entropix.data.errors import (
     DataError,
@@ -16,6 +16,7 @@ from entropix.data.scaling import global_contrast_normalise, scale
 from entropix.data.whitening import Whitening, fit_zca, whiten
 
 __all__ = [
+    "CATALOGUE",
     "DATASETS",
     "DataError",
     "DataNotFoundError",

@@ -1,0 +1,60 @@
+"""Every experiment in `configs/` is one that can run, for each algorithm and for all."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from entropix.data import CATALOGUE
+from entropix.training import check_config, runs
+from entropix.training.config import DEFAULTS
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def get_config(path: pathlib.Path, algorithms: str = ""):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(algorithms)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_all_five_algorithms_alone_and_together(path):
+    config = get_config(path)
+    check_config(config)
+    together = runs(config)
+    assert list(together) == list(DEFAULTS)
+    for algorithm, run in together.items():
+        assert get_config(path, algorithm).to_dict() == run.to_dict()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_learning_rates_drop_within_the_run(path):
+    config = get_config(path)
+    if config.dataset not in CATALOGUE:
+        pytest.skip("the digits are trained at one rate")
+    gradients = config.num_evals * config.gradients_per_eval
+    epochs = gradients * config.batch_size / CATALOGUE[config.dataset].num_train
+    for run in runs(config).values():
+        drops = run.optimizer.drop_at
+        assert list(drops) == sorted(drops)
+        assert 0 < drops[-1] < epochs
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_inner_step_resolves_the_pull_to_the_end(path):
+    """Langevin steps are stable while step_size / gamma < 2; scoping must stop before."""
+    config = get_config(path)
+    gradients = config.num_evals * config.gradients_per_eval
+    for run in runs(config).values():
+        option = run.optimizer
+        if "step_size" in option:
+            last = option.gamma * (1 - option.scoping_rate) ** (gradients / option.num_steps)
+            assert option.step_size / max(last, option.gamma_end) < 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_header_states_the_command(path):
+    header = path.read_text().split('"""')[1]
+    assert f"entropix compare --config=configs/{path.name}" in header
