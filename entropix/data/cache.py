@@ -1,17 +1,22 @@
 """Arrays kept in a file that is either whole and right, or made again."""
 
+import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
 import pathlib
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+
+_LEFTOVER_SECONDS = 3600.0  # writing the largest cache takes seconds
 
 
 class _DamagedError(Exception):
@@ -97,6 +102,7 @@ def _write(path: pathlib.Path, key: str, arrays: Arrays) -> None:
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub forgets that ** may name all
     payload = buffer.getvalue()
     header = json.dumps({"key": key, "sha256": _digest(key, payload)}).encode()
+    _remove_leftovers(path)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
             file.write(header + b"\n")
@@ -109,6 +115,18 @@ def _write(path: pathlib.Path, key: str, arrays: Arrays) -> None:
             os.unlink(file.name)
             raise
     _sync_folder(path.parent)
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what writers of this file left behind when they were killed, if they are long gone.
+
+    A younger one may belong to another process that is writing the same file at this moment.
+    """
+    # Eight characters that `tempfile` appends; the file itself has none of them.
+    for left in path.parent.glob(f"{glob.escape(path.name)}{'[0-9a-z_]' * 8}"):
+        with contextlib.suppress(OSError):  # another process may have been quicker
+            if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
+                left.unlink()
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

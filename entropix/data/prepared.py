@@ -52,15 +52,16 @@ def search_folders(data_dir: str | os.PathLike[str] | None = None) -> list[pathl
       the default of TensorFlow Datasets.
     """
     if data_dir:
-        return [pathlib.Path(data_dir).expanduser()]
-    named = os.environ.get("TFDS_DATA_DIR")
-    folders = [named] if named else []
+        folders = [data_dir]
+    else:
+        named = os.environ.get("TFDS_DATA_DIR")
+        folders = [*([named] if named else []), "~/tensorflow_datasets"]
     # os.path leaves a "~" that stands for no home as it is, where pathlib raises
-    return [pathlib.Path(os.path.expanduser(f)) for f in [*folders, "~/tensorflow_datasets"]]
+    return [pathlib.Path(os.path.expanduser(folder)) for folder in folders]
 
 
 def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None:
-    """Finds the newest version of a data set in the first folder that has one.
+    """Finds the newest version of a data set in the first folder that has a readable one.
 
     Args:
       name: of the data set.
@@ -71,9 +72,11 @@ def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None
       and is no copy.
 
     Raises:
-      UnreadableDataError: if the copy's metadata is damaged, or its records are in another format
-        than array_record, which cannot be read without TensorFlow.
+      UnreadableDataError: if there are copies, but the first has damaged metadata, or records in
+        another format than array_record, which cannot be read without TensorFlow, and no other
+        is better.
     """
+    refused = None
     for root in folders:
         found = [
             tuple(int(part) for part in path.parent.name.split("."))
@@ -82,8 +85,14 @@ def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None
         ]
         if found:
             prepared = Prepared(name, ".".join(map(str, max(found))), root)
-            _check_format(prepared)
-            return prepared
+            try:
+                _check_format(prepared)
+            except UnreadableDataError as error:  # an old copy here must not hide a good one there
+                refused = refused or error
+            else:
+                return prepared
+    if refused is not None:
+        raise refused
     return None
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,6 +88,42 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
             cached([tmp_path], "x", "new", make)
     assert os.listdir(tmp_path) == ["x"]
     assert same(cached([tmp_path], "x", "old", fail))
+
+
+def kill_a_writer(folder: pathlib.Path) -> pathlib.Path:
+    """Kills a process between its first byte and its renaming; returns what it leaves behind."""
+    code = (
+        "import os, pathlib, sys, time, numpy; from entropix.data.cache import cached\n"
+        "os.fsync = lambda number: (print('writing', flush=True), time.sleep(60))\n"
+        "cached([pathlib.Path(sys.argv[1])], 'x', 'new', lambda: {'a': numpy.zeros(10)})"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout.readline() == b"writing\n"
+        writer.kill()
+    (left,) = (path for path in folder.iterdir() if path.name != "x")
+    return left
+
+
+def test_a_killed_writer_leaves_the_old_file_and_no_litter_for_ever(tmp_path):
+    cached([tmp_path], "x", "old", make)
+    left = kill_a_writer(tmp_path)
+    assert same(cached([tmp_path], "x", "old", fail))
+    cached([tmp_path], "x", "newer", make)
+    assert left.exists()  # so young, it might be another's, at work
+    os.utime(left, (0, 0))
+    cached([tmp_path], "x", "newest", make)
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_neighbours_are_not_taken_for_litter(tmp_path):
+    neighbours = ["x.txt", "x-arrays-1", "xarrays", "other"]
+    for name in neighbours:
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    cached([tmp_path], "x", "key", make)
+    assert sorted(os.listdir(tmp_path)) == sorted([*neighbours, "x"])
 
 
 def test_a_file_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Data sets that are not there: what is searched, asked and said, and how soon."""
 
 import importlib.util
+import json
 import re
 import time
 
@@ -123,3 +124,18 @@ def test_copies_that_cannot_be_read_are_refused(content, message, tmp_path):
     (folder / "dataset_info.json").write_text(content)
     with pytest.raises(UnreadableDataError, match=message):
         locate("mnist", tmp_path)
+
+
+def test_an_unreadable_copy_does_not_hide_a_readable_one(tmp_path):
+    for name, written in (("a", "tfrecord"), ("b", "array_record")):
+        folder = tmp_path / name / "mnist" / "3.0.1"
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text(json.dumps({"fileFormat": written}))
+    assert find_prepared("mnist", [tmp_path / "a", tmp_path / "b"]).root == tmp_path / "b"
+    with pytest.raises(UnreadableDataError, match="/a/mnist/3.0.1 must be in the format"):
+        find_prepared("mnist", [tmp_path / "a", tmp_path / "empty"])
+
+
+def test_a_home_of_nobody_is_a_folder_like_others():
+    with pytest.raises(DataNotFoundError, match="no copy of mnist in ~nobody-here/x/mnist"):
+        load("mnist", "~nobody-here/x")
