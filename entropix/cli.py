@@ -1,6 +1,7 @@
 """The command line: parses and dispatches, nothing else."""
 
 import difflib
+import logging
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ options:
   --workdir=FOLDER            where results go (default: runs/COMMAND)
   --data_dir=FOLDER           where prepared data sets lie: short for --config.data_dir=FOLDER
                               (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)
+  --fork                      continue a run of another config, from its last checkpoint
   --trials=N                  trials per algorithm (tune; default 16)
   --[no]progress              progress bars (default: in a terminal)
 """
@@ -45,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; those of the process by default.
 
     Returns:
-      The exit status: 0, or 2 after a message for a command line or config that cannot be run.
+      The exit status: 0; 2 after a message for what cannot be run, or went wrong; 128 + n after
+      signal n, which asked to stop.
     """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("entropix").setLevel(logging.INFO)
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -54,9 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parse, run = _COMMANDS[_known_command(argv[0])]
         run(parse(argv))
-    except (UsageError, ValueError, FloatingPointError) as error:
+    except (UsageError, ValueError, FloatingPointError, OSError) as error:
         print(f"entropix: {error}", file=sys.stderr)
         return 2
+    except Exception as stop:
+        signum = getattr(stop, "signum", None)  # of `entropix.training.Interrupted`
+        if signum is None:
+            raise
+        print(f"entropix: {stop}", file=sys.stderr)
+        return 128 + signum
     return 0
 
 
@@ -74,6 +85,7 @@ def _parse(argv: list[str]) -> Any:
     config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
     flags.DEFINE_string("data_dir", None, "prepared data sets", flag_values=values)
+    flags.DEFINE_bool("fork", False, "continue another config's run", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
     flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)
     try:
@@ -131,13 +143,15 @@ def _train(options: Any) -> None:
             f"train runs one algorithm; choose one of {', '.join(single)} behind a colon, for "
             f"instance --config=FILE.py:{next(iter(single))}, or use `entropix compare`."
         )
-    print(make_table(train(options.config, options.workdir, progress=options.progress)))
+    rows = train(options.config, options.workdir, fork=options.fork, progress=options.progress)
+    print(make_table(rows))
 
 
 def _compare(options: Any) -> None:
     from entropix.training import compare
 
-    _draw(compare(options.config, options.workdir, progress=options.progress), options.workdir)
+    rows = compare(options.config, options.workdir, fork=options.fork, progress=options.progress)
+    _draw(rows, options.workdir)
 
 
 def _report(options: Any) -> None:

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from entropix.training import curve
 from entropix.training.compare import LABELS
-from entropix.training.run import Row
+from entropix.training.metrics import Row
 
 # Okabe and Ito's palette, readable with any colour vision; one fixed colour per algorithm.
 COLOURS = {

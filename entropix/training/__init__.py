@@ -1,12 +1,17 @@
 """Experiments: from a config to trained networks, metrics and tables."""
 
+from entropix.training.checkpoint import Checkpoint, Checkpoints
 from entropix.training.compare import compare, curve, gather, make_table
 from entropix.training.config import check_config, experiment, runs
 from entropix.training.metrics import MetricWriter, read_metrics
+from entropix.training.preemption import Interrupted
 from entropix.training.run import train
 from entropix.training.tune import tune
 
 __all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Interrupted",
     "MetricWriter",
     "check_config",
     "compare",

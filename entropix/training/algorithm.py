@@ -36,7 +36,11 @@ class Algorithm(NamedTuple):
 
 
 def make_algorithm(
-    options: ConfigDict, gradients_per_epoch: float, traced: dict[str, Any] | None = None
+    options: ConfigDict,
+    gradients_per_epoch: float,
+    traced: dict[str, Any] | None = None,
+    *,
+    length: float = 1.0,
 ) -> Algorithm:
     """Makes the algorithm that `options` describe.
 
@@ -45,18 +49,20 @@ def make_algorithm(
       gradients_per_epoch: training-set size over batch size, to place the learning-rate drops.
       traced: values that replace options of the same names, possibly traced by JAX: one compiled
         program then serves all values, which is how tuning runs its trials.
+      length: in (0, 1]; learning-rate drops come earlier, and gamma falls faster, by this factor.
 
     Returns:
       An `Algorithm`.
     """
     option = {**options.to_dict(), **(traced or {})}
-    learning_rate = _dropped(option, gradients_per_epoch, cycle(options))
+    learning_rate = _dropped(option, length * gradients_per_epoch, cycle(options))
     optimizer = entropix.sgd(learning_rate, option["momentum"])
     name = option["algorithm"]
     if name == "sgd":
         return Algorithm(_plain_gradient(), optimizer, 1, None)
     check_positive("gamma", option["gamma"])  # `scoping` knows it by another name
-    gamma = entropix.scoping(option["gamma"], option["scoping_rate"], end_value=option["gamma_end"])
+    rate = 1 - (1 - option["scoping_rate"]) ** (1 / length)
+    gamma = entropix.scoping(option["gamma"], rate, end_value=option["gamma_end"])
     if name == "elastic_sgd":
         optimizer = entropix.elastic_sgd(
             learning_rate, gamma, REPLICA_AXIS, momentum=option["momentum"], period=option["period"]
@@ -94,9 +100,9 @@ def _dropped(
     option: dict[str, Any], gradients_per_epoch: float, gradients_per_step: int
 ) -> optax.Schedule:
     """The learning rate as a schedule of outer steps, from drops given in effective epochs."""
-    drops = {
-        round(epoch * gradients_per_epoch / gradients_per_step): 1 / option["drop_factor"]
-        for epoch in option["drop_at"]
-    }
+    drops: dict[int, float] = {}
+    for epoch in option["drop_at"]:
+        step = round(epoch * gradients_per_epoch / gradients_per_step)
+        drops[step] = drops.get(step, 1.0) / option["drop_factor"]  # short runs may merge drops
     rate = jax.numpy.asarray(option["learning_rate"], jax.numpy.float32)
     return optax.piecewise_constant_schedule(rate, drops)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from entropix.data import load
 from entropix.training.config import check_config, runs
-from entropix.training.metrics import METRICS_FILE, read_metrics
-from entropix.training.run import Row, train
+from entropix.training.folder import RunFolder
+from entropix.training.metrics import METRICS_FILE, Row, read_metrics, replace_text
+from entropix.training.run import train
 
 LABELS = {
     "sgd": "SGD",
@@ -25,31 +27,44 @@ def compare(
     config: ConfigDict,
     workdir: str | pathlib.Path,
     *,
+    fork: bool = False,
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> list[Row]:
     """Trains every algorithm of `config` and writes their metrics and table.
 
     Each algorithm keeps its files in a folder of its own, so that calling this again runs only
-    what is missing.
+    what is missing. Seeds that diverge are reported, and missing from the table; they stop neither
+    other seeds nor other algorithms.
 
     Args:
       config: with `optimizers`; see `entropix.training.config.experiment`.
       workdir: gets `ALGORITHM/…`, `metrics.jsonl` (all rows) and `table.md`.
+      fork: whether to continue runs of another config, from their last checkpoints.
       progress: whether to show progress bars.
-      report: called with the finished table.
+      report: called with what went wrong, and with the finished table.
 
     Returns:
       All rows.
 
     Raises:
-      ValueError: for a config that cannot run, before anything is run.
+      ValueError: for a config that cannot run, before anything is run, or if every seed of every
+        algorithm diverged before it was measured.
     """
     check_config(config)
     workdir = pathlib.Path(workdir)
     single = runs(config)
+    folders = {name: RunFolder(workdir / name, run) for name, run in single.items()}
+    for folder in folders.values():
+        folder.check(fork)
+    data = None
     for algorithm, run in single.items():
-        train(run, workdir / algorithm, progress=progress)
+        if data is None and folders[algorithm].failures() is None:
+            data = load(config.dataset, config.data_dir)  # once for all that are not finished
+        try:
+            train(run, workdir / algorithm, data=data, fork=fork, progress=progress)
+        except FloatingPointError as error:
+            report(str(error))
     return gather([workdir / algorithm for algorithm in single], workdir, report=report)
 
 
@@ -86,8 +101,8 @@ def gather(
     table = make_table(rows)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (workdir / "table.md").write_text(table)
+    replace_text(workdir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    replace_text(workdir / "table.md", table)
     report(table)
     return rows
 

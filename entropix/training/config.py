@@ -58,8 +58,8 @@ def experiment(
       algorithms: what stands behind the colon of `--config=FILE:ALGORITHMS`: one algorithm, which
         becomes `config.optimizer`; several, comma-separated, or none for all of `optimizers`,
         which become `config.optimizers`.
-      **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`,
-        `seed_layout`, `data_dir`.
+      **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`, `length`,
+        `eval_train_examples`, `seed_layout`, `checkpoint_seconds`, `checkpoints_kept`, `data_dir`.
 
     Returns:
       A `ConfigDict`, locked: overriding an unknown field is an error.
@@ -82,6 +82,10 @@ def experiment(
         "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
         "gradients_per_eval": 480,  # gradient evaluations between two evaluations
         "num_evals": 10,
+        "length": 1.0,  # shrinks evaluations, drops and scoping alike: the same run in less time
+        "eval_train_examples": 10_000,  # training examples in an evaluation; 0 for all
+        "checkpoint_seconds": 60.0,  # between checkpoints
+        "checkpoints_kept": 2,
     }
     check_dataset(dataset)
     fields.update(_known("config", options, fields))
@@ -120,12 +124,25 @@ def cycle(optimizer: ConfigDict) -> int:
     return optimizer.get("num_steps", 1) * optimizer.get("replicas", 1)
 
 
+def num_evals(config: ConfigDict) -> int:
+    """Evaluations of a run, `length` taken into account."""
+    return max(1, round(config.length * config.num_evals))
+
+
 def check_config(config: ConfigDict) -> None:
     """Raises `ValueError` for what would only fail, or be unfair, after work has started."""
     check_dataset(config.dataset)
-    for field in ("batch_size", "seeds", "gradients_per_eval", "num_evals"):
+    for field in ("batch_size", "seeds", "gradients_per_eval", "num_evals", "checkpoints_kept"):
         if config[field] < 1:
             raise ValueError(f"{field} must be >= 1; got config.{field}={config[field]}.")
+    for field in ("eval_train_examples", "checkpoint_seconds"):
+        if config[field] < 0:
+            raise ValueError(f"{field} must be >= 0; got config.{field}={config[field]}.")
+    if not 0 < config.length <= 1:
+        raise ValueError(
+            f"length must be in (0, 1], a share of num_evals; got config.length={config.length}. "
+            "For a longer run raise config.num_evals."
+        )
     if config.seed_layout not in ("auto", "vmap", "map"):
         raise ValueError(
             f"seed_layout must be 'auto', 'vmap' or 'map'; got {config.seed_layout!r}."

@@ -23,7 +23,11 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluate(
-    apply: Apply, estimate: Apply, algorithm: Algorithm, max_batch: int = 2000
+    apply: Apply,
+    estimate: Apply,
+    algorithm: Algorithm,
+    max_batch: int = 2000,
+    train_examples: int = 0,
 ) -> Callable[[TrainState, Dataset], Evaluation]:
     """Makes the evaluation of one seed at x (the replicas' mean, if there are several).
 
@@ -36,6 +40,8 @@ def make_evaluate(
       estimate: the same network, as made by `batch_statistics`.
       algorithm: what the state belongs to.
       max_batch: examples per forward pass.
+      train_examples: how many of the training set to look at, the first ones; 0 for all. Records
+        of the known data sets come in no order, so the first are as good as any.
 
     Returns:
       `evaluate(state, data) -> Evaluation`.
@@ -46,14 +52,16 @@ def make_evaluate(
         stats = state.batch_stats
         if algorithm.replicas > 1:
             stats = jax.tree.map(lambda leaf: leaf[0], stats)
-        stats = _estimate(estimate, params, stats, data.train_images, max_batch)
+        some = slice(train_examples or None)
+        train_images, train_labels = data.train_images[some], data.train_labels[some]
+        stats = _estimate(estimate, params, stats, train_images, max_batch)
 
         def measure(images: Array, labels: Array) -> tuple[Array, Array]:
             logits = _forward(lambda x: apply(params, stats, x, train=False)[0], images, max_batch)
             wrong = jnp.argmax(logits, axis=-1) != labels
             return cross_entropy(logits, labels), 100 * jnp.mean(wrong)
 
-        train = measure(data.train_images, data.train_labels)
+        train = measure(train_images, train_labels)
         return Evaluation(*train, *measure(data.test_images, data.test_labels))
 
     return evaluate

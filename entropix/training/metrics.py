@@ -1,23 +1,28 @@
 """Where measurements go: one JSON object a line, and TensorBoard."""
 
+import contextlib
 import json
+import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
+Row = dict[str, Any]
+
 METRICS_FILE = "metrics.jsonl"
 _CURVES = ("minibatch_loss", "train_loss", "train_error", "val_loss", "val_error", "gamma")
 
 
 class MetricWriter:
-    """Appends rows to `metrics.jsonl` and TensorBoard events, flushed row by row.
+    """Appends rows to `metrics.jsonl` and TensorBoard events; each row is on the disk at once.
 
     Args:
-      folder: of one run; made if missing. Rows already there are replaced.
+      folder: of one run; made if missing.
+      rows: those to begin with, of a run that is continued. What the folder held is replaced.
 
     Example:
       >>> import tempfile
@@ -29,18 +34,33 @@ class MetricWriter:
       3.5
     """
 
-    def __init__(self, folder: str | pathlib.Path):
+    def __init__(self, folder: str | pathlib.Path, rows: Iterable[Row] = ()):
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         for stale in self._folder.glob("tensorboard/seed_*/events.*"):
             stale.unlink()
-        self._rows = (self._folder / METRICS_FILE).open("w")
         self._boards: dict[int, SummaryWriter] = {}
+        self._path = self._folder / METRICS_FILE
+        rows = list(rows)
+        with self._named_errors():
+            replace_text(self._path, "".join(_line(row) for row in rows))
+            self._file = self._path.open("a")
+        for row in rows:
+            self._plot(row)
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Writes one row: the state of one seed at one evaluation."""
-        self._rows.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
-        self._rows.flush()
+    def write(self, row: Row) -> None:
+        """Writes one row: the state of one seed at one evaluation.
+
+        Raises:
+          OSError: naming the file, if the disk is full.
+        """
+        with self._named_errors():
+            self._file.write(_line(row))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._plot(row)
+
+    def _plot(self, row: Row) -> None:
         seed = row["seed"]
         if seed not in self._boards:
             folder = self._folder / "tensorboard" / f"seed_{seed}"
@@ -48,6 +68,17 @@ class MetricWriter:
         for name in _CURVES:
             if row.get(name) is not None:
                 self._boards[seed].add_scalar(name, row[name], row["gradient_evaluations"])
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"{self._path} could not be written ({error.strerror}). Free some space, or "
+                "restore the permissions, and run the same command again: it continues from the "
+                "last checkpoint."
+            ) from error
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -58,12 +89,12 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._rows.close()
-        for board in self._boards.values():
-            board.close()
+        for closing in (self._file, *self._boards.values()):
+            with contextlib.suppress(OSError):  # a full disk is being reported already
+                closing.close()
 
 
-def read_metrics(folders: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
+def read_metrics(folders: Iterable[pathlib.Path]) -> list[Row]:
     """Reads the rows of several runs, in order.
 
     Raises:
@@ -80,6 +111,20 @@ def read_metrics(folders: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
     return rows
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file such that a crash leaves the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _line(row: Row) -> str:
+    return json.dumps({k: _plain(v) for k, v in row.items()}) + "\n"
 
 
 def _plain(value: Any) -> Any:

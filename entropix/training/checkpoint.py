@@ -1,0 +1,197 @@
+"""Checkpoints: the complete state of a run, written atomically and checked when read."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from jax import tree_util
+
+CHECKPOINTS = "checkpoints"
+
+
+class Checkpoint(NamedTuple):
+    """What was saved.
+
+    Attributes:
+      step: outer steps done.
+      state: the arrays.
+      record: what is not an array: metric rows, failures, clocks.
+    """
+
+    step: int
+    state: Any
+    record: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last, at most `keep` of them.
+
+    Orbax writes each one to a temporary folder and renames it when it is whole, so a process killed
+    while saving leaves the ones before. A digest of all arrays and of the record travels with them:
+    what comes back is what was saved, or it counts as damaged.
+
+    Args:
+      workdir: of the run; checkpoints are in its folder `checkpoints`.
+      keep: how many, >= 1; two, so that one can be damaged.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp
+      >>> with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir) as checkpoints:
+      ...   checkpoints.save(Checkpoint(5, {"x": jnp.ones(3)}, {"rows": []}))
+      ...   checkpoints.restore({"x": jnp.zeros(3)}).state["x"].tolist()
+      [1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+        self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=False,  # the state is donated to the next step
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, unless the newest one is of the same step.
+
+        Raises:
+          OSError: if it could not be written; those before are intact.
+        """
+        if self._manager.latest_step() == checkpoint.step:
+            return
+        state = to_host(checkpoint.state)
+        record = checkpoint.record | {"digest": _digest(state, checkpoint.record)}
+        try:
+            self._manager.save(
+                checkpoint.step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    record=ocp.args.JsonSave(record),
+                ),
+            )
+        except Exception as error:  # the storage library has its own types for a full disk
+            raise OSError(
+                f"the checkpoint of outer step {checkpoint.step} could not be written to "
+                f"{self._folder}: {_first_line(error)}. The one before it is intact: free some "
+                "space or restore the permissions, and run the same command again."
+            ) from error
+
+    def restore(self, template: Any = None) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole; damaged ones are set aside, with a warning.
+
+        Args:
+          template: arrays, or their `jax.ShapeDtypeStruct`s, like the state that was saved. None
+            gives nested dictionaries, for a look at a run from outside.
+
+        Returns:
+          The `Checkpoint`, or None if there is none.
+
+        Raises:
+          ValueError: if the newest whole checkpoint's state does not look like `template`.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state, record = self._read(step)
+            except Exception as error:  # whatever a damaged file may cause
+                warnings.warn(
+                    f"the checkpoint of outer step {step} in {self._folder} is damaged "
+                    f"({_first_line(error)}); it is set aside, and the one before it is used.",
+                    stacklevel=2,
+                )
+                self._set_aside(step)
+                continue
+            return Checkpoint(
+                step, state if template is None else from_host(template, state), record
+            )
+        return None
+
+    def _read(self, step: int) -> tuple[Any, dict[str, Any]]:
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
+            ),
+        )
+        record = dict(restored.record)
+        if record.pop("digest") != _digest(restored.state, record):
+            raise ValueError("its checksum is wrong")
+        return restored.state, record
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a damaged checkpoint, so that another can be saved in its place."""
+        aside = self._folder.parent / f"{CHECKPOINTS}_damaged"
+        aside.mkdir(exist_ok=True)
+        number = sum(1 for _ in aside.iterdir())
+        (self._folder / str(step)).rename(aside / f"{step}.{number}")
+        self._manager.reload()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(Exception):  # an error of saving is being reported already
+            self._manager.close()
+
+
+def to_host(tree: Any) -> Any:
+    """Copies arrays to NumPy, keys as their data: free of devices, and safe from donation."""
+    return jax.tree.map(lambda leaf: np.array(leaf), optax.tree.unwrap_random_key_data(tree))
+
+
+def from_host(template: Any, state: Any) -> Any:
+    """Puts what `to_host` made on the default device, in the structure of `template`.
+
+    Raises:
+      ValueError: if `state` has not just the arrays of `template`, by name, shape and dtype.
+    """
+    found = _named(state)
+
+    def place(path: Any, like: Any) -> jax.Array:
+        name = tree_util.keystr(path, simple=True, separator="/")
+        leaf = found.pop(name, None)
+        is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
+        leaf = jax.random.wrap_key_data(leaf) if is_key and leaf is not None else leaf
+        if leaf is None or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
+            saved = "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+            raise ValueError(
+                f"the checkpoint holds {saved} where this config needs {name} to be "
+                f"{like.dtype}{list(like.shape)}: the model, the number of seeds or the algorithm "
+                "is another. Choose another --workdir."
+            )
+        return jnp.array(leaf)
+
+    placed = tree_util.tree_map_with_path(place, template)
+    if found:
+        raise ValueError(
+            f"the checkpoint holds {', '.join(sorted(found)[:3])}, which this config does not "
+            "know: the model or the algorithm is another. Choose another --workdir."
+        )
+    return placed
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Leaves by path, written alike for the tuples that are saved and the dictionaries read."""
+    leaves = tree_util.tree_leaves_with_path(tree)
+    return {tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _digest(state: Any, record: dict[str, Any]) -> str:
+    """SHA-256 of the record and of every array's name, dtype, shape and bits."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name, array in sorted(_named(state).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

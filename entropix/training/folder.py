@@ -1,0 +1,145 @@
+"""The folder of one run: whose it is, what was asked of it, and whether it is finished."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import entropix
+from entropix.training.checkpoint import CHECKPOINTS
+from entropix.training.metrics import METRICS_FILE, replace_text
+
+_log = logging.getLogger(__name__)
+_CONFIG, _VERSIONS, _COMPLETE, _FORKS = (
+    "config.json",
+    "versions.json",
+    "complete.json",
+    "forks.jsonl",
+)
+# What may change between two calls without changing a result.
+_IRRELEVANT = {"data_dir", "checkpoint_seconds", "checkpoints_kept"}
+
+
+class RunFolder:
+    """Reads and writes everything in a run's folder but metrics and checkpoints.
+
+    Args:
+      path: of the folder; it need not exist.
+      config: of the run.
+    """
+
+    def __init__(self, path: str | pathlib.Path, config: ConfigDict):
+        self.path = pathlib.Path(path)
+        self._config = json.loads(config.to_json())
+
+    def check(self, fork: bool) -> None:
+        """Raises `ValueError` if the folder holds the results of another config.
+
+        Args:
+          fork: whether to go on all the same, from the other's checkpoint.
+        """
+        fields = self._changed()
+        if fields and not fork:
+            raise ValueError(
+                f"{self.path} holds results of another config: it differs in "
+                f"{', '.join(fields)}. Choose another --workdir, go back to that config, or say "
+                "--fork to continue from its last checkpoint under the new config."
+            )
+
+    def failures(self) -> list[dict[str, Any]] | None:
+        """The seeds that failed, if the run is finished; None if it is not."""
+        if self._changed() or not (self.path / _COMPLETE).exists():
+            return None
+        return json.loads((self.path / _COMPLETE).read_text()).get("failures", [])
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it.
+
+        Raises:
+          ValueError: if another process is at work there.
+          OSError: if the folder cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise OSError(
+                f"cannot write to --workdir={self.path} ({error.strerror}). Choose a folder that "
+                "can be written."
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until close, or death
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ValueError(
+                f"another process is at work in {self.path}. Wait for it, end it, or choose "
+                "another --workdir."
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # only if nothing was begun
+
+    def begin(self) -> None:
+        """Writes the config and the versions; an older config goes to `forks.jsonl`."""
+        if self._changed():
+            with (self.path / _FORKS).open("a") as file:
+                file.write(json.dumps(self._read(_CONFIG)) + "\n")
+        (self.path / _COMPLETE).unlink(missing_ok=True)
+        versions, old = _versions(), self._read(_VERSIONS)
+        other = sorted(name for name in versions if old.get(name, versions[name]) != versions[name])
+        if other:
+            _log.warning(
+                "%s was begun with other versions of %s: numbers may differ in their last bits "
+                "from those of a run without a break.", self.path, ", ".join(other),
+            )  # fmt: skip
+        replace_text(self.path / _CONFIG, json.dumps(self._config, indent=2) + "\n")
+        replace_text(self.path / _VERSIONS, json.dumps(versions, indent=2) + "\n")
+
+    def finish(self, rows: int, failures: list[dict[str, Any]]) -> None:
+        """Marks the run as finished."""
+        replace_text(self.path / _COMPLETE, json.dumps({"rows": rows, "failures": failures}) + "\n")
+
+    def _changed(self) -> list[str]:
+        """The fields in which the config of earlier results differs; none without results."""
+        old, metrics = self._read(_CONFIG), self.path / METRICS_FILE
+        begun = metrics.exists() and metrics.stat().st_size > 0
+        if not old or not (begun or any((self.path / CHECKPOINTS).glob("[0-9]*"))):
+            return []
+        old, new = _flat(old), _flat(self._config)
+        return sorted(k for k in (old | new).keys() - _IRRELEVANT if old.get(k) != new.get(k))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
+    return (
+        {"entropix": entropix.__version__}
+        | {p: metadata.version(p) for p in packages}
+        | {"backend": jax.default_backend()}
+    )

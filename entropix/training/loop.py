@@ -1,0 +1,205 @@
+"""The loop of a run: compiled calls, evaluations, checkpoints, and what may go wrong in between."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from entropix.data import Dataset
+from entropix.training.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.training.config import cycle, num_evals
+from entropix.training.epoch import NEVER
+from entropix.training.evaluation import Evaluation
+from entropix.training.metrics import MetricWriter, Row
+from entropix.training.preemption import Interrupted
+from entropix.training.programs import Programs
+
+_log = logging.getLogger(__name__)
+
+# The longest that a request to stop waits for: a scheduler grants some thirty seconds.
+_CALL_SECONDS = 5.0
+
+
+class Loop:
+    """Takes a run from where it is to its end.
+
+    All that a later process needs to go on is in the arrays `now` and the dictionary `record`;
+    together they are a checkpoint. Nothing in them depends on how the outer steps were divided into
+    calls, so a run with breaks ends bit for bit like one without.
+
+    Args:
+      config: of one algorithm.
+      data: on the device.
+      programs: of `config` and `data`.
+      checkpoints: of the run; the newest whole one is continued.
+      workdir: where metrics go.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        data: Dataset,
+        programs: Programs,
+        checkpoints: Checkpoints,
+        workdir: Any,
+    ):
+        self._config, self._data, self._programs = config, data, programs
+        self._checkpoints, self._workdir = checkpoints, workdir
+        self._per_eval = config.gradients_per_eval // cycle(config.optimizer)
+        self._last_step = num_evals(config) * self._per_eval
+        start = checkpoints.restore(jax.eval_shape(programs.init))
+        if start is None:
+            self._now, self._step = programs.init(), 0
+            self.record: dict[str, Any] = {
+                "rows": [], "failures": [], "seconds": 0.0, "seed_steps": 0, "since_eval": 0,
+            }  # fmt: skip
+        else:
+            self._now, self._step, self.record = start.state, start.step, start.record
+            _log.info(
+                "%s: continuing at outer step %d of %d", self._name, self._step, self._last_step
+            )
+        self._good, self._saved_at = to_host(self._now), time.monotonic()
+        self._seconds_per_step = float("inf")
+
+    @property
+    def _name(self) -> str:
+        return self._config.optimizer.algorithm
+
+    def run(self, requested: Callable[[], int | None], progress: bool) -> None:
+        """Runs to the end, or until asked to stop.
+
+        Args:
+          requested: answers with the number of a signal that asked to stop, or None.
+          progress: whether to show a progress bar.
+
+        Raises:
+          Interrupted: when asked to stop, after saving.
+          OSError: if metrics or a checkpoint cannot be written.
+        """
+        self._bar = tqdm(
+            total=num_evals(self._config), initial=self._step // self._per_eval,
+            desc=f"{self._name:>12}", unit="eval", disable=not progress,
+        )  # fmt: skip
+        with self._bar, MetricWriter(self._workdir, self.record["rows"]) as self._writer:
+            while self._step < self._last_step and self._running():
+                self._advance()
+                if self._step % self._per_eval == 0 and self._running():
+                    self._evaluate()
+                if time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
+                    self._save()
+                if (signum := requested()) is not None:
+                    self._save()
+                    raise Interrupted(
+                        f"{self._name}: asked to stop by signal {signum}, and did, at outer step "
+                        f"{self._step} of {self._last_step}. The same command continues there.",
+                        signum,
+                    )
+            self._save()
+
+    def _running(self) -> list[int]:
+        failed = {failure["seed"] for failure in self.record["failures"]}
+        return [seed for seed in range(self._config.seeds) if seed not in failed]
+
+    def _advance(self) -> None:
+        """One compiled call of a few seconds, at most to the next evaluation."""
+        affordable = max(1, int(_CALL_SECONDS / self._seconds_per_step))
+        count = min(affordable, self._per_eval - self._step % self._per_eval)
+        shared = jnp.asarray(count, jnp.int32), self._data
+        start = time.perf_counter()
+        self._now = jax.block_until_ready(self._programs.advance(self._now, shared))
+        seconds = time.perf_counter() - start
+        self._seconds_per_step = seconds / count
+        done, bad = np.asarray(self._now.done), np.asarray(self._now.bad)
+        self.record["seconds"] += seconds
+        self.record["seed_steps"] += int(done.sum())
+        self.record["since_eval"] += count
+        for seed in self._running():
+            if bad[seed] != NEVER:
+                self._fail(seed, self._step + int(done[seed]) - 1, int(bad[seed]))
+        self._step += count
+
+    def _evaluate(self) -> None:
+        """Measures at x, and writes a row for every seed that is running."""
+        evaluation = jax.device_get(self._programs.evaluate(self._now.state, self._data))
+        losses = np.asarray(self._now.loss_sum) / self.record["since_eval"]
+        for seed in self._running():
+            if not all(np.isfinite(values[seed]) for values in evaluation):
+                self._fail(seed, self._step - 1, self._programs.algorithm.relaxation.num_steps)
+        done = self._progress()
+        self.record |= {"seconds": 0.0, "seed_steps": 0, "since_eval": 0}
+        self._now = self._now._replace(loss_sum=jnp.zeros_like(self._now.loss_sum))
+        for seed in self._running():
+            row = {"algorithm": self._name, "seed": seed, **done}
+            row |= {"minibatch_loss": float(losses[seed])}
+            row |= {name: float(values[seed]) for name, values in evaluation._asdict().items()}
+            self._writer.write(row)
+            self.record["rows"].append(row)
+        self._bar.set_postfix(_postfix(losses, evaluation, done))
+        self._bar.update()
+
+    def _progress(self) -> Row:
+        """How far the run is: gradients in all the units people use."""
+        config, algorithm = self._config, self._programs.algorithm
+        gradients = self._step * cycle(config.optimizer)
+        spent = max(self.record["seed_steps"], 1) * cycle(config.optimizer)
+        return {
+            "gradient_evaluations": gradients,  # over all replicas
+            "effective_epochs": gradients * config.batch_size / self._data.num_train,
+            "outer_steps": self._step,
+            "replicas": algorithm.replicas,
+            "num_steps": algorithm.relaxation.num_steps,
+            "gamma": None if algorithm.gamma is None else float(algorithm.gamma(self._step)),
+            "seconds_per_gradient": self.record["seconds"] / spent,
+        }
+
+    def _fail(self, seed: int, outer_step: int, inner_step: int) -> None:
+        """Notes that a seed has diverged, and puts its last saved state in its place."""
+        failure = {
+            "algorithm": self._name, "seed": seed, "outer_step": outer_step,
+            "inner_step": inner_step, "num_steps": self._programs.algorithm.relaxation.num_steps,
+        }  # fmt: skip
+        self.record["failures"].append(failure)
+        _log.error("%s", describe(failure))
+        own = jnp.arange(self._config.seeds) == seed
+        good = from_host(self._now, self._good)
+        kept = jax.tree.map(
+            lambda good, now: jnp.where(own.reshape(-1, *[1] * (now.ndim - 1)), good, now),
+            good, self._now,
+        )  # fmt: skip
+        self._now = kept._replace(bad=self._now.bad.at[seed].set(inner_step))
+
+    def _save(self) -> None:
+        """Saves a checkpoint; with every seed failed, the last good one stays the newest."""
+        if self._running():
+            self._good = to_host(self._now)
+            self._checkpoints.save(Checkpoint(self._step, self._good, self.record))
+        self._saved_at = time.monotonic()
+
+
+def describe(failure: Row) -> str:
+    """Says what became of a seed that diverged, and what to do."""
+    inner, num_steps = failure["inner_step"], failure["num_steps"]
+    what = "its parameters are" if inner == num_steps else "its loss is"
+    where = "the move of x" if inner == num_steps else f"inner step {inner} of {num_steps}"
+    return (
+        f"{failure['algorithm']}: seed {failure['seed']} stopped, because {what} not finite: outer "
+        f"step {failure['outer_step']}, {where} (counted from 0). Its last good state is in the "
+        "checkpoints, and other seeds go on. Lower --config.optimizer.learning_rate, or raise "
+        "gamma: step_size/gamma must stay below 2."
+    )
+
+
+def _postfix(losses: np.ndarray, evaluation: Evaluation, done: Row) -> dict[str, str]:
+    gamma = {} if done["gamma"] is None else {"gamma": f"{done['gamma']:.3g}"}
+    return {
+        "loss": f"{np.nanmean(losses):.4f}",
+        "error": f"{np.nanmean(evaluation.val_error):.2f}%",
+        **gamma,
+        "steps/s": f"{1 / done['seconds_per_gradient']:.0f}",
+    }
