@@ -131,7 +131,8 @@ def _train(options: Any) -> None:
             f"train runs one algorithm; choose one of {', '.join(single)} behind a colon, for "
             f"instance --config=FILE.py:{next(iter(single))}, or use `entropix compare`."
         )
-    print(make_table(train(options.config, options.workdir, progress=options.progress)))
+    (config,) = single.values()
+    print(make_table(train(config, options.workdir, progress=options.progress)))
 
 
 def _compare(options: Any) -> None:

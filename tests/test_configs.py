@@ -26,7 +26,7 @@ def test_all_five_algorithms_alone_and_together(path):
     together = runs(config)
     assert list(together) == list(DEFAULTS)
     for algorithm, run in together.items():
-        assert get_config(path, algorithm).to_dict() == run.to_dict()
+        assert runs(get_config(path, algorithm))[algorithm].to_dict() == run.to_dict()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -58,3 +58,11 @@ def test_the_inner_step_resolves_the_pull_to_the_end(path):
 def test_the_header_states_the_command(path):
     header = path.read_text().split('"""')[1]
     assert f"entropix compare --config=configs/{path.name}" in header
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_searched_scope_is_below_its_end(path):
+    config = get_config(path)
+    for algorithm, run in runs(config).items():
+        if "gamma" in run.optimizer:
+            assert config.search[algorithm].gamma[0] >= run.optimizer.gamma_end

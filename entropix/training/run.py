@@ -176,8 +176,9 @@ def _finished(config: ConfigDict, workdir: pathlib.Path) -> bool:
     if not (workdir / _COMPLETE).exists():
         return False
     old, new = json.loads((workdir / "config.json").read_text()), json.loads(config.to_json())
-    fields = sorted(k for k in (old | new).keys() - {"data_dir"} if old.get(k) != new.get(k))
-    if fields:  # where the data lay is no part of a result
+    exempt = {"data_dir", "search"}  # no part of a result: where data lay, what could be searched
+    fields = sorted(k for k in (old | new).keys() - exempt if old.get(k) != new.get(k))
+    if fields:
         raise ValueError(
             f"{workdir} holds the finished results of another config (it differs in "
             f"{', '.join(fields)}). Choose another --workdir, or move that folder away."
