@@ -8,6 +8,7 @@ import pytest
 from entropix.data import CATALOGUE
 from entropix.training import check_config, runs
 from entropix.training.config import DEFAULTS
+from entropix.training.record import read_choice
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -58,6 +59,14 @@ def test_the_inner_step_resolves_the_pull_to_the_end(path):
 def test_the_header_states_the_command(path):
     header = path.read_text().split('"""')[1]
     assert f"entropix compare --config=configs/{path.name}" in header
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_values_are_those_that_the_record_chose(path):
+    single = runs(get_config(path))
+    for algorithm, choice in read_choice(path).items():
+        chosen = {name: single[algorithm].optimizer[name] for name in choice}
+        assert chosen == pytest.approx(choice, rel=1e-3), algorithm
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

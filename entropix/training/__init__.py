@@ -4,13 +4,14 @@ from entropix.training.compare import compare, curve, gather, make_table
 from entropix.training.config import check_config, experiment, runs
 from entropix.training.metrics import MetricWriter, read_metrics
 from entropix.training.run import train
-from entropix.training.tune import tune
+from entropix.training.tune import describe_effort, tune
 
 __all__ = [
     "MetricWriter",
     "check_config",
     "compare",
     "curve",
+    "describe_effort",
     "experiment",
     "gather",
     "make_table",
