@@ -125,6 +125,15 @@ def read_choice(path: str | pathlib.Path) -> dict[str, dict[str, float]]:
 
     Raises:
       ValueError: if the file has no docstring.
+
+    Example:
+      >>> import tempfile
+      >>> tried = {"sgd": [{"learning_rate": 0.5, "val_error": 2.0, "val_loss": 0.1}]}
+      >>> with tempfile.NamedTemporaryFile(suffix=".py") as file:
+      ...   _ = pathlib.Path(file.name).write_text("Mine.".join(2 * [3 * '"']))
+      ...   write_record(file.name, make_record(tried, "1 trial.", "entropix tune"))
+      ...   read_choice(file.name)
+      {'sgd': {'learning_rate': 0.5}}
     """
     _, _, record = split_header(path)[1].decode().partition(_MARKER)
     rows = []
