@@ -33,6 +33,15 @@ OPTIMIZERS = {
     "elastic_sgd": {**PLAIN, "gamma": 1.0, "gamma_end": 0.1, "replicas": 3},
 }
 
+# Where `entropix tune` looks: eta of a displacement is stable below 1 at most, and a gamma below
+# its end would be raised to it.
+DISPLACED = {"learning_rate": (1e-2, 1.0), "gamma": (1.0, 1e5)}
+SEARCH = {
+    "entropy_sgd": DISPLACED,
+    "hj": DISPLACED,
+    "elastic_sgd": {"gamma": (0.1, 30.0)},
+}
+
 
 def get_config(algorithms: str = "") -> ConfigDict:
     return experiment(
@@ -40,6 +49,7 @@ def get_config(algorithms: str = "") -> ConfigDict:
         model={"name": "mlp"},
         optimizers=OPTIMIZERS,
         algorithms=algorithms,
+        search=SEARCH,
         seeds=3,
         gradients_per_eval=480,  # 1.024 epochs: a whole number of every algorithm's outer steps
         num_evals=196,

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import shlex
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ commands:
   train    run one algorithm:      entropix train --config=configs/digits.py:hj
   compare  run several and make their table and figure:
                                    entropix compare --config=configs/digits.py
-  tune     search learning rate and gamma on a held-out validation split, with equal effort:
-                                   entropix tune --config=configs/digits.py --trials=16
+  tune     search learning rate, gamma and temperature within config.search, with equal effort
+           for every algorithm, on a validation split held out of the training set; called
+           again, continue:        entropix tune --config=configs/digits.py --trials=16
 
   report   make table and figure again, from metric files alone:
                                    entropix report RUNS ... --workdir=FOLDER
@@ -32,6 +34,8 @@ options:
                               (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)
   --fork                      continue a run of another config, from its last checkpoint
   --trials=N                  trials per algorithm (tune; default 16)
+  --write                     also record choice and trials in the header of the config file, in
+                              place of an older record; the values in its code stay yours (tune)
   --[no]progress              progress bars (default: in a terminal)
 """
 
@@ -87,6 +91,7 @@ def _parse(argv: list[str]) -> Any:
     flags.DEFINE_string("data_dir", None, "prepared data sets", flag_values=values)
     flags.DEFINE_bool("fork", False, "continue another config's run", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
+    flags.DEFINE_bool("write", False, "record in the config file", flag_values=values)
     flags.DEFINE_bool("progress", sys.stderr.isatty(), "progress bars", flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -105,7 +110,18 @@ def _parse(argv: list[str]) -> Any:
         )
     if values.data_dir is not None:
         values.config.data_dir = values.data_dir
-    return values
+    names = ("config", "workdir", "trials", "write", "progress")
+    return types.SimpleNamespace(
+        **{name: values[name].value for name in names},
+        config_file=values["config"].config_filename,
+        changes=_changes(values),
+    )
+
+
+def _changes(values: flags.FlagValues) -> list[str]:
+    """The flags given that change results: overrides, but not where the data lie."""
+    given = [name for name in values if name.startswith("config.") and values[name].present]
+    return [f"--{name}={values[name].value}" for name in given if name != "config.data_dir"]
 
 
 def _parse_folders(argv: list[str]) -> Any:
@@ -143,7 +159,8 @@ def _train(options: Any) -> None:
             f"train runs one algorithm; choose one of {', '.join(single)} behind a colon, for "
             f"instance --config=FILE.py:{next(iter(single))}, or use `entropix compare`."
         )
-    rows = train(options.config, options.workdir, fork=options.fork, progress=options.progress)
+    (config,) = single.values()
+    rows = train(config, options.workdir, fork=options.fork, progress=options.progress)
     print(make_table(rows))
 
 
@@ -168,12 +185,22 @@ def _draw(rows: Any, workdir: str) -> None:
 
 
 def _tune(options: Any) -> None:
-    from entropix.training import tune
+    from entropix.training import describe_effort, record, tune
 
-    best = tune(options.config, options.workdir, trials=options.trials, progress=options.progress)
-    for algorithm, trial in best.items():
-        values = ", ".join(f"{name}={value:.4g}" for name, value in trial.items())
+    path = options.config_file.split(":")[0]
+    if options.write:
+        record.split_header(path)  # complains now rather than after the search
+    tried = tune(options.config, options.workdir, trials=options.trials, progress=options.progress)
+    for algorithm, trials in tried.items():
+        values = ", ".join(f"{name}={value:.4g}" for name, value in trials[0].items())
         print(f"{algorithm}: {values}")
+    print(f"{options.workdir}/ now holds tuning.md and the trials")
+    if options.write:
+        effort = describe_effort(options.config, options.trials)
+        given = [f"--config={options.config_file}", f"--trials={options.trials}", *options.changes]
+        command = shlex.join(["entropix", "tune", *given])
+        record.write_record(path, record.make_record(tried, effort, command))
+        print(f"{path}: its header now holds the record; its values are as they were")
 
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], Any], Callable[[Any], None]]] = {

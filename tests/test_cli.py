@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shlex
 
 import pytest
 
@@ -35,6 +36,7 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
         (["compare", f"--config={CONFIG}", "--config.gradients_per_eval=7"], "multiple of the 20"),
         (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=-1"], ": gamma must be"),
         (["train", f"--config={CONFIG}:hj", "--config.dataset=digit"], "Did you mean 'digits'"),
+        (["tune", f"--config={CONFIG}", "--config.search.hj.gamma=(2.0,1.0)"], "0 < low <= high"),
     ],
 )
 def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
@@ -77,7 +79,27 @@ def test_report_rebuilds_table_and_figure(tmp_path, capsys):
     assert (tmp_path / "report" / "figure.png").stat().st_size > 10_000
 
 
-def test_tune_prints_the_best_values(tmp_path, capsys):
-    argv = ["tune", f"--config={CONFIG}:sgd", f"--workdir={tmp_path}", "--noprogress"]
-    assert main([*argv, *SHORT, "--trials=2"]) == 0
+def test_tune_prints_the_best_values_and_writes_the_record(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(pathlib.Path(CONFIG).read_text())
+    code = path.read_text().split('"""')[2]
+    argv = ["tune", f"--config={path}:sgd", f"--workdir={tmp_path}/tune", "--noprogress", *SHORT]
+    argv += ["--trials=2", "--write", "--config.search.sgd.learning_rate=(0.1,1.0)"]
+    assert main(argv) == 0
     assert "sgd: learning_rate=" in capsys.readouterr().out
+    _, header, after = path.read_text().split('"""')
+    assert after == code
+    (command,) = re.findall(r"    (entropix\s+tune\s.*?)\n\n", header, flags=re.S)
+    first = path.read_bytes()
+    again = shlex.split(command)[1:]  # the recorded command runs the same search
+    assert main([*again, f"--workdir={tmp_path}/tune", "--noprogress", "--write"]) == 0
+    assert path.read_bytes() == first
+
+
+def test_tune_complains_of_a_file_without_header_before_work(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(pathlib.Path(CONFIG).read_text().split('"""')[2])
+    argv = ["tune", f"--config={path}", f"--workdir={tmp_path}/tune", "--write"]
+    assert main(argv) == 2
+    assert "begins with a docstring" in capsys.readouterr().err
+    assert not (tmp_path / "tune").exists()

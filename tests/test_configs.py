@@ -8,6 +8,7 @@ import pytest
 from entropix.data import CATALOGUE
 from entropix.training import check_config, runs
 from entropix.training.config import DEFAULTS
+from entropix.training.record import read_choice
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -26,7 +27,7 @@ def test_all_five_algorithms_alone_and_together(path):
     together = runs(config)
     assert list(together) == list(DEFAULTS)
     for algorithm, run in together.items():
-        assert get_config(path, algorithm).to_dict() == run.to_dict()
+        assert runs(get_config(path, algorithm))[algorithm].to_dict() == run.to_dict()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -58,3 +59,19 @@ def test_the_inner_step_resolves_the_pull_to_the_end(path):
 def test_the_header_states_the_command(path):
     header = path.read_text().split('"""')[1]
     assert f"entropix compare --config=configs/{path.name}" in header
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_values_are_those_that_the_record_chose(path):
+    single = runs(get_config(path))
+    for algorithm, choice in read_choice(path).items():
+        chosen = {name: single[algorithm].optimizer[name] for name in choice}
+        assert chosen == pytest.approx(choice, rel=1e-3), algorithm
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_searched_scope_is_below_its_end(path):
+    config = get_config(path)
+    for algorithm, run in runs(config).items():
+        if "gamma" in run.optimizer:
+            assert config.search[algorithm].gamma[0] >= run.optimizer.gamma_end

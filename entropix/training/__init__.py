@@ -6,7 +6,7 @@ from entropix.training.config import check_config, experiment, runs
 from entropix.training.metrics import MetricWriter, read_metrics
 from entropix.training.preemption import Interrupted
 from entropix.training.run import train
-from entropix.training.tune import tune
+from entropix.training.tune import describe_effort, tune
 
 __all__ = [
     "Checkpoint",
@@ -16,6 +16,7 @@ __all__ = [
     "check_config",
     "compare",
     "curve",
+    "describe_effort",
     "experiment",
     "gather",
     "make_table",

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from entropix.data import load
 from entropix.training.config import check_config, runs
+from entropix.training.files import write_atomic
 from entropix.training.folder import RunFolder
-from entropix.training.metrics import METRICS_FILE, Row, read_metrics, replace_text
+from entropix.training.metrics import METRICS_FILE, Row, read_metrics
 from entropix.training.run import train
 
 LABELS = {
@@ -101,8 +102,9 @@ def gather(
     table = make_table(rows)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    replace_text(workdir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
-    replace_text(workdir / "table.md", table)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomic(workdir / METRICS_FILE, lines.encode())
+    write_atomic(workdir / "table.md", table.encode())
     report(table)
     return rows
 

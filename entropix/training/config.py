@@ -1,12 +1,12 @@
 """What an experiment is: one nested config, its defaults, and the checks before work starts."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from entropix.data import check_dataset
+from entropix.training.names import check_name, check_options
+from entropix.training.search import check_search, make_search
 
 # What every algorithm's optimiser takes: eta and its drops, momentum, and how gradients are spent.
 _COMMON = {
@@ -47,6 +47,7 @@ def experiment(
     model: dict,
     optimizers: dict[str, dict],
     algorithms: str = "",
+    search: dict[str, dict] | None = None,
     **options: object,
 ) -> ConfigDict:
     """Makes the config of an experiment from what differs from the defaults.
@@ -58,6 +59,8 @@ def experiment(
       algorithms: what stands behind the colon of `--config=FILE:ALGORITHMS`: one algorithm, which
         becomes `config.optimizer`; several, comma-separated, or none for all of `optimizers`,
         which become `config.optimizers`.
+      search: algorithm -> option -> (low, high), the log-uniform ranges of `entropix tune` that
+        differ from the defaults (`entropix.training.search.RANGES`); 0 < low <= high.
       **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`, `length`,
         `eval_train_examples`, `seed_layout`, `checkpoint_seconds`, `checkpoints_kept`, `data_dir`.
 
@@ -88,18 +91,20 @@ def experiment(
         "checkpoints_kept": 2,
     }
     check_dataset(dataset)
-    fields.update(_known("config", options, fields))
+    fields.update(check_options("config", options, fields))
     name = str(model.get("name"))
     check_name("model", name, MODEL_DEFAULTS)
     allowed = {"name": name, **MODEL_DEFAULTS[name]}
-    fields["model"] = allowed | _known(f"model {name}", model, allowed)
+    fields["model"] = allowed | check_options(f"model {name}", model, allowed)
     chosen = [a.strip() for a in algorithms.split(",")] if algorithms else list(optimizers)
     for algorithm in chosen:
         check_name("algorithm", algorithm, optimizers)
     built = {a: {"algorithm": a} | DEFAULTS[a] | optimizers[a] for a in chosen}
     for algorithm, given in optimizers.items():
         check_name("algorithm", algorithm, DEFAULTS)
-        _known(f"optimizer {algorithm}", given, DEFAULTS[algorithm])
+        check_options(f"optimizer {algorithm}", given, DEFAULTS[algorithm])
+    ranges = make_search({a: DEFAULTS[a] | optimizers[a] for a in optimizers}, search or {})
+    fields["search"] = {a: ranges[a] for a in chosen}
     if algorithms and len(chosen) == 1:
         fields["optimizer"] = built[chosen[0]]
     else:
@@ -108,15 +113,13 @@ def experiment(
 
 
 def runs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Splits a config into one config with an `optimizer` per algorithm."""
+    """Splits a config into one config with an `optimizer` per algorithm, without `search`."""
+    shared = {k: v for k, v in config.items() if k not in ("optimizer", "optimizers", "search")}
     if "optimizer" in config:
-        return {config.optimizer.algorithm: config}
-    shared = {k: v for k, v in config.items() if k != "optimizers"}
-    return {
-        algorithm: ConfigDict({**shared, "optimizer": config.optimizers[algorithm]}).lock()
-        for algorithm in DEFAULTS  # in this order; a ConfigDict sorts its keys
-        if algorithm in config.optimizers
-    }
+        optimizers = {config.optimizer.algorithm: config.optimizer}
+    else:  # in the paper's order; a ConfigDict sorts its keys
+        optimizers = {a: config.optimizers[a] for a in DEFAULTS if a in config.optimizers}
+    return {a: ConfigDict({**shared, "optimizer": o}).lock() for a, o in optimizers.items()}
 
 
 def cycle(optimizer: ConfigDict) -> int:
@@ -147,6 +150,7 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(
             f"seed_layout must be 'auto', 'vmap' or 'map'; got {config.seed_layout!r}."
         )
+    check_search(config.get("search", {}))
     for algorithm, run in runs(config).items():
         steps = cycle(run.optimizer)
         if steps < 1 or config.gradients_per_eval % steps:
@@ -155,19 +159,3 @@ def check_config(config: ConfigDict) -> None:
                 f"of {algorithm} (num_steps x replicas), so that all algorithms are evaluated "
                 f"after equally many; got config.gradients_per_eval={config.gradients_per_eval}."
             )
-
-
-def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
-    """Raises `ValueError` unless `name` is known, naming the nearest that is."""
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"unknown {kind} {name!r}; known: {', '.join(known)}. Did you mean {near!r}?"
-        )
-
-
-def _known(kind: str, given: dict, allowed: Iterable[str]) -> dict:
-    for key in given:
-        check_name(f"option of {kind}", key, allowed)
-    return given

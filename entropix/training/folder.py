@@ -11,11 +11,13 @@ from importlib import metadata
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import entropix
 from entropix.training.checkpoint import CHECKPOINTS
-from entropix.training.metrics import METRICS_FILE, replace_text
+from entropix.training.files import write_atomic
+from entropix.training.metrics import METRICS_FILE
 
 _log = logging.getLogger(__name__)
 _CONFIG, _VERSIONS, _COMPLETE, _FORKS = (
@@ -25,7 +27,7 @@ _CONFIG, _VERSIONS, _COMPLETE, _FORKS = (
     "forks.jsonl",
 )
 # What may change between two calls without changing a result.
-_IRRELEVANT = {"data_dir", "checkpoint_seconds", "checkpoints_kept"}
+IRRELEVANT = ("data_dir", "checkpoint_seconds", "checkpoints_kept", "search")
 
 
 class RunFolder:
@@ -107,12 +109,12 @@ class RunFolder:
                 "%s was begun with other versions of %s: numbers may differ in their last bits "
                 "from those of a run without a break.", self.path, ", ".join(other),
             )  # fmt: skip
-        replace_text(self.path / _CONFIG, json.dumps(self._config, indent=2) + "\n")
-        replace_text(self.path / _VERSIONS, json.dumps(versions, indent=2) + "\n")
+        write_atomic(self.path / _CONFIG, _json(self._config))
+        write_atomic(self.path / _VERSIONS, _json(versions))
 
     def finish(self, rows: int, failures: list[dict[str, Any]]) -> None:
         """Marks the run as finished."""
-        replace_text(self.path / _COMPLETE, json.dumps({"rows": rows, "failures": failures}) + "\n")
+        write_atomic(self.path / _COMPLETE, _json({"rows": rows, "failures": failures}))
 
     def _changed(self) -> list[str]:
         """The fields in which the config of earlier results differs; none without results."""
@@ -120,20 +122,13 @@ class RunFolder:
         begun = metrics.exists() and metrics.stat().st_size > 0
         if not old or not (begun or any((self.path / CHECKPOINTS).glob("[0-9]*"))):
             return []
-        old, new = _flat(old), _flat(self._config)
-        return sorted(k for k in (old | new).keys() - _IRRELEVANT if old.get(k) != new.get(k))
+        old, new = flatten_dict(old, sep="."), flatten_dict(self._config, sep=".")
+        fields = sorted(k for k in old | new if old.get(k) != new.get(k))
+        return [field for field in fields if field.partition(".")[0] not in IRRELEVANT]
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _versions() -> dict[str, str]:
@@ -143,3 +138,7 @@ def _versions() -> dict[str, str]:
         | {p: metadata.version(p) for p in packages}
         | {"backend": jax.default_backend()}
     )
+
+
+def _json(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, indent=2) + "\n").encode()

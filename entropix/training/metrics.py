@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from entropix.training.files import write_atomic
+
 Row = dict[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
@@ -43,7 +45,7 @@ class MetricWriter:
         self._path = self._folder / METRICS_FILE
         rows = list(rows)
         with self._named_errors():
-            replace_text(self._path, "".join(_line(row) for row in rows))
+            write_atomic(self._path, "".join(_line(row) for row in rows).encode())
             self._file = self._path.open("a")
         for row in rows:
             self._plot(row)
@@ -111,16 +113,6 @@ def read_metrics(folders: Iterable[pathlib.Path]) -> list[Row]:
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
     return rows
-
-
-def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file such that a crash leaves the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _line(row: Row) -> str:

@@ -29,7 +29,13 @@ def test_several_algorithms():
 
 
 def test_a_single_run_is_the_same_from_either_spelling():
-    assert runs(make())["hj"].to_dict() == make("hj").to_dict()
+    assert runs(make())["hj"].to_dict() == runs(make("hj"))["hj"].to_dict()
+
+
+def test_what_could_be_searched_is_no_part_of_a_run():
+    config = make("hj", search={"hj": {"gamma": (1.0, 2.0)}})
+    assert config.search.hj.gamma == (1.0, 2.0)
+    assert runs(config)["hj"].to_dict() == runs(make("hj"))["hj"].to_dict()
 
 
 def test_cycles():
@@ -46,6 +52,9 @@ def test_cycles():
         (lambda: make(optimizers={"sgd": {"gamma": 1.0}}), "option of optimizer sgd 'gamma'"),
         (lambda: make(model={"name": "mpl"}), "unknown model 'mpl'.*Did you mean 'mlp'"),
         (lambda: make(model={"name": "mlp", "width": 3}), "'width'.*Did you mean 'widths'"),
+        (lambda: make(search={"hjj": {}}), "algorithm of search 'hjj'.*Did you mean 'hj'"),
+        (lambda: make(search={"hj": {"gama": (1, 2)}}), "search hj 'gama'.*Did you mean 'gamma'"),
+        (lambda: make(search={"sgd": {"gamma": (1, 2)}}), "option of search sgd 'gamma'"),
         (lambda: make(num_eval=3), "'num_eval'.*Did you mean 'num_evals'"),
     ],
 )
@@ -67,6 +76,12 @@ def test_unknown_override_is_an_error():
         ({"seeds": 0}, "seeds must be >= 1; got config.seeds=0"),
         ({"batch_size": -1}, "batch_size must be >= 1"),
         ({"num_evals": 0}, "num_evals must be >= 1"),
+        (
+            {"search": {"hj": {"gamma": (0, 1)}}},
+            r"0 < low <= high.*config.search.hj.gamma=\(0, 1\)",
+        ),
+        ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "learning_rate=.2, 1"),
+        ({"search": {"sgd": {"learning_rate": 0.1}}}, "learning_rate=0.1"),
         ({"seed_layout": "pmap"}, "seed_layout must be 'auto', 'vmap' or 'map'; got 'pmap'"),
     ],
 )
