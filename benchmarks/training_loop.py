@@ -2,11 +2,11 @@
 
     python benchmarks/training_loop.py [mlp] [lenet]
 
-The bare loop is one compiled `lax.scan` of SGD steps, as in `benchmarks/inner_step.py`. The training
-loop is that of `entropix train`, with metrics and checkpoints on the disk, but for the evaluations,
-which are counted apart. After every one of its calls the bare loop runs for about as long, in the
-same process; ratios are taken within such a pair. "Reported" is the time that the run itself
-reports, "wall" all that passes between two calls' ends, host work and checkpoints included.
+The bare loop is one compiled `lax.scan` of SGD steps, as in `benchmarks/inner_step.py`. The
+training loop is that of `entropix train`, with metrics and checkpoints on the disk, but for the
+evaluations, which are counted apart. After every one of its calls the bare loop runs for about as
+long, in the same process; ratios are taken within such a pair. "Reported" is the time that the run
+itself reports, "wall" all that passes between two calls' ends, host work and checkpoints included.
 """
 
 import contextlib

@@ -37,9 +37,11 @@ OPTIMIZERS = {
 # its end would be raised to it.
 DISPLACED = {"learning_rate": (1e-2, 1.0), "gamma": (1.0, 1e5)}
 SEARCH = {
+    "sgd": {"learning_rate": (1e-2, 1.0)},
     "entropy_sgd": DISPLACED,
     "hj": DISPLACED,
-    "elastic_sgd": {"gamma": (0.1, 30.0)},
+    "heat": {"learning_rate": (1e-2, 3.0), "gamma": (0.1, 10.0), "temperature": (1e-6, 1e-3)},
+    "elastic_sgd": {"learning_rate": (1e-2, 1.0), "gamma": (0.1, 30.0)},
 }
 
 

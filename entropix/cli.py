@@ -110,7 +110,7 @@ def _parse(argv: list[str]) -> Any:
         )
     if values.data_dir is not None:
         values.config.data_dir = values.data_dir
-    names = ("config", "workdir", "trials", "write", "progress")
+    names = ("config", "workdir", "fork", "trials", "write", "progress")
     return types.SimpleNamespace(
         **{name: values[name].value for name in names},
         config_file=values["config"].config_filename,
@@ -151,8 +151,9 @@ def _innermost(error: BaseException) -> str:
 
 
 def _train(options: Any) -> None:
-    from entropix.training import make_table, runs, train
+    from entropix.training import keep_compiled, make_table, runs, train
 
+    keep_compiled()
     single = runs(options.config)
     if len(single) > 1:
         raise UsageError(
@@ -165,8 +166,9 @@ def _train(options: Any) -> None:
 
 
 def _compare(options: Any) -> None:
-    from entropix.training import compare
+    from entropix.training import compare, keep_compiled
 
+    keep_compiled()
     rows = compare(options.config, options.workdir, fork=options.fork, progress=options.progress)
     _draw(rows, options.workdir)
 
@@ -185,8 +187,9 @@ def _draw(rows: Any, workdir: str) -> None:
 
 
 def _tune(options: Any) -> None:
-    from entropix.training import describe_effort, record, tune
+    from entropix.training import describe_effort, keep_compiled, record, tune
 
+    keep_compiled()
     path = options.config_file.split(":")[0]
     if options.write:
         record.split_header(path)  # complains now rather than after the search

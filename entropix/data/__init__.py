@@ -1,5 +1,6 @@
 """Data sets as arrays on the device, and mini-batches drawn inside the compiled step."""
 
+from entropix.data.cache import user_folder
 from entropix.data.catalogue import CATALOGUE, DATASETS, check_dataset
 from entropix.data.dataset import Dataset, hold_out
 from entropix.data.errors import (
@@ -33,5 +34,6 @@ __all__ = [
     "load",
     "sample_batch",
     "scale",
+    "user_folder",
     "whiten",
 ]

@@ -2,6 +2,7 @@
 
 from entropix.training.checkpoint import Checkpoint, Checkpoints
 from entropix.training.compare import compare, curve, gather, make_table
+from entropix.training.compilation import keep_compiled
 from entropix.training.config import check_config, experiment, runs
 from entropix.training.metrics import MetricWriter, read_metrics
 from entropix.training.preemption import Interrupted
@@ -19,6 +20,7 @@ __all__ = [
     "describe_effort",
     "experiment",
     "gather",
+    "keep_compiled",
     "make_table",
     "read_metrics",
     "runs",
