@@ -17,7 +17,7 @@ def keep_compiled() -> None:
     `JAX_ENABLE_COMPILATION_CACHE=false` switches the cache off. It is never pruned: deleting the
     folder is always safe. Call it before anything is compiled.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(user_folder() / "compiled"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)

@@ -1,0 +1,91 @@
+"""Runs as real processes, for tests of what happens when they are killed."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+
+from entropix.training import Checkpoints
+
+CONFIG = '''
+from entropix.training import experiment
+
+def get_config(algorithms=""):
+    return experiment(
+        dataset="digits",
+        model={{"name": "mlp", "widths": ({width},), "input_dropout": 0.1, "dropout": 0.2}},
+        optimizers={{"entropy_sgd": {{"num_steps": 5, "inner": "nesterov"}}}},
+        algorithms=algorithms,
+        seeds=2,
+        batch_size=32,
+        gradients_per_eval={gradients_per_eval},
+        num_evals={num_evals},
+        checkpoint_seconds={checkpoint_seconds},
+    )
+'''
+
+
+class Experiment:
+    """One experiment that processes run, again and again, in folders below `folder`."""
+
+    def __init__(self, folder: pathlib.Path, **options):
+        defaults = {"width": 16, "gradients_per_eval": 20, "num_evals": 4}
+        self.folder = folder
+        self.config = folder / "config.py"
+        self.config.write_text(CONFIG.format(**{"checkpoint_seconds": 0.0} | defaults | options))
+
+    def start(self, name: str, *flags: str, **popen) -> subprocess.Popen:
+        command = [sys.executable, "-m", "entropix.cli", "train", f"--config={self.config}"]
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+        }
+        return subprocess.Popen(
+            [*command, f"--workdir={self.folder / name}", "--noprogress", *flags],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+
+    def finish(self, name: str, *flags: str, **popen) -> str:
+        """Runs to the end and returns what was said on standard error."""
+        process = self.start(name, *flags, **popen)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        return said
+
+    def newest(self, name: str) -> int:
+        """Outer steps of the newest checkpoint, or -1."""
+        steps = (self.folder / name / "checkpoints").glob("[0-9]*")
+        return max((int(path.name) for path in steps if path.name.isdigit()), default=-1)
+
+    def result(self, name: str) -> tuple[list[dict], dict[str, np.ndarray]]:
+        """All measurements but the clock's, and all arrays of the last checkpoint."""
+        return rows(self.folder / name), arrays(self.folder / name)
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(li).items() if "seconds" not in k} for li in lines]
+
+
+def arrays(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    from flax.traverse_util import flatten_dict
+
+    with Checkpoints(workdir) as checkpoints, warnings.catch_warnings():
+        found = checkpoints.restore()
+    flat = flatten_dict(found.state, sep="/")
+    return {name: value for name, value in flat.items() if hasattr(value, "dtype")}
+
+
+def assert_identical(result, other) -> None:
+    assert result[0] == other[0]
+    assert result[1].keys() == other[1].keys()
+    for name, array in result[1].items():
+        np.testing.assert_array_equal(array, other[1][name], err_msg=name)
