@@ -18,6 +18,9 @@ are matrix products,
 and P, made of slices, is transposed by JAX itself into padded additions. Stating the tangent
 rather than the cotangents keeps forward mode (Hessian-vector products) and `vmap`, which
 `jax.custom_vjp` and `jax.custom_derivatives.linear_call` would cost.
+
+Images of few channels make patches of few contiguous numbers, slow to copy and to multiply. For
+these the same formula is computed with channels first and the batch last, forward too.
 """
 
 import functools
@@ -36,6 +39,9 @@ Pads = tuple[tuple[int, int], ...]
 # leave the cache (and take 450 MB in the widest layer of the paper's networks).
 _PIECE_BYTES = 8 * 2**20
 
+# Grey and colour images have few channels, a batch for training many images.
+_FEW_CHANNELS, _MANY_IMAGES = 4, 32
+
 
 def conv_general_dilated(
     lhs: jax.Array,
@@ -53,10 +59,11 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` with gradients that stay fast inside `lax.scan` on CPU.
 
-    Values are those of `jax.lax`, from the same code; gradients are equal up to rounding, in
-    forward, reverse and mixed mode, under `jit`, `vmap` and `scan`. On other backends, and for
-    everything but plain channels-last convolutions of real floating point arrays (no dilation, no
-    groups, no `preferred_element_type` or `out_sharding`), the call goes to `jax.lax` untouched.
+    Values are those of `jax.lax`, from the same code but for large batches of images of at most
+    four channels, where they are equal up to rounding; so are gradients, in forward, reverse and
+    mixed mode, under `jit`, `vmap` and `scan`. On other backends, and for everything but plain
+    channels-last convolutions of real floating point arrays (no dilation, no groups, no
+    `preferred_element_type` or `out_sharding`), the call goes to `jax.lax` untouched.
 
     The backend is read while tracing, from `jax.default_backend()`. `lax.platform_dependent`
     would decide later, but it keeps both branches in every differentiated program and stores the
@@ -114,12 +121,18 @@ def conv_general_dilated(
     strides = tuple(window_strides)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:-1], rhs.shape[:-2], strides, padding)
-    return _convolve(lhs, rhs, strides, tuple(map(tuple, padding)), precision)
+    convolve = _convolve_patches if _is_batch_last(lhs) else _convolve
+    pads: Pads = tuple((low, high) for low, high in padding)
+    return convolve(lhs, rhs, strides, pads, precision)
 
 
 def _channels_last(rank: int) -> tuple[str, str, str]:
     spatial = "0123456789"[: rank - 2]
     return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
+
+
+def _is_batch_last(x: jax.Array) -> bool:
+    return x.shape[-1] <= _FEW_CHANNELS and x.shape[0] >= _MANY_IMAGES
 
 
 def _is_channels_last(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
@@ -163,24 +176,53 @@ def _convolve_patches(
     window, batch = kernel.shape[:-2], x.shape[0]
     patches = jax.eval_shape(lambda x: _patches(x, window, strides, pads), x)
     size = patches.size * patches.dtype.itemsize
-    divisors = (d for d in range(1, batch + 1) if batch % d == 0 and size <= d * _PIECE_BYTES)
+    batch_last = _is_batch_last(x)
+    convolve = _product_batch_last if batch_last else _product_channels_last
+    # A loop keeps XLA from merging the padded additions of the input's gradient into whatever uses
+    # it, where they would be done again for every use; images seldom need theirs.
+    least = 1 if batch_last else 2
+    divisors = (d for d in range(least, batch + 1) if batch % d == 0 and size <= d * _PIECE_BYTES)
     pieces = next(divisors, max(batch, 1))
 
     # Without checkpoint, the patches rather than x would be stored for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def convolve_piece(x: jax.Array) -> jax.Array:
-        matrices = kernel.reshape(-1, *kernel.shape[-2:])
-        patches = _patches(x, window, strides, pads)
-        return jnp.einsum("p...i,pio->...o", patches, matrices, precision=precision)
+        return convolve(x, kernel, strides, pads, precision)
 
+    if pieces == 1:
+        return convolve_piece(x)
     y = lax.map(convolve_piece, x.reshape(pieces, batch // pieces, *x.shape[1:]))
     return y.reshape(batch, *y.shape[2:])
+
+
+def _product_channels_last(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, precision: Any
+) -> jax.Array:
+    patches = _patches(x, kernel.shape[:-2], strides, pads)
+    matrices = kernel.reshape(-1, *kernel.shape[-2:])
+    return jnp.einsum("p...i,pio->...o", patches, matrices, precision=precision)
+
+
+def _product_batch_last(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, precision: Any
+) -> jax.Array:
+    """The same with batch and channels exchanged, so that every view of x is long and contiguous.
+
+    XLA fuses the exchanges into what makes x and what uses y.
+    """
+    patches = _patches(jnp.swapaxes(x, 0, -1), kernel.shape[:-2], strides, pads)
+    matrices = kernel.reshape(-1, *kernel.shape[-2:])
+    y = lax.dot_general(matrices, patches, (((0, 1), (0, 1)), ((), ())), precision=precision)
+    return jnp.swapaxes(y, 0, -1)
 
 
 def _patches(
     x: jax.Array, window: tuple[int, ...], strides: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """Returns P(x), `(prod(window), batch, *out, channels)`: one strided view for every tap."""
+    """Returns P(x), `(prod(window), batch, *out, channels)`: one strided view for every tap.
+
+    Batch and channels may be exchanged, in x and in P(x).
+    """
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
     spans = [
         (extent - width) // stride * stride + 1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 
@@ -36,10 +37,16 @@ def max_pool(
     window = tuple(window_shape)
     if strides is None or tuple(strides) != window or padding != "VALID":
         return nnx.max_pool(inputs, window_shape, strides, padding)
-    batch, *spatial, channels = inputs.shape
+    # With the batch last, CPUs compare whole vectors whatever the number of channels, and the
+    # package's convolution of images leaves its output so.
+    batch_last = jax.default_backend() == "cpu" and inputs.shape[0] >= inputs.shape[-1]
+    if batch_last:
+        inputs = jnp.swapaxes(inputs, 0, -1)
+    first, *spatial, last = inputs.shape
     counts = [extent // width for extent, width in zip(spatial, window, strict=True)]
     for axis, (count, width) in enumerate(zip(counts, window, strict=True), start=1):
         inputs = jax.lax.slice_in_dim(inputs, 0, count * width, axis=axis)
     tiles = [extent for pair in zip(counts, window, strict=True) for extent in pair]
     window_axes = tuple(range(2, 2 + 2 * len(window), 2))
-    return inputs.reshape(batch, *tiles, channels).max(axis=window_axes)
+    maxima = inputs.reshape(first, *tiles, last).max(axis=window_axes)
+    return jnp.swapaxes(maxima, 0, -1) if batch_last else maxima

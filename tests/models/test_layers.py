@@ -66,6 +66,7 @@ def test_dropout_without_a_key():
 POOLS = {
     "tiling": ((2, 6, 8, 3), (3, 2), (3, 2), "VALID"),
     "pixels_left_over": ((2, 7, 9, 3), (3, 2), (3, 2), "VALID"),
+    "many_images": ((6, 7, 9, 3), (3, 2), (3, 2), "VALID"),
     "line": ((2, 7, 3), (2,), (2,), "VALID"),
     "overlapping": ((2, 7, 9, 3), (3, 3), (2, 2), "VALID"),
     "default_stride": ((2, 7, 9, 3), (3, 3), None, "VALID"),
