@@ -115,7 +115,8 @@ class Loop:
         self._now = jax.block_until_ready(self._programs.advance(self._now, shared))
         seconds = time.perf_counter() - start
         self._seconds_per_step = seconds / count
-        done, bad = np.asarray(self._now.done), np.asarray(self._now.bad)
+        done, bad = np.array(self._now.done), np.array(self._now.bad)
+        self._now = self._now._replace(done=jnp.zeros_like(self._now.done))  # of the call, not us
         self.record["seconds"] += seconds
         self.record["seed_steps"] += int(done.sum())
         self.record["since_eval"] += count

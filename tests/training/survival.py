@@ -5,20 +5,20 @@ import os
 import pathlib
 import subprocess
 import sys
-import warnings
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from entropix.training import Checkpoints
 
-CONFIG = '''
+CONFIG = """
 from entropix.training import experiment
 
 def get_config(algorithms=""):
     return experiment(
         dataset="digits",
         model={{"name": "mlp", "widths": ({width},), "input_dropout": 0.1, "dropout": 0.2}},
-        optimizers={{"entropy_sgd": {{"num_steps": 5, "inner": "nesterov"}}}},
+        optimizers={{"entropy_sgd": {{"num_steps": 5, "gamma_end": 0.5}}}},
         algorithms=algorithms,
         seeds=2,
         batch_size=32,
@@ -26,7 +26,7 @@ def get_config(algorithms=""):
         num_evals={num_evals},
         checkpoint_seconds={checkpoint_seconds},
     )
-'''
+"""
 
 
 class Experiment:
@@ -76,9 +76,7 @@ def rows(workdir: pathlib.Path) -> list[dict]:
 
 
 def arrays(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    from flax.traverse_util import flatten_dict
-
-    with Checkpoints(workdir) as checkpoints, warnings.catch_warnings():
+    with Checkpoints(workdir) as checkpoints:
         found = checkpoints.restore()
     flat = flatten_dict(found.state, sep="/")
     return {name: value for name, value in flat.items() if hasattr(value, "dtype")}

@@ -1,0 +1,223 @@
+"""Runs that are continued: from what, to what end, and what is refused."""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.survival import arrays, assert_identical, rows
+
+from entropix.training import Checkpoint, Checkpoints, Interrupted, compare, experiment, train
+from entropix.training import loop as loop_module
+from entropix.training.checkpoint import from_host, to_host
+
+OPTIMIZERS = {"hj": {"gamma_end": 0.5}, "elastic_sgd": {"replicas": 2}}
+
+
+def make(algorithms="hj", optimizers=OPTIMIZERS, **options):
+    defaults = {
+        "seeds": 2, "gradients_per_eval": 20, "num_evals": 3, "batch_size": 32,
+        "checkpoint_seconds": 0.0, "checkpoints_kept": 3,
+    }  # fmt: skip
+    return experiment(
+        dataset="digits",
+        model={"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2},
+        optimizers=optimizers,
+        algorithms=algorithms,
+        **defaults | options,
+    )
+
+
+def result(workdir):
+    return rows(workdir), arrays(workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, its folder not to be changed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(make(), workdir, progress=False)
+    return workdir
+
+
+@pytest.fixture
+def unfinished(whole, tmp_path):
+    """A copy of the run, as if it had been killed just before it was marked as finished."""
+    workdir = tmp_path / "unfinished"
+    shutil.copytree(whole, workdir)
+    (workdir / "complete.json").unlink()
+    return workdir
+
+
+def newest_files(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The files of the newest checkpoint, largest first."""
+    newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, pathlib.Path.unlink])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(damage, unfinished, whole):
+    damage(newest_files(unfinished)[0])
+    with pytest.warns(UserWarning, match=r"outer step 12 .*is damaged.*the one before it is used"):
+        train(make(), unfinished, progress=False)
+    assert_identical(result(unfinished), result(whole))
+
+
+def test_a_flipped_bit_in_the_record_is_found_too(unfinished, whole):
+    (record,) = [
+        path for path in newest_files(unfinished) if path.parts[-2:] == ("record", "metadata")
+    ]
+    text = record.read_text()
+    assert '"val_error": ' in text
+    record.write_text(text.replace('"val_error": 1', '"val_error": 2').replace("0.0", "0.1"))
+    with pytest.warns(UserWarning, match="checksum is wrong"):
+        train(make(), unfinished, progress=False)
+    assert_identical(result(unfinished), result(whole))
+
+
+def test_with_every_checkpoint_damaged_the_run_begins_again(unfinished, whole):
+    for path in (unfinished / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="is damaged") as warned:
+        train(make(), unfinished, progress=False)
+    assert len(warned) == 3
+    assert_identical(result(unfinished), result(whole))
+    assert len(list((unfinished / "checkpoints_damaged").iterdir())) == 3  # nothing is thrown away
+
+
+@pytest.mark.parametrize("algorithm", OPTIMIZERS)
+def test_stops_at_every_call_change_nothing(algorithm, tmp_path, monkeypatch):
+    """As many processes as calls: each stops after its first one."""
+    train(make(algorithm), tmp_path / "whole", progress=False)
+    asked = loop_module.Loop.run
+    monkeypatch.setattr(
+        loop_module.Loop, "run", lambda self, requested, progress: asked(self, lambda: 15, progress)
+    )
+    for _ in range(100):
+        try:
+            train(make(algorithm), tmp_path / "broken", progress=False)
+        except Interrupted as interrupted:
+            assert interrupted.signum == 15
+        else:
+            break
+    assert_identical(result(tmp_path / "broken"), result(tmp_path / "whole"))
+
+
+def test_calls_of_any_length_give_one_result(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "_CALL_SECONDS", 0.0)  # one outer step a call
+    train(make(), tmp_path, progress=False)
+    assert_identical(result(tmp_path), result(whole))
+
+
+def test_metrics_after_the_checkpoint_are_measured_again(unfinished, whole):
+    """What was written after the last checkpoint, a half line included, does not stay twice."""
+    with (unfinished / "metrics.jsonl").open("a") as file:
+        file.write('{"algorithm": "hj", "seed": 0, "gradient_eval')
+    train(make(), unfinished, progress=False)
+    assert_identical(result(unfinished), result(whole))
+
+
+def test_another_config_is_refused_naming_the_fields_unless_forked(unfinished, whole, caplog):
+    longer = {"num_evals": 4, "optimizers": {"hj": {"gamma_end": 0.5, "learning_rate": 0.05}}}
+    with pytest.raises(
+        ValueError, match=r"it differs in num_evals, optimizer.learning_rate\. .* --fork"
+    ):
+        train(make(**longer), unfinished, progress=False)
+    assert_identical(result(unfinished), result(whole))
+
+    train(make(**longer), unfinished, fork=True, progress=False)
+    forked = rows(unfinished)
+    assert forked[: len(rows(whole))] == rows(whole)
+    assert {row["gradient_evaluations"] for row in forked[6:]} == {80}
+    (old,) = [json.loads(line) for line in (unfinished / "forks.jsonl").read_text().splitlines()]
+    assert old["num_evals"] == 3
+    assert json.loads((unfinished / "config.json").read_text())["num_evals"] == 4
+
+
+def test_a_finished_run_can_be_forked_to_go_on(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    train(make(num_evals=5), tmp_path / "run", fork=True, progress=False)
+    train(make(num_evals=5), tmp_path / "straight", progress=False)
+    assert_identical(result(tmp_path / "run"), result(tmp_path / "straight"))
+
+
+def test_a_fork_into_another_shape_is_refused_and_changes_nothing(unfinished):
+    before = (unfinished / "config.json").read_text()
+    with pytest.raises(ValueError, match=r"the checkpoint holds .* where this config needs"):
+        train(make(seeds=3), unfinished, fork=True, progress=False)
+    assert (unfinished / "config.json").read_text() == before
+    assert not (unfinished / "checkpoints_damaged").exists()
+
+
+def test_where_data_lie_and_checkpoints_are_no_part_of_a_result(whole):
+    other = make(data_dir="elsewhere", checkpoints_kept=1, checkpoint_seconds=5.0)
+    assert train(other, whole, progress=False) == train(make(), whole, progress=False)
+
+
+def test_one_process_at_a_time(unfinished):
+    descriptor = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ValueError, match="another process is at work in"):
+            train(make(), unfinished, progress=False)
+    finally:
+        os.close(descriptor)
+
+
+def test_other_versions_are_said(unfinished, caplog):
+    versions = json.loads((unfinished / "versions.json").read_text())
+    (unfinished / "versions.json").write_text(json.dumps(versions | {"jax": "0.1"}))
+    train(make(), unfinished, progress=False)
+    assert "was begun with other versions of jax" in caplog.text
+
+
+def test_only_the_newest_checkpoints_are_kept(whole, tmp_path):
+    train(make(checkpoints_kept=1), tmp_path, progress=False)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["12"]
+    assert len(list((whole / "checkpoints").glob("[0-9]*"))) == 3
+
+
+def test_a_state_comes_back_from_the_host_as_it_was():
+    state = {"x": jnp.arange(3.0), "keys": jnp.asarray([1], jnp.uint32), "none": None}
+    back = from_host(state, to_host(state))
+    np.testing.assert_array_equal(back["x"], state["x"])
+    with pytest.raises(ValueError, match=r"nothing where this config needs y"):
+        from_host({**state, "y": jnp.zeros(2)}, to_host(state))
+    with pytest.raises(ValueError, match="holds x, which this config does not know"):
+        from_host({"keys": state["keys"]}, to_host(state))
+
+
+def test_saving_one_step_twice_is_no_error(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for _ in range(2):
+            checkpoints.save(Checkpoint(1, to_host({"x": jnp.ones(2)}), {"rows": []}))
+        assert checkpoints.restore().step == 1
+
+
+def test_compare_goes_on_after_an_algorithm_that_diverged(tmp_path):
+    optimizers = {"sgd": {"learning_rate": 1e30}, "hj": {}}
+    said = []
+    found = compare(make("", optimizers), tmp_path, progress=False, report=said.append)
+    assert {row["algorithm"] for row in found} == {"hj"}
+    assert "sgd: seed 0 stopped" in said[0]
+    assert "| HJ |" in said[1]
