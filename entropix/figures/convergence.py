@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from entropix.training import curve
-from entropix.training.compare import LABELS
 from entropix.training.metrics import Row
+from entropix.training.table import LABELS
 
 # Okabe and Ito's palette, readable with any colour vision; one fixed colour per algorithm.
 COLOURS = {

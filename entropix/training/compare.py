@@ -3,9 +3,8 @@
 import collections
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from entropix.data import load
@@ -14,14 +13,7 @@ from entropix.training.files import write_atomic
 from entropix.training.folder import RunFolder
 from entropix.training.metrics import METRICS_FILE, Row, read_metrics
 from entropix.training.run import train
-
-LABELS = {
-    "sgd": "SGD",
-    "entropy_sgd": "Entropy-SGD",
-    "hj": "HJ",
-    "heat": "HEAT",
-    "elastic_sgd": "Elastic-SGD",
-}
+from entropix.training.table import make_table
 
 
 def compare(
@@ -107,69 +99,3 @@ def gather(
     write_atomic(workdir / "table.md", table.encode())
     report(table)
     return rows
-
-
-def make_table(rows: Sequence[Row]) -> str:
-    """Makes the comparison's table, in Markdown, from its metric rows alone.
-
-    Errors are mean ± standard deviation over seeds (the unbiased one). Effective epochs count
-    every gradient evaluation, of all inner steps and all replicas.
-
-    Args:
-      rows: of `metrics.jsonl`.
-
-    Returns:
-      The table, ending in a line that says how to read it.
-    """
-    lines = [
-        "| algorithm | L | replicas | validation error, % @ effective epochs "
-        "| lowest mean, % @ effective epochs | training loss | ms per gradient |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    by_algorithm = collections.defaultdict(list)
-    for row in rows:
-        by_algorithm[row["algorithm"]].append(row)
-    for algorithm, own in by_algorithm.items():
-        epochs, errors = curve(own, "val_error")
-        _, losses = curve(own, "train_loss")
-        best = int(np.argmin(errors.mean(axis=1)))
-        milliseconds = 1e3 * np.median([row["seconds_per_gradient"] for row in own])
-        lines.append(
-            f"| {LABELS.get(algorithm, algorithm)} | {own[0]['num_steps']} | {own[0]['replicas']} "
-            f"| {_spread(errors[-1])} @ {epochs[-1]:.0f} "
-            f"| {errors[best].mean():.2f} @ {epochs[best]:.0f} "
-            f"| {_spread(losses[-1], 4)} | {milliseconds:.2f} |"
-        )
-    seeds = len({row["seed"] for row in rows})
-    lines.append(
-        f"\nMean ± standard deviation over {seeds} seeds; effective epochs count all gradient "
-        "evaluations, inner steps and replicas included.\n"
-    )
-    return "\n".join(lines)
-
-
-def curve(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Collects one algorithm's curve.
-
-    Args:
-      rows: of one algorithm.
-      name: of a measurement, such as "val_error".
-
-    Returns:
-      Effective epochs, shape (evaluations,), and values, shape (evaluations, seeds); a
-      measurement that was not finite is NaN.
-    """
-    seeds = sorted({row["seed"] for row in rows})
-    epochs = sorted({row["effective_epochs"] for row in rows})
-    values = np.full((len(epochs), len(seeds)), np.nan)
-    for row in rows:
-        value = row[name]
-        place = epochs.index(row["effective_epochs"]), seeds.index(row["seed"])
-        values[place] = np.nan if value is None else value
-    return np.asarray(epochs), values
-
-
-def _spread(values: np.ndarray, digits: int = 2) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
