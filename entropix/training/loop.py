@@ -112,7 +112,8 @@ class Loop:
         count = min(affordable, self._per_eval - self._step % self._per_eval)
         shared = jnp.asarray(count, jnp.int32), self._data
         start = time.perf_counter()
-        self._now = jax.block_until_ready(self._programs.advance(self._now, shared))
+        with jax.transfer_guard("disallow"):  # all that a call needs is on the device
+            self._now = jax.block_until_ready(self._programs.advance(self._now, shared))
         seconds = time.perf_counter() - start
         self._seconds_per_step = seconds / count
         done, bad = np.array(self._now.done), np.array(self._now.bad)

@@ -10,7 +10,15 @@ import entropix
 from entropix.data import load, sample_batch
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import DEFAULTS, experiment
-from entropix.training.epoch import cross_entropy, make_interval, make_step, over_seeds
+from entropix.training.epoch import (
+    NEVER,
+    Advance,
+    cross_entropy,
+    make_advance,
+    make_interval,
+    make_step,
+    over_seeds,
+)
 from entropix.training.evaluation import make_evaluate
 from entropix.training.network import build_network
 from entropix.training.state import centre, init_state
@@ -169,3 +177,56 @@ def test_evaluation_in_batches_agrees_with_one_pass(data):
     whole, parts = (jax.jit(make(batch))(state, data) for batch in (2000, 200))
     np.testing.assert_allclose(parts.train_loss, whole.train_loss, rtol=0.05)
     np.testing.assert_allclose(parts.val_error, whole.val_error, atol=2.0)
+
+
+def start(state) -> Advance:
+    zero = jnp.zeros([], jnp.int32)
+    return Advance(state=state, loss_sum=jnp.zeros([]), bad=zero + NEVER, done=zero)
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "entropy_sgd", "hj", "elastic_sgd"])
+def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
+    options = {"replicas": 2} if algorithm == "elastic_sgd" else {}
+    network, built, scanned, loss = run(algorithm, data, steps=5, **options)
+    state = init_state(built, network.params, network.batch_stats, 0)
+    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
+    whole = advance(start(state), (jnp.asarray(5), data))
+    assert (int(whole.done), int(whole.bad)) == (5, NEVER)
+    assert_close(whole.state.params, scanned.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.loss_sum / 5, loss, rtol=1e-5)
+    parts = start(state)
+    for count in (1, 3, 1):
+        parts = advance(parts, (jnp.asarray(count), data))
+        assert int(parts.done) == count
+    np.testing.assert_array_equal(parts.loss_sum, whole.loss_sum)
+    jax.tree.map(np.testing.assert_array_equal, parts.state.params, whole.state.params)
+
+
+def test_the_first_bad_loss_stops_the_seed_and_is_named(data):
+    """Two images are not numbers: the first mini-batch with one of them is known beforehand."""
+    network, built = build("hj")
+    state = init_state(built, network.params, network.batch_stats, 0)
+    images = data.train_images.at[7:9].set(jnp.nan)
+
+    def is_bad(outer, inner):
+        key = jax.random.fold_in(jax.random.fold_in(state.key, outer), inner)
+        batch, _ = sample_batch(jax.random.split(key)[0], data._replace(train_images=images), 32)
+        return bool(jnp.isnan(batch).any())
+
+    outer, inner = next((k, i) for k in range(50) for i in range(5) if is_bad(k, i))
+    assert outer > 0  # or the test would see no step before
+    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
+    after = advance(start(state), (jnp.asarray(50), data._replace(train_images=images)))
+    assert (int(after.done) - 1, int(after.bad)) == (outer, inner)
+    again = advance(after, (jnp.asarray(50), data))  # a seed that failed does nothing
+    assert (int(again.done), int(again.bad)) == (0, inner)
+
+
+def test_bad_parameters_with_good_losses_are_found_at_the_end_of_a_call(data):
+    network, built = build("hj", learning_rate=100.0)
+    state = init_state(built, network.params, network.batch_stats, 0)
+    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
+    huge = jax.tree.map(lambda x: jnp.full_like(x, 1e38) if x.ndim else x, state.optimizer)
+    after = advance(start(state._replace(optimizer=huge)), (jnp.asarray(1), data))
+    assert (int(after.done), int(after.bad)) == (1, 5)
+    assert bool(jnp.isfinite(after.loss_sum))
