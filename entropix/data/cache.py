@@ -7,12 +7,13 @@ import io
 import json
 import os
 import pathlib
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+from entropix.data.files import write_atomic
 
 Arrays = dict[str, np.ndarray]
 
@@ -103,18 +104,7 @@ def _write(path: pathlib.Path, key: str, arrays: Arrays) -> None:
     payload = buffer.getvalue()
     header = json.dumps({"key": key, "sha256": _digest(key, payload)}).encode()
     _remove_leftovers(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(header + b"\n")
-            file.write(payload)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # data folders are shared; temporary files are not
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:  # Ctrl-C too: leave nothing half-written behind
-            os.unlink(file.name)
-            raise
-    _sync_folder(path.parent)
+    write_atomic(path, header + b"\n" + payload)
 
 
 def _remove_leftovers(path: pathlib.Path) -> None:
@@ -127,15 +117,6 @@ def _remove_leftovers(path: pathlib.Path) -> None:
         with contextlib.suppress(OSError):  # another process may have been quicker
             if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
                 left.unlink()
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-    """The renaming itself reaches the disk only with its folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(key: str, payload: bytes) -> str:

@@ -15,8 +15,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import entropix
+from entropix.data.files import write_atomic
 from entropix.training.checkpoint import CHECKPOINTS
-from entropix.training.files import write_atomic
 from entropix.training.metrics import METRICS_FILE
 
 _log = logging.getLogger(__name__)

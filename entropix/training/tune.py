@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from entropix.data import Dataset, hold_out, load
+from entropix.data.files import write_atomic
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import check_config, cycle, num_evals, runs
 from entropix.training.epoch import make_interval, make_step
 from entropix.training.evaluation import make_evaluate
-from entropix.training.files import write_atomic
 from entropix.training.folder import IRRELEVANT
 from entropix.training.network import build_network
 from entropix.training.record import make_page

@@ -8,8 +8,12 @@ import tempfile
 def write_atomic(path: str | pathlib.Path, content: bytes) -> None:
     """Writes a file, or leaves the old one as it was.
 
+    It is written to a temporary file in the same folder, flushed to the disk and renamed. A process
+    killed while writing leaves that file behind, named like `path` and eight characters more.
+
     Args:
-      path: of the file; through a symbolic link, its target. Permissions stay as they are.
+      path: of the file; through a symbolic link, its target. Permissions stay as they are; a new
+        file can be read by everybody, since data and results are shared.
       content: all of it.
 
     Raises:
@@ -27,3 +31,13 @@ def write_atomic(path: str | pathlib.Path, content: bytes) -> None:
         except BaseException:  # Ctrl-C too: leave nothing half-written behind
             os.unlink(file.name)
             raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """The renaming itself reaches the disk only with its folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
