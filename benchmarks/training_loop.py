@@ -60,7 +60,7 @@ def measure(name, dataset):
         checkpoint_seconds=15.0,
     )
     pairs = Pairs(bare, dataset)
-    with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir) as checkpoints:
+    with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, keep=2) as checkpoints:
         programs = make_programs(config, dataset)
         pairs.loop = Loop(config, dataset, programs, checkpoints, workdir)
         with contextlib.suppress(Interrupted):

@@ -1,6 +1,7 @@
 """Checkpoints: the complete state of a run, written atomically and checked when read."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import pathlib
@@ -40,24 +41,32 @@ class Checkpoints:
 
     Args:
       workdir: of the run; checkpoints are in its folder `checkpoints`.
-      keep: how many, >= 1; two, so that one can be damaged.
+      keep: how many, so that one can be damaged: two, or more. With 0 they are only read, and a
+        run that is writing them is not disturbed.
 
     Example:
       >>> import tempfile, jax.numpy as jnp
-      >>> with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir) as checkpoints:
+      >>> with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, 2) as checkpoints:
       ...   checkpoints.save(Checkpoint(5, {"x": jnp.ones(3)}, {"rows": []}))
       ...   checkpoints.restore({"x": jnp.zeros(3)}).state["x"].tolist()
       [1.0, 1.0, 1.0]
     """
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 0):
         self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS
+        self._keep = keep
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Made on first need, since it makes the folder."""
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=self._keep or None,
             enable_async_checkpointing=False,  # the state is donated to the next step
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=self._keep > 0,
+            read_only=self._keep == 0,
+            create=self._keep > 0,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, unless the newest one is of the same step.
@@ -85,7 +94,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, template: Any = None) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; damaged ones are set aside, with a warning.
+        """Reads the newest checkpoint that is whole; damaged ones are passed over, with a warning.
 
         Args:
           template: arrays, or their `jax.ShapeDtypeStruct`s, like the state that was saved. None
@@ -97,16 +106,19 @@ class Checkpoints:
         Raises:
           ValueError: if the newest whole checkpoint's state does not look like `template`.
         """
+        if not self._folder.is_dir():
+            return None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state, record = self._read(step)
             except Exception as error:  # whatever a damaged file may cause
                 warnings.warn(
                     f"the checkpoint of outer step {step} in {self._folder} is damaged "
-                    f"({_first_line(error)}); it is set aside, and the one before it is used.",
+                    f"({_first_line(error)}); the one before it is used.",
                     stacklevel=2,
                 )
-                self._set_aside(step)
+                if self._keep > 0:
+                    self._set_aside(step)
                 continue
             return Checkpoint(
                 step, state if template is None else from_host(template, state), record
@@ -126,7 +138,7 @@ class Checkpoints:
         return restored.state, record
 
     def _set_aside(self, step: int) -> None:
-        """Renames a damaged checkpoint, so that another can be saved in its place."""
+        """Renames a damaged checkpoint: nothing is thrown away, and another can take its place."""
         aside = self._folder.parent / f"{CHECKPOINTS}_damaged"
         aside.mkdir(exist_ok=True)
         number = sum(1 for _ in aside.iterdir())
@@ -137,8 +149,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(Exception):  # an error of saving is being reported already
-            self._manager.close()
+        if "_manager" in self.__dict__:
+            with contextlib.suppress(Exception):  # an error of saving is being reported already
+                self._manager.close()
 
 
 def to_host(tree: Any) -> Any:

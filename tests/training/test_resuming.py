@@ -233,7 +233,7 @@ def test_a_state_comes_back_from_the_host_as_it_was():
 
 
 def test_saving_one_step_twice_is_no_error(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
         for _ in range(2):
             checkpoints.save(Checkpoint(1, to_host({"x": jnp.ones(2)}), {"rows": []}))
         assert checkpoints.restore().step == 1
@@ -277,3 +277,14 @@ def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch):
         assert np.isfinite(array).all(), name  # of seed 0, the last good state
         if name.startswith("state"):
             np.testing.assert_array_equal(array[1], whole[name][1], err_msg=name)
+
+
+def test_reading_makes_and_removes_nothing(unfinished, tmp_path):
+    with Checkpoints(tmp_path / "nowhere") as checkpoints:
+        assert checkpoints.restore() is None
+    assert not (tmp_path / "nowhere").exists()
+    half_written = unfinished / "checkpoints" / "13.orbax-checkpoint-tmp-1"
+    half_written.mkdir()
+    with Checkpoints(unfinished) as checkpoints:
+        assert checkpoints.restore().step == 12
+    assert half_written.exists()
