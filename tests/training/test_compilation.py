@@ -1,30 +1,31 @@
 """Where compiled programs are kept; JAX's own settings come first."""
 
-import jax
+import types
+
 import pytest
 
-from entropix.training import keep_compiled
+from entropix.training import compilation, keep_compiled
 
 
 @pytest.fixture
-def settings(monkeypatch):
-    """What `keep_compiled` sets, without setting it."""
-    made = {}
-    monkeypatch.setattr(jax.config, "update", made.__setitem__)
+def config(monkeypatch):
+    """A stand-in for JAX's settings: the real ones would outlive the test."""
+    values = {"jax_compilation_cache_dir": None}
+    stand_in = types.SimpleNamespace(values=values, update=values.__setitem__)
+    monkeypatch.setattr(compilation, "jax", types.SimpleNamespace(config=stand_in))
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
-    return made
+    return values
 
 
-def test_programs_are_kept_in_the_users_cache(settings, monkeypatch, tmp_path):
+def test_programs_are_kept_in_the_users_cache(config, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
     keep_compiled()
-    assert settings["jax_compilation_cache_dir"] == str(tmp_path / "entropix" / "compiled")
-    assert 0 < settings["jax_persistent_cache_min_compile_time_secs"] < 1
+    assert config["jax_compilation_cache_dir"] == str(tmp_path / "entropix" / "compiled")
+    assert 0 < config["jax_persistent_cache_min_compile_time_secs"] < 1
 
 
-def test_the_users_own_settings_stay(settings, monkeypatch):
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", "/mine")
+def test_the_users_own_settings_stay(config, monkeypatch):
+    config["jax_compilation_cache_dir"] = "mine"
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
     keep_compiled()
-    assert settings == {}
+    assert config == {"jax_compilation_cache_dir": "mine"}
