@@ -51,6 +51,8 @@ def convergence(rows: Sequence[Row], path: str | pathlib.Path | None = None) -> 
         for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
             own = [row for row in rows if row["algorithm"] == algorithm]
             epochs, values = curve(own, name)
+            whole = np.isfinite(values).all(axis=0)
+            values = values[:, whole] if whole.any() else values  # as the table: seeds to the end
             mean = values.mean(axis=1)
             # The standard deviation of one seed is unknown, and no band is drawn.
             spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros_like(mean)

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 import entropix
 from entropix.training.config import cycle
+from entropix.training.names import check_name
 from entropix.transforms import Relaxation
-from entropix.transforms.checks import check_positive
+from entropix.transforms.checks import check_fraction, check_positive
 
 REPLICA_AXIS = "replica"
 _INNERS = {
@@ -55,6 +56,12 @@ def make_algorithm(
       An `Algorithm`.
     """
     option = {**options.to_dict(), **(traced or {})}
+    check_positive("learning_rate", option["learning_rate"])
+    check_positive("drop_factor", option["drop_factor"])
+    if "scoping_rate" in option:
+        check_fraction("scoping_rate", option["scoping_rate"])
+    if "inner" in option:
+        check_name("inner", option["inner"], _INNERS)
     learning_rate = _dropped(option, length * gradients_per_epoch, cycle(options))
     optimizer = entropix.sgd(learning_rate, option["momentum"])
     name = option["algorithm"]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import shutil
 import warnings
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, keep: int = 0):
         self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS
         self._keep = keep
+        self._newest = ""  # its digest, once known
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -69,29 +71,34 @@ class Checkpoints:
         return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint, unless the newest one is of the same step.
+        """Writes a checkpoint, unless it is the newest one already; replaces one of the same step.
 
         Raises:
           OSError: if it could not be written; those before are intact.
         """
-        if self._manager.latest_step() == checkpoint.step:
-            return
         state = to_host(checkpoint.state)
-        record = checkpoint.record | {"digest": _digest(state, checkpoint.record)}
+        digest = _digest(state, checkpoint.record)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            record=ocp.args.JsonSave(checkpoint.record | {"digest": digest}),
+        )
         try:
-            self._manager.save(
-                checkpoint.step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    record=ocp.args.JsonSave(record),
-                ),
-            )
+            earlier = None
+            if self._manager.latest_step() == checkpoint.step:
+                if self._newest == digest:
+                    return
+                earlier = self._set_aside(checkpoint.step, "replaced")
+            if not self._manager.save(checkpoint.step, args=items):
+                raise OSError("the storage library declined to")
+            if earlier is not None:
+                shutil.rmtree(earlier.parent)
         except Exception as error:  # the storage library has its own types for a full disk
             raise OSError(
                 f"the checkpoint of outer step {checkpoint.step} could not be written to "
-                f"{self._folder}: {_first_line(error)}. The one before it is intact: free some "
-                "space or restore the permissions, and run the same command again."
+                f"{self._folder}: {_first_line(error)}. Earlier ones are intact. If the disk is "
+                "full or read-only, remedy that and run the same command again."
             ) from error
+        self._newest = digest
 
     def restore(self, template: Any = None) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole; damaged ones are passed over, with a warning.
@@ -111,14 +118,17 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state, record = self._read(step)
+            except (PermissionError, MemoryError):
+                raise  # no damage
             except Exception as error:  # whatever a damaged file may cause
                 warnings.warn(
                     f"the checkpoint of outer step {step} in {self._folder} is damaged "
-                    f"({_first_line(error)}); the one before it is used.",
+                    f"({_first_line(error)}); the one before it is used or, if there is none, the "
+                    "run begins again.",
                     stacklevel=2,
                 )
                 if self._keep > 0:
-                    self._set_aside(step)
+                    self._set_aside(step, "damaged")
                 continue
             return Checkpoint(
                 step, state if template is None else from_host(template, state), record
@@ -133,17 +143,27 @@ class Checkpoints:
             ),
         )
         record = dict(restored.record)
-        if record.pop("digest") != _digest(restored.state, record):
+        digest = record.pop("digest")
+        if digest != _digest(restored.state, record):
             raise ValueError("its checksum is wrong")
+        self._newest = digest
         return restored.state, record
 
-    def _set_aside(self, step: int) -> None:
-        """Renames a damaged checkpoint: nothing is thrown away, and another can take its place."""
-        aside = self._folder.parent / f"{CHECKPOINTS}_damaged"
-        aside.mkdir(exist_ok=True)
-        number = sum(1 for _ in aside.iterdir())
-        (self._folder / str(step)).rename(aside / f"{step}.{number}")
+    def keep_copy(self) -> None:
+        """Copies the newest checkpoint out of the way of later ones, to `checkpoints_forked`."""
+        step = self._manager.latest_step()
+        if step is not None:
+            copy = self._folder.parent / f"{CHECKPOINTS}_forked" / str(step)
+            shutil.copytree(self._folder / str(step), copy, dirs_exist_ok=True)
+
+    def _set_aside(self, step: int, why: str) -> pathlib.Path:
+        """Renames a checkpoint, so that nothing is thrown away and another can take its place."""
+        folder = self._folder.parent / f"{CHECKPOINTS}_{why}"
+        folder.mkdir(exist_ok=True)
+        aside = folder / f"{step}.{sum(1 for _ in folder.iterdir())}"
+        (self._folder / str(step)).rename(aside)
         self._manager.reload()
+        return aside
 
     def __enter__(self) -> "Checkpoints":
         return self

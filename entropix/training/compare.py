@@ -93,6 +93,11 @@ def gather(
         )
     table = make_table(rows)
     workdir = pathlib.Path(workdir)
+    if (workdir / "config.json").exists():
+        raise ValueError(
+            f"{workdir} is the folder of a run, whose own metrics a comparison would replace. "
+            "Choose another --workdir."
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomic(workdir / METRICS_FILE, lines.encode())

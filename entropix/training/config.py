@@ -139,8 +139,10 @@ def check_config(config: ConfigDict) -> None:
         if config[field] < 1:
             raise ValueError(f"{field} must be >= 1; got config.{field}={config[field]}.")
     for field in ("eval_train_examples", "checkpoint_seconds"):
-        if config[field] < 0:
-            raise ValueError(f"{field} must be >= 0; got config.{field}={config[field]}.")
+        if not 0 <= config[field] < float("inf"):
+            raise ValueError(
+                f"{field} must be >= 0 and finite; got config.{field}={config[field]}."
+            )
     if not 0 < config.length <= 1:
         raise ValueError(
             f"length must be in (0, 1], a share of num_evals; got config.length={config.length}. "
@@ -151,7 +153,10 @@ def check_config(config: ConfigDict) -> None:
             f"seed_layout must be 'auto', 'vmap' or 'map'; got {config.seed_layout!r}."
         )
     check_search(config.get("search", {}))
+    from entropix.training.algorithm import make_algorithm  # it reads configs itself
+
     for algorithm, run in runs(config).items():
+        make_algorithm(run.optimizer, 1.0, length=config.length)
         steps = cycle(run.optimizer)
         if steps < 1 or config.gradients_per_eval % steps:
             raise ValueError(

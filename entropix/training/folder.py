@@ -48,7 +48,7 @@ class RunFolder:
         Args:
           fork: whether to go on all the same, from the other's checkpoint.
         """
-        fields = self._changed()
+        fields = self.changed()
         if fields and not fork:
             raise ValueError(
                 f"{self.path} holds results of another config: it differs in "
@@ -57,48 +57,17 @@ class RunFolder:
             )
 
     def failures(self) -> list[dict[str, Any]] | None:
-        """The seeds that failed, if the run is finished; None if it is not."""
-        if self._changed() or not (self.path / _COMPLETE).exists():
+        """The seeds that failed, if the run is finished and its metrics are whole; else None."""
+        complete = self._read(_COMPLETE)
+        if self.changed() or not complete:
             return None
-        return json.loads((self.path / _COMPLETE).read_text()).get("failures", [])
-
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes out of it.
-
-        Raises:
-          ValueError: if another process is at work there.
-          OSError: if the folder cannot be made or written.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".write-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-            descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise OSError(
-                f"cannot write to --workdir={self.path} ({error.strerror}). Choose a folder that "
-                "can be written."
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until close, or death
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise ValueError(
-                f"another process is at work in {self.path}. Wait for it, end it, or choose "
-                "another --workdir."
-            ) from error
-        try:
-            yield
-        finally:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                self.path.rmdir()  # only if nothing was begun
+        metrics = self.path / METRICS_FILE
+        lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        return complete.get("failures", []) if lines == complete["rows"] else None
 
     def begin(self) -> None:
         """Writes the config and the versions; an older config goes to `forks.jsonl`."""
-        if self._changed():
+        if self.changed():
             with (self.path / _FORKS).open("a") as file:
                 file.write(json.dumps(self._read(_CONFIG)) + "\n")
         (self.path / _COMPLETE).unlink(missing_ok=True)
@@ -116,7 +85,7 @@ class RunFolder:
         """Marks the run as finished."""
         write_atomic(self.path / _COMPLETE, _json({"rows": rows, "failures": failures}))
 
-    def _changed(self) -> list[str]:
+    def changed(self) -> list[str]:
         """The fields in which the config of earlier results differs; none without results."""
         old, metrics = self._read(_CONFIG), self.path / METRICS_FILE
         begun = metrics.exists() and metrics.stat().st_size > 0
@@ -138,6 +107,41 @@ def _versions() -> dict[str, str]:
         | {p: metadata.version(p) for p in packages}
         | {"backend": jax.default_backend()}
     )
+
+
+@contextlib.contextmanager
+def claimed(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder of results and keeps other processes out of it.
+
+    Raises:
+      ValueError: if another process is at work there.
+      OSError: if the folder cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(
+            f"cannot write to --workdir={path} ({error.strerror}). Choose a folder that can be "
+            "written."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until close, or death
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(
+            f"another process is at work in {path}. Wait for it, end it, or choose another "
+            "--workdir."
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # only if it is empty: nothing was begun
+        os.close(descriptor)
 
 
 def _json(tree: dict[str, Any]) -> bytes:

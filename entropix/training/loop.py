@@ -59,13 +59,18 @@ class Loop:
             self.record: dict[str, Any] = {
                 "rows": [], "failures": [], "seconds": 0.0, "seed_steps": 0, "since_eval": 0,
             }  # fmt: skip
+        elif start.step > self._last_step:
+            raise ValueError(
+                f"the checkpoint in {workdir} is at outer step {start.step}, beyond this config's "
+                f"end at {self._last_step}. Raise num_evals, or choose another --workdir."
+            )
         else:
             self._now, self._step, self.record = start.state, start.step, start.record
             _log.info(
                 "%s: continuing at outer step %d of %d", self._name, self._step, self._last_step
             )
         self._good, self._saved_at = to_host(self._now), time.monotonic()
-        self._seconds_per_step = float("inf")
+        self._seconds_per_step = self._seconds_per_eval = float("inf")
 
     @property
     def _name(self) -> str:
@@ -87,10 +92,15 @@ class Loop:
             desc=f"{self._name:>12}", unit="eval", disable=not progress,
         )  # fmt: skip
         with self._bar, MetricWriter(self._workdir, self.record["rows"]) as self._writer:
-            while self._step < self._last_step and self._running():
-                self._advance()
-                if self._step % self._per_eval == 0 and self._running():
+            while self._running():
+                if self._is_due():
+                    if self._seconds_per_eval > _CALL_SECONDS:
+                        self._save()  # a kill that does not wait for the evaluation costs no more
                     self._evaluate()
+                elif self._step < self._last_step:
+                    self._advance()
+                else:
+                    break
                 if time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
                     self._save()
                 if (signum := requested()) is not None:
@@ -101,6 +111,10 @@ class Loop:
                         signum,
                     )
             self._save()
+
+    def _is_due(self) -> bool:
+        """Whether an evaluation comes next."""
+        return self.record["since_eval"] > 0 and self._step % self._per_eval == 0
 
     def _running(self) -> list[int]:
         failed = {failure["seed"] for failure in self.record["failures"]}
@@ -128,53 +142,65 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Measures at x, and writes a row for every seed that is running."""
+        start = time.perf_counter()
         evaluation = jax.device_get(self._programs.evaluate(self._now.state, self._data))
+        self._seconds_per_eval = time.perf_counter() - start
         losses = np.asarray(self._now.loss_sum) / self.record["since_eval"]
         for seed in self._running():
             if not all(np.isfinite(values[seed]) for values in evaluation):
-                self._fail(seed, self._step - 1, self._programs.algorithm.relaxation.num_steps)
-        done = self._progress()
+                self._fail(seed, self._step - 1, None)
+        done = self._progress(self._step)
         self.record |= {"seconds": 0.0, "seed_steps": 0, "since_eval": 0}
         self._now = self._now._replace(loss_sum=jnp.zeros_like(self._now.loss_sum))
         for seed in self._running():
             row = {"algorithm": self._name, "seed": seed, **done}
             row |= {"minibatch_loss": float(losses[seed])}
             row |= {name: float(values[seed]) for name, values in evaluation._asdict().items()}
-            self._writer.write(row)
-            self.record["rows"].append(row)
+            self._write(row)
         self._bar.set_postfix(_postfix(losses, evaluation, done))
         self._bar.update()
 
-    def _progress(self) -> Row:
-        """How far the run is: gradients in all the units people use."""
+    def _write(self, row: Row) -> None:
+        self._writer.write(row)
+        self.record["rows"].append(row)
+
+    def _progress(self, step: int) -> Row:
+        """How far the run is at an outer step: gradients in all the units people use."""
         config, algorithm = self._config, self._programs.algorithm
-        gradients = self._step * cycle(config.optimizer)
+        gradients = step * cycle(config.optimizer)
         spent = max(self.record["seed_steps"], 1) * cycle(config.optimizer)
         return {
             "gradient_evaluations": gradients,  # over all replicas
             "effective_epochs": gradients * config.batch_size / self._data.num_train,
-            "outer_steps": self._step,
+            "outer_steps": step,
             "replicas": algorithm.replicas,
             "num_steps": algorithm.relaxation.num_steps,
-            "gamma": None if algorithm.gamma is None else float(algorithm.gamma(self._step)),
+            "gamma": None if algorithm.gamma is None else float(algorithm.gamma(step)),
             "seconds_per_gradient": self.record["seconds"] / spent,
         }
 
-    def _fail(self, seed: int, outer_step: int, inner_step: int) -> None:
-        """Notes that a seed has diverged, and puts its last saved state in its place."""
+    def _fail(self, seed: int, outer_step: int, inner_step: int | None) -> None:
+        """Notes that a seed has diverged, and puts its last saved state in its place.
+
+        Its row, at the evaluation that it did not reach, has no measurements: whoever reads the
+        metric file alone can tell a seed that diverged from one that never was.
+        """
         failure = {
             "algorithm": self._name, "seed": seed, "outer_step": outer_step,
             "inner_step": inner_step, "num_steps": self._programs.algorithm.relaxation.num_steps,
         }  # fmt: skip
         self.record["failures"].append(failure)
         _log.error("%s", describe(failure))
+        missed = self._progress((outer_step // self._per_eval + 1) * self._per_eval)
+        measured = dict.fromkeys(("minibatch_loss", *Evaluation._fields))
+        self._write({"algorithm": self._name, "seed": seed, **missed, **measured})
         own = jnp.arange(self._config.seeds) == seed
         good = from_host(self._now, self._good)
         kept = jax.tree.map(
             lambda good, now: jnp.where(own.reshape(-1, *[1] * (now.ndim - 1)), good, now),
             good, self._now,
         )  # fmt: skip
-        self._now = kept._replace(bad=self._now.bad.at[seed].set(inner_step))
+        self._now = kept._replace(bad=self._now.bad.at[seed].set(inner_step or 0))
 
     def _save(self) -> None:
         """Saves a checkpoint; with every seed failed, the last good one stays the newest."""
@@ -187,13 +213,17 @@ class Loop:
 def describe(failure: Row) -> str:
     """Says what became of a seed that diverged, and what to do."""
     inner, num_steps = failure["inner_step"], failure["num_steps"]
-    what = "its parameters are" if inner == num_steps else "its loss is"
-    where = "the move of x" if inner == num_steps else f"inner step {inner} of {num_steps}"
+    if inner is None:
+        what, where = "the loss at x is", "its evaluation"
+    elif inner == num_steps:
+        what, where = "its parameters are", "the move of x"
+    else:
+        what, where = "its loss is", f"inner step {inner} of {num_steps}"
     return (
         f"{failure['algorithm']}: seed {failure['seed']} stopped, because {what} not finite: outer "
-        f"step {failure['outer_step']}, {where} (counted from 0). Its last good state is in the "
-        "checkpoints, and other seeds go on. Lower --config.optimizer.learning_rate, or raise "
-        "gamma: step_size/gamma must stay below 2."
+        f"step {failure['outer_step']}, {where} (counted from 0). Its last saved state stays in "
+        "the checkpoints, and other seeds go on. Lower the learning rate or, where there is an "
+        "inner step_size, raise gamma (step_size/gamma must stay below 2), in a new --workdir."
     )
 
 

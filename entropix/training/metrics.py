@@ -67,6 +67,11 @@ class MetricWriter:
         if seed not in self._boards:
             folder = self._folder / "tensorboard" / f"seed_{seed}"
             self._boards[seed] = SummaryWriter(str(folder))
+        if not _is_alive(self._boards[seed]):
+            raise OSError(
+                f"TensorBoard's events in {self._folder} could not be written. Free some space and "
+                "run the same command again: it continues from the last checkpoint."
+            )
         for name in _CURVES:
             if row.get(name) is not None:
                 self._boards[seed].add_scalar(name, row[name], row["gradient_evaluations"])
@@ -91,7 +96,8 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for closing in (self._file, *self._boards.values()):
+        boards = [board for board in self._boards.values() if _is_alive(board)]
+        for closing in (self._file, *boards):
             with contextlib.suppress(OSError):  # a full disk is being reported already
                 closing.close()
 
@@ -111,8 +117,16 @@ def read_metrics(folders: Iterable[pathlib.Path]) -> list[Row]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
+                raise ValueError(
+                    f"{path}, line {number}, is not JSON: {error}. If its run was killed, run the "
+                    "same command again."
+                ) from error
     return rows
+
+
+def _is_alive(board: SummaryWriter) -> bool:
+    """Whether its thread still writes: it dies of a full disk, and then blocks whoever waits."""
+    return board.file_writer.event_writer._worker.is_alive()
 
 
 def _line(row: Row) -> str:

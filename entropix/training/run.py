@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 from entropix.data import Dataset, load
 from entropix.training.checkpoint import Checkpoints
 from entropix.training.config import check_config
-from entropix.training.folder import RunFolder
+from entropix.training.folder import RunFolder, claimed
 from entropix.training.loop import Loop, describe
 from entropix.training.metrics import Row, read_metrics
-from entropix.training.preemption import stop_requests
+from entropix.training.preemption import Interrupted, stop_requests
 from entropix.training.programs import make_programs
 
 
@@ -51,7 +51,7 @@ def train(
     folder.check(fork)
     failures = folder.failures()
     if failures is None:
-        with folder.claimed():
+        with claimed(folder.path):
             failures = _run(config, folder, data, progress)
     if failures:
         raise FloatingPointError("\n".join(describe(failure) for failure in failures))
@@ -64,8 +64,17 @@ def _run(config: ConfigDict, folder: RunFolder, data: Dataset | None, progress: 
     programs = make_programs(config, data)
     with Checkpoints(folder.path, config.checkpoints_kept) as checkpoints:
         loop = Loop(config, data, programs, checkpoints, folder.path)
+        if folder.changed():
+            if loop.record["failures"]:
+                raise ValueError(
+                    f"the run in {folder.path} has seeds that diverged, whose states are behind "
+                    "the others': it cannot be forked. Choose another --workdir."
+                )
+            checkpoints.keep_copy()  # the parent's state, whatever the fork saves
         folder.begin()
         with stop_requests() as requested:
             loop.run(requested, progress)
-    folder.finish(len(loop.record["rows"]), loop.record["failures"])
+            folder.finish(len(loop.record["rows"]), loop.record["failures"])
+            if (signum := requested()) is not None:
+                raise Interrupted(f"{folder.path} is finished; asked to stop after it.", signum)
     return loop.record["failures"]

@@ -36,13 +36,14 @@ def make_table(rows: Sequence[Row]) -> str:
     by_algorithm = collections.defaultdict(list)
     for row in rows:
         by_algorithm[row["algorithm"]].append(row)
-    parts = [_results(by_algorithm)]
+    end = max(row["effective_epochs"] for row in rows)
+    parts = [_results(by_algorithm, end)]
     seeds = len({row["seed"] for row in rows})
     if _BASELINE in by_algorithm and len(by_algorithm) > 1 and seeds > 1:
-        parts.append(_differences(by_algorithm))
+        parts.append(_differences(by_algorithm, end))
     parts.append(
         f"Mean ± standard deviation over {seeds} seeds; effective epochs count all gradient "
-        f"evaluations, inner steps and replicas included.{_missing(by_algorithm)}"
+        f"evaluations, inner steps and replicas included.{_missing(by_algorithm, end)}"
     )
     return "\n\n".join(parts) + "\n"
 
@@ -68,17 +69,17 @@ def curve(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(epochs), values
 
 
-def _results(by_algorithm: dict[str, list[Row]]) -> str:
+def _results(by_algorithm: dict[str, list[Row]], end: float) -> str:
     lines = [
         "| algorithm | L | replicas | validation error, % @ effective epochs "
         "| lowest mean, % @ effective epochs | training loss | ms per gradient |",
         "|---|---|---|---|---|---|---|",
     ]
     for algorithm, own in by_algorithm.items():
-        epochs, errors = _whole(own, "val_error")
-        _, losses = _whole(own, "train_loss")
+        epochs, errors = _whole(own, "val_error", end)
+        _, losses = _whole(own, "train_loss", end)
         if not errors.size:
-            results = "diverged | | "
+            results = "not at the end | | "
         else:
             best = int(np.argmin(errors.mean(axis=1)))
             results = (
@@ -94,31 +95,39 @@ def _results(by_algorithm: dict[str, list[Row]]) -> str:
     return "\n".join(lines)
 
 
-def _differences(by_algorithm: dict[str, list[Row]]) -> str:
+def _differences(by_algorithm: dict[str, list[Row]], end: float) -> str:
     """Differences from SGD at the end, and when each seed first had SGD's final error."""
     lines = [
         "| against SGD | validation error, % | training loss "
         "| SGD's final error reached @ effective epochs |",
         "|---|---|---|---|",
     ]
-    target = _whole(by_algorithm[_BASELINE], "val_error")[1][-1].mean()
+    baseline = _whole(by_algorithm[_BASELINE], "val_error", end)[1]
+    if not baseline.size:
+        return "SGD has no seed at the end to compare with."
     for algorithm, own in by_algorithm.items():
-        cells = [_reached(own, target)]
+        cells = [_reached(own, baseline[-1].mean(), end)]
         if algorithm == _BASELINE:
             cells = ["", "", *cells]
         else:
             pair = by_algorithm[_BASELINE], own
-            cells = [_interval(*pair, "val_error", 2), _interval(*pair, "train_loss", 4), *cells]
+            intervals = [_interval(*pair, "val_error", end), _interval(*pair, "train_loss", end, 4)]
+            cells = [*intervals, *cells]
         lines.append(f"| {LABELS.get(algorithm, algorithm)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _interval(baseline: Sequence[Row], own: Sequence[Row], name: str, digits: int) -> str:
+def _interval(
+    baseline: Sequence[Row], own: Sequence[Row], name: str, end: float, digits: int = 2
+) -> str:
     """The mean difference at the end over the seeds that both have, and its 95 % interval."""
     last = [
-        {row["seed"]: row[name] for row in rows if row["effective_epochs"] == end}
+        {
+            row["seed"]: row[name]
+            for row in rows
+            if row["effective_epochs"] == end and row[name] is not None
+        }
         for rows in (baseline, own)
-        for end in [max(row["effective_epochs"] for row in rows)]
     ]
     seeds = sorted(last[0].keys() & last[1].keys())
     if len(seeds) < 2:
@@ -129,9 +138,9 @@ def _interval(baseline: Sequence[Row], own: Sequence[Row], name: str, digits: in
     return f"{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
 
 
-def _reached(rows: Sequence[Row], target: float) -> str:
+def _reached(rows: Sequence[Row], target: float, end: float) -> str:
     """When each seed's error was first at most `target`: mean, and how many never were."""
-    epochs, errors = _whole(rows, "val_error")
+    epochs, errors = _whole(rows, "val_error", end)
     first = [epochs[np.argmax(column <= target)] for column in errors.T if (column <= target).any()]
     if not first:
         return "not reached"
@@ -140,22 +149,25 @@ def _reached(rows: Sequence[Row], target: float) -> str:
     return f"{_spread(np.asarray(first), 1)}{missing}"
 
 
-def _whole(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The curve of the seeds that got to the end."""
+def _whole(rows: Sequence[Row], name: str, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of the seeds that got to the comparison's end, in effective epochs."""
     epochs, values = curve(rows, name)
-    return epochs, values[:, np.isfinite(values).all(axis=0)]
+    finite = np.isfinite(values).all(axis=0) & (epochs[-1] >= end)
+    return epochs, values[:, finite]
 
 
-def _missing(by_algorithm: dict[str, list[Row]]) -> str:
+def _missing(by_algorithm: dict[str, list[Row]], end: float) -> str:
     """A sentence about seeds that are not in the means."""
-    everyone = sorted({row["seed"] for own in by_algorithm.values() for row in own})
+    everyone = {row["seed"] for own in by_algorithm.values() for row in own}
     lost = []
     for algorithm, own in by_algorithm.items():
-        finite = np.isfinite(curve(own, "val_error")[1]).all(axis=0)
-        whole = set(np.asarray(sorted({row["seed"] for row in own}))[finite])
+        there = {r["seed"] for r in own if r["effective_epochs"] >= end}
+        there -= {r["seed"] for r in own if r["val_error"] is None or r["train_loss"] is None}
         label = LABELS.get(algorithm, algorithm)
-        lost += [f"{label}'s seed {seed}" for seed in everyone if seed not in whole]
-    return f" Diverged, and left out: {', '.join(lost)}." if lost else ""
+        lost += [f"{label}'s seed {seed}" for seed in sorted(everyone - there)]
+    if not lost:
+        return ""
+    return f" Diverged or unfinished, and left out: {', '.join(lost)}."
 
 
 def _spread(values: np.ndarray, digits: int = 2) -> str:

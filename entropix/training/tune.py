@@ -17,7 +17,7 @@ from entropix.training.algorithm import make_algorithm
 from entropix.training.config import check_config, cycle, num_evals, runs
 from entropix.training.epoch import make_interval, make_step
 from entropix.training.evaluation import make_evaluate
-from entropix.training.folder import IRRELEVANT
+from entropix.training.folder import IRRELEVANT, claimed
 from entropix.training.network import build_network
 from entropix.training.record import make_page
 from entropix.training.search import Ranges, draw, ranges_of
@@ -68,6 +68,14 @@ def tune(
     check_config(config)
     if trials < 1:
         raise ValueError(f"trials must be >= 1; got trials={trials}.")
+    with claimed(pathlib.Path(workdir)):
+        return _search(config, workdir, trials, seed, progress)
+
+
+def _search(
+    config: ConfigDict, workdir: str | pathlib.Path, trials: int, seed: int, progress: bool
+) -> dict[str, list[Trial]]:
+    """Runs what is missing of every algorithm's trials, and writes the page."""
     single = runs(config)
     ranges = {algorithm: ranges_of(config, algorithm) for algorithm in single}
     logs = {

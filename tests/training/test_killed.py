@@ -80,6 +80,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(long_run):
     process = long_run.start("full")
     metrics = long_run.folder / "full" / "metrics.jsonl"
     while not metrics.exists():
+        assert process.poll() is None
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)

@@ -174,6 +174,7 @@ def test_another_config_is_refused_naming_the_fields_unless_forked(unfinished, w
     forked = rows(unfinished)
     assert forked[: len(rows(whole))] == rows(whole)
     assert {row["gradient_evaluations"] for row in forked[6:]} == {80}
+    assert [path.name for path in (unfinished / "checkpoints_forked").iterdir()] == ["12"]
     (old,) = [json.loads(line) for line in (unfinished / "forks.jsonl").read_text().splitlines()]
     assert old["num_evals"] == 3
     assert json.loads((unfinished / "config.json").read_text())["num_evals"] == 4
@@ -192,6 +193,11 @@ def test_a_fork_into_another_shape_is_refused_and_changes_nothing(unfinished):
         train(make(seeds=3), unfinished, fork=True, progress=False)
     assert (unfinished / "config.json").read_text() == before
     assert not (unfinished / "checkpoints_damaged").exists()
+
+
+def test_a_fork_into_a_shorter_run_is_refused(unfinished):
+    with pytest.raises(ValueError, match=r"outer step 12, beyond this config's end at 8"):
+        train(make(num_evals=2), unfinished, fork=True, progress=False)
 
 
 def test_where_data_lie_and_checkpoints_are_no_part_of_a_result(whole):
@@ -243,9 +249,13 @@ def test_compare_goes_on_after_an_algorithm_that_diverged(tmp_path):
     optimizers = {"sgd": {"learning_rate": 1e30}, "hj": {}}
     said = []
     found = compare(make("", optimizers), tmp_path, progress=False, report=said.append)
-    assert {row["algorithm"] for row in found} == {"hj"}
     assert "sgd: seed 0 stopped" in said[0]
-    assert "| HJ |" in said[1]
+    assert "| HJ | 5 | 1 | " in said[1]
+    assert "| SGD | 1 | 1 | not at the end |" in said[1]
+    assert "left out: SGD's seed 0, SGD's seed 1." in said[1]
+    lost = [row for row in found if row["algorithm"] == "sgd"]
+    assert [row["val_error"] for row in lost] == [None, None]  # at the evaluation not reached
+    assert {row["gradient_evaluations"] for row in lost} == {20}
 
 
 def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch):
@@ -271,12 +281,30 @@ def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch):
         assert "seed 1" not in message
     ill, sound = rows(tmp_path / "ill"), rows(tmp_path / "sound")
     assert [row for row in ill if row["seed"] == 1] == [row for row in sound if row["seed"] == 1]
-    assert [row["gradient_evaluations"] for row in ill if row["seed"] == 0] == [20]
+    lost = [(row["gradient_evaluations"], row["val_error"]) for row in ill if row["seed"] == 0]
+    assert [gradients for gradients, _ in lost] == [20, 40]
+    assert lost[1][1] is None
     last, whole = arrays(tmp_path / "ill"), arrays(tmp_path / "sound")
     for name, array in last.items():
         assert np.isfinite(array).all(), name  # of seed 0, the last good state
         if name.startswith("state"):
             np.testing.assert_array_equal(array[1], whole[name][1], err_msg=name)
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
+    """A stop before the last evaluation and the end of the run are at one outer step."""
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for rows in ([], [{"val_error": 1.0}]):
+            checkpoints.save(Checkpoint(1, {"x": jnp.ones(2)}, {"rows": rows}))
+            assert checkpoints.restore().record["rows"] == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_metrics_that_are_not_whole_are_not_finished(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    train(make(), tmp_path / "run", progress=False)
+    assert rows(tmp_path / "run") == rows(whole)
 
 
 def test_reading_makes_and_removes_nothing(unfinished, tmp_path):

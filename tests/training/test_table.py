@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from entropix.training import curve, make_table, read_metrics
+from entropix.training import make_table, read_metrics
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results"
 EPOCHS = (1.0, 2.0, 3.0)
@@ -61,11 +61,14 @@ def test_seeds_that_diverged_are_left_out_and_named():
     table = make_table(make_rows("sgd", SGD) + make_rows("hj", ill))
     expected = f"{ill[-1, 1:].mean():.2f} ± {ill[-1, 1:].std(ddof=1):.2f} @ 3"
     assert cells(table, "HJ", 0)[3] == expected
-    assert "Diverged, and left out: HJ's seed 0." in table
-    all_ill = make_table(make_rows("sgd", SGD) + make_rows("hj", np.where(ill == ill, ill, ill)))
-    assert all_ill == table
-    ill[1:] = np.nan
-    assert np.isnan(curve(make_rows("hj", ill), "val_error")[1]).sum() == 0  # one evaluation, whole
+    assert "Diverged or unfinished, and left out: HJ's seed 0." in table
+    ill[1:] = np.nan  # nobody got beyond the first evaluation
+    table = make_table(make_rows("sgd", SGD) + make_rows("hj", ill))
+    assert cells(table, "HJ", 0)[3] == "not at the end"
+    assert cells(table, "HJ", 1)[1:] == ["too few seeds", "too few seeds", "not reached"]
+    assert "left out: HJ's seed 0, HJ's seed 1, HJ's seed 2." in table
+    table = make_table(make_rows("sgd", ill) + make_rows("hj", HJ))
+    assert "SGD has no seed at the end" in table
 
 
 def test_no_second_table_without_sgd_or_with_one_seed():
