@@ -85,7 +85,8 @@ def experiment(
         "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
         "gradients_per_eval": 480,  # gradient evaluations between two evaluations
         "num_evals": 10,
-        "length": 1.0,  # shrinks evaluations, drops and scoping alike: the same run in less time
+        # Shrinks evaluations (to a whole number), drops and scoping alike: the run in less time.
+        "length": 1.0,
         "eval_train_examples": 10_000,  # training examples in an evaluation; 0 for all
         "checkpoint_seconds": 60.0,  # between checkpoints
         "checkpoints_kept": 2,

@@ -31,7 +31,8 @@ class Loop:
 
     All that a later process needs to go on is in the arrays `now` and the dictionary `record`;
     together they are a checkpoint. Nothing in them depends on how the outer steps were divided into
-    calls, so a run with breaks ends bit for bit like one without.
+    calls, so a run with breaks ends bit for bit like one without. (The clock aside, and the frozen
+    state of a seed that diverged, which is the one last saved.)
 
     Args:
       config: of one algorithm.

@@ -39,8 +39,10 @@ class MetricWriter:
     def __init__(self, folder: str | pathlib.Path, rows: Iterable[Row] = ()):
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for stale in self._folder.glob("tensorboard/seed_*/events.*"):
-            stale.unlink()
+        # Events are written anew; partial files are what a killed writer of the metrics left.
+        for pattern in ("tensorboard/seed_*/events.*", f"{METRICS_FILE}{'?' * 8}"):
+            for stale in self._folder.glob(pattern):
+                stale.unlink()
         self._boards: dict[int, SummaryWriter] = {}
         self._path = self._folder / METRICS_FILE
         rows = list(rows)
