@@ -4,9 +4,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +90,9 @@ class Checkpoints:
                 if self._newest == digest:
                     return
                 earlier = self._set_aside(checkpoint.step, "replaced")
-            if not self._manager.save(checkpoint.step, args=items):
+            with _without_tracebacks():
+                saved = self._manager.save(checkpoint.step, args=items)
+            if not saved:
                 raise OSError("the storage library declined to")
             if earlier is not None:
                 shutil.rmtree(earlier.parent)
@@ -117,7 +121,8 @@ class Checkpoints:
             return None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state, record = self._read(step)
+                with _without_tracebacks():
+                    state, record = self._read(step)
             except (PermissionError, MemoryError):
                 raise  # no damage
             except Exception as error:  # whatever a damaged file may cause
@@ -225,6 +230,20 @@ def _digest(state: Any, record: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """The storage library logs every traceback of an error that we report in a sentence."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    """What happened, in one line; a long one's end has the operating system's reason."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    line = line if len(line) <= 240 else f"{line[:80]} … {line[-160:]}"
+    return f"{type(error).__name__}: {line}"

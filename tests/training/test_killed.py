@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(long_run):
     assert process.returncode == 2
     assert "Traceback" not in said
     assert "could not be written to" in said
-    assert "The one before it is intact" in said
+    assert "Earlier ones are intact" in said
     assert long_run.newest("full") == stopped
     said = long_run.finish("full")
     assert f"continuing at outer step {stopped} of 4000" in said
