@@ -3,7 +3,19 @@
     entropix compare --config=configs/mnist_mlp.py --data_dir=FOLDER --workdir=runs/mnist_mlp
 
 One algorithm alone: `entropix train --config=configs/mnist_mlp.py:hj`. The paper's length is 200
-effective epochs; `--config.num_evals=20` stops after 20, before any drop of the learning rate.
+effective epochs, which we have not run. With `--config.length=0.1`, the same schedules in 20
+epochs, on one core of an AMD EPYC with other work beside it: 73 minutes, and (mean and standard
+deviation of n = 3 seeds; training loss of 10,000 examples)
+
+    |             | validation error, % | training loss   |
+    |-------------|---------------------|-----------------|
+    | SGD         | 1.74 ± 0.03         | 0.0376 ± 0.0014 |
+    | Entropy-SGD | 2.27 ± 0.13         | 0.0584 ± 0.0007 |
+    | HJ          | 1.84 ± 0.03         | 0.0439 ± 0.0011 |
+    | HEAT        | 5.08 ± 0.62         | 0.1790 ± 0.0313 |
+    | Elastic-SGD | 2.06 ± 0.07         | 0.0482 ± 0.0005 |
+
+`results/README.md` says what follows from them, and what does not.
 
 Tuning record (`entropix tune`):
 
