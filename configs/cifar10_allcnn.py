@@ -3,7 +3,17 @@
     entropix compare --config=configs/cifar10_allcnn.py --data_dir=FOLDER --workdir=runs/cifar10
 
 One algorithm alone: `entropix train --config=configs/cifar10_allcnn.py:hj`. The paper's length is
-200 effective epochs, for an accelerator; `--config.num_evals=2 --config.seeds=1` is two.
+200 effective epochs, for an accelerator; we have not run it, nor searched the hyper-parameters. To
+see that it trains, 160 gradients (0.41 effective epochs) on one core of an AMD EPYC with other work
+beside it, 44 minutes for two algorithms, n = 1 seed:
+
+    entropix compare --config=configs/cifar10_allcnn.py:sgd,hj --config.seeds=1
+        --config.num_evals=2 --config.gradients_per_eval=80 --config.eval_train_examples=2000
+
+    |     | validation error, % | training loss |
+    |-----|---------------------|---------------|
+    | SGD | 44.98               | 1.2476        |
+    | HJ  | 58.22               | 1.6542        |
 """
 
 from ml_collections import ConfigDict

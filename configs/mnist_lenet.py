@@ -3,7 +3,19 @@
     entropix compare --config=configs/mnist_lenet.py --data_dir=FOLDER --workdir=runs/mnist_lenet
 
 One algorithm alone: `entropix train --config=configs/mnist_lenet.py:hj`. The paper's length is 80
-effective epochs; `--config.num_evals=20` stops after 20, before any drop of the learning rate.
+effective epochs, which we have not run. With `--config.length=0.25`, the same schedules in 20
+epochs, on one core of an AMD EPYC with other work beside it: 82 minutes, and (mean and standard
+deviation of n = 3 seeds; training loss of 10,000 examples)
+
+    |             | validation error, % | training loss   |
+    |-------------|---------------------|-----------------|
+    | SGD         | 0.88 ± 0.05         | 0.0260 ± 0.0013 |
+    | Entropy-SGD | 0.85 ± 0.03         | 0.0240 ± 0.0010 |
+    | HJ          | 0.79 ± 0.04         | 0.0230 ± 0.0007 |
+    | HEAT        | 1.46 ± 0.15         | 0.0529 ± 0.0033 |
+    | Elastic-SGD | 0.80 ± 0.03         | 0.0232 ± 0.0005 |
+
+`results/README.md` says what follows from them, and what does not.
 
 Tuning record (`entropix tune`):
 

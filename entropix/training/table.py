@@ -83,8 +83,8 @@ def _results(by_algorithm: dict[str, list[Row]], end: float) -> str:
         else:
             best = int(np.argmin(errors.mean(axis=1)))
             results = (
-                f"{_spread(errors[-1])} @ {epochs[-1]:.0f} "
-                f"| {errors[best].mean():.2f} @ {epochs[best]:.0f} "
+                f"{_spread(errors[-1])} @ {_short(epochs[-1])} "
+                f"| {errors[best].mean():.2f} @ {_short(epochs[best])} "
                 f"| {_spread(losses[-1], 4)}"
             )
         milliseconds = 1e3 * np.median([row["seconds_per_gradient"] for row in own])
@@ -174,3 +174,8 @@ def _spread(values: np.ndarray, digits: int = 2) -> str:
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def _short(epochs: float) -> str:
+    """Whole epochs where there are many, two digits where there are few."""
+    return f"{epochs:.0f}" if epochs >= 10 else f"{epochs:.2g}"

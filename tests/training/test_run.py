@@ -78,7 +78,7 @@ def test_table_states_mean_and_spread(finished):
     errors = [
         r["val_error"] for r in rows if r["algorithm"] == "hj" and r["gradient_evaluations"] == 20
     ]
-    expected = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} @ 0"
+    expected = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} @ 0.45"
     assert expected in make_table(rows)
 
 
