@@ -7,6 +7,7 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -232,14 +233,25 @@ def _digest(state: Any, record: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """The storage library logs every traceback of an error that we report in a sentence."""
-    logger = logging.getLogger("absl")
-    before = logger.level
+    """Keeps the storage library from printing the tracebacks of an error that we report ourselves.
+
+    It logs them; and what else it was writing then reports to an event loop that it has closed, at
+    any later time, so that after an error such reports stay filtered out.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+
+    def filtered(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
     logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = filtered
     try:
         yield
+        sys.unraisablehook = hook
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:
