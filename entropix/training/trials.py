@@ -36,19 +36,17 @@ class TrialLog:
 
     def __init__(self, workdir: str | pathlib.Path, algorithm: str, identity: dict[str, Any]):
         workdir = pathlib.Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / f"tune_{algorithm}.jsonl"
         self.trials = _read(self._path)
-        known = _read_identities(workdir / _IDENTITY)
-        identity = json.loads(json.dumps(identity))
+        self._identity = {algorithm: json.loads(json.dumps(identity))}
         if self.trials:
-            _check_same(self._path, known.get(algorithm, {}), identity)
-        # Before the first trial: one without an identity could belong to any search.
-        text = json.dumps(known | {algorithm: identity}, indent=1, sort_keys=True) + "\n"
-        write_atomic(workdir / _IDENTITY, text.encode())
+            known = _read_identities(workdir / _IDENTITY)
+            _check_same(self._path, known.get(algorithm, {}), self._identity[algorithm])
 
     def append(self, trial: Trial) -> None:
         """Adds a finished trial; it is on disk when this returns."""
+        if not self.trials:
+            self._write_identity()
         # JSON has no word for infinity.
         plain = {k: v if math.isfinite(v) else None for k, v in trial.items()}
         with self._path.open("a") as file:
@@ -56,6 +54,13 @@ class TrialLog:
             file.flush()
             os.fsync(file.fileno())
         self.trials.append(trial)
+
+    def _write_identity(self) -> None:
+        """Before the first trial: one without an identity could belong to any search."""
+        path = self._path.parent / _IDENTITY
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(_read_identities(path) | self._identity, indent=1, sort_keys=True) + "\n"
+        write_atomic(path, text.encode())
 
 
 def _read(path: pathlib.Path) -> list[Trial]:

@@ -38,8 +38,11 @@ class Experiment:
         self.config = folder / "config.py"
         self.config.write_text(CONFIG.format(**{"checkpoint_seconds": 0.0} | defaults | options))
 
-    def start(self, name: str, *flags: str, **popen) -> subprocess.Popen:
+    def start(self, name: str, *flags: str, file_limit: int | None = None) -> subprocess.Popen:
+        """Starts a process that trains; none of its files may exceed `file_limit` bytes."""
         command = [sys.executable, "-m", "entropix.cli", "train", f"--config={self.config}"]
+        if file_limit is not None:  # by a shell, since forking with threads is not safe
+            command = ["sh", "-c", f'ulimit -f {file_limit // 512}; exec "$@"', "sh", *command]
         environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -50,12 +53,11 @@ class Experiment:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **popen,
         )
 
-    def finish(self, name: str, *flags: str, **popen) -> str:
+    def finish(self, name: str, *flags: str) -> str:
         """Runs to the end and returns what was said on standard error."""
-        process = self.start(name, *flags, **popen)
+        process = self.start(name, *flags)
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         return said

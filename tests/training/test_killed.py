@@ -1,40 +1,39 @@
 """Real processes, really killed: what they leave must go on to the very same end."""
 
 import random
-import resource
 import signal
 import time
 
 import pytest
 from training.survival import Experiment, assert_identical
 
-KILLS = 10
+KILLS, EVALS = 10, 80
+STEPS = 4 * EVALS  # outer ones
 
 
 @pytest.mark.slow
 def test_ten_kills_change_no_bit(tmp_path):
-    experiment = Experiment(tmp_path, num_evals=60)
-    begin = time.monotonic()
+    experiment = Experiment(tmp_path, num_evals=EVALS)
     experiment.finish("whole")
-    seconds = time.monotonic() - begin
     moments = random.Random(0)
     left = []
     for kill in range(KILLS):
-        process, before = experiment.start("broken"), experiment.newest("broken")
-        if kill % 3 == 0:  # anywhere in the life of a process, most of which is its start
-            time.sleep(moments.uniform(0.0, seconds / 2))
-        else:  # while it runs and saves
+        process = experiment.start("broken")
+        if kill % 3 == 0:  # while it starts, reads a checkpoint, or begins to run
+            time.sleep(moments.uniform(0.0, 4.0))
+        else:  # while it runs and saves, ever later; the last third of the run is never reached
+            target = int(STEPS * (kill + moments.random()) / (1.5 * KILLS))
             deadline = time.monotonic() + 120
-            while experiment.newest("broken") <= before and time.monotonic() < deadline:
+            while experiment.newest("broken") < target and time.monotonic() < deadline:
                 assert process.poll() is None, process.communicate()[1]
-                time.sleep(0.01)
-            time.sleep(moments.uniform(0.0, 0.7))
+                time.sleep(0.005)
+            time.sleep(moments.uniform(0.0, 0.3))
         assert process.poll() is None, "it was too quick to be killed"
         process.send_signal(signal.SIGKILL)
         process.communicate()
         left.append(experiment.newest("broken"))
-        print(f"kill {kill}: newest checkpoint at outer step {left[-1]} of {60 * 4}")
-    assert -1 < left[-1] < 60 * 4
+        print(f"kill {kill}: newest checkpoint at outer step {left[-1]} of {STEPS}")
+    assert -1 < left[-1] < STEPS
     assert len(set(left)) > 3  # it went on, and was killed in different places
     said = experiment.finish("broken")
     assert f"continuing at outer step {left[-1]} of" in said
@@ -87,8 +86,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(long_run):
     process.communicate(timeout=60)
     stopped = long_run.newest("full")
 
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))  # noqa: E731
-    process = long_run.start("full", "--config.checkpoint_seconds=0", preexec_fn=limit)
+    process = long_run.start("full", "--config.checkpoint_seconds=0", file_limit=65536)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in said
