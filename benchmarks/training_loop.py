@@ -7,6 +7,13 @@ training loop is that of `entropix train`, with metrics and checkpoints on the d
 evaluations, which are counted apart. After every one of its calls the bare loop runs for about as
 long, in the same process; ratios are taken within such a pair. "Reported" is the time that the run
 itself reports, "wall" all that passes between two calls' ends, host work and checkpoints included.
+
+Two cores of an AMD EPYC, jax 0.10.2, batch 128 (mlp on one core, beside other work):
+
+| network | bare, ms per gradient | reported, over bare | wall, over bare |
+|---|---|---|---|
+| mlp | 15.92 | 0.998 (0.984-1.007) | 1.007 (0.993-1.017) |
+| lenet | 15.08 | 0.955 (0.936-0.997) | 0.957 (0.940-1.002) |
 """
 
 import contextlib
