@@ -51,7 +51,7 @@ class Checkpoints:
     Example:
       >>> import tempfile, jax.numpy as jnp
       >>> with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, 2) as checkpoints:
-      ...   checkpoints.save(Checkpoint(5, {"x": jnp.ones(3)}, {"rows": []}))
+      ...   _ = checkpoints.save(Checkpoint(5, {"x": jnp.ones(3)}, {"rows": []}))
       ...   checkpoints.restore({"x": jnp.zeros(3)}).state["x"].tolist()
       [1.0, 1.0, 1.0]
     """
@@ -73,8 +73,11 @@ class Checkpoints:
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint) -> Any:
         """Writes a checkpoint, unless it is the newest one already; replaces one of the same step.
+
+        Returns:
+          The state as it was written: a copy, of `to_host`.
 
         Raises:
           OSError: if it could not be written; those before are intact.
@@ -89,7 +92,7 @@ class Checkpoints:
             earlier = None
             if self._manager.latest_step() == checkpoint.step:
                 if self._newest == digest:
-                    return
+                    return state
                 earlier = self._set_aside(checkpoint.step, "replaced")
             with _without_tracebacks():
                 saved = self._manager.save(checkpoint.step, args=items)
@@ -104,6 +107,7 @@ class Checkpoints:
                 "full or read-only, remedy that and run the same command again."
             ) from error
         self._newest = digest
+        return state
 
     def restore(self, template: Any = None) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole; damaged ones are passed over, with a warning.

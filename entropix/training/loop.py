@@ -206,8 +206,8 @@ class Loop:
     def _save(self) -> None:
         """Saves a checkpoint; with every seed failed, the last good one stays the newest."""
         if self._running():
-            self._good = to_host(self._now)
-            self._checkpoints.save(Checkpoint(self._step, self._good, self.record))
+            checkpoint = Checkpoint(self._step, self._now, self.record)
+            self._good = self._checkpoints.save(checkpoint)
         self._saved_at = time.monotonic()
 
 
