@@ -7,6 +7,7 @@ The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
 import importlib
 from types import ModuleType
 
+from entropix import replicas
 from entropix.optimizers import elastic_sgd, entropy_sgd, heat_sgd, hj_sgd, sgd
 from entropix.transforms import (
     ElasticState,
@@ -45,6 +46,7 @@ __all__ = [
     "local_entropy",
     "relax",
     "relaxed_grad",
+    "replicas",
     "reseed",
     "scoping",
     "sgd",

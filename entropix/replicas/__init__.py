@@ -1,0 +1,7 @@
+"""Running p replicas of one step: on a device, over devices, over processes."""
+
+from entropix.replicas.layout import Layout, layout
+from entropix.replicas.runner import runner
+from entropix.replicas.trees import centre, replicate, resize, unreplicate
+
+__all__ = ["Layout", "centre", "layout", "replicate", "resize", "runner", "unreplicate"]

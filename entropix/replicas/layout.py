@@ -1,0 +1,166 @@
+"""Where replicas live: on one device side by side or in turns, over devices, or both."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+KINDS = ("auto", "vmap", "map", "pmap", "shard_map")
+
+
+class Layout(NamedTuple):
+    """Where p replicas live.
+
+    Attributes:
+      replicas: p.
+      kind: "vmap", "map", "pmap" or "shard_map".
+      each: "vmap" or "map": how replicas on the same device share it.
+      axis_name: the replicas' axis, in the step and in the mesh.
+      mesh: devices, `p / per_device` of them along `axis_name`, and as many along every further
+        axis as work on one replica together; None for the layouts of one device.
+    """
+
+    replicas: int
+    kind: str
+    each: str
+    axis_name: str
+    mesh: Mesh | None
+
+    @property
+    def per_device(self) -> int:
+        """Replicas that share a device."""
+        return self.replicas // (1 if self.mesh is None else self.mesh.shape[self.axis_name])
+
+    @property
+    def data_axes(self) -> tuple[str, ...]:
+        """The mesh's further axes, over which a replica's batch is divided."""
+        names = () if self.mesh is None else self.mesh.axis_names
+        return tuple(name for name in names if name != self.axis_name)
+
+    def place(self, tree: Any, axis: int = 0) -> Any:
+        """Puts states on their devices, so that no later step has to move them.
+
+        Args:
+          tree: of arrays with a replica axis of size p; in a run of several processes each of them
+            has all of it.
+          axis: which one it is.
+        """
+        if self.mesh is None:
+            return tree
+        spec = PartitionSpec(*[None] * axis, self.axis_name)
+        return jax.device_put(tree, NamedSharding(self.mesh, spec))
+
+    def share(self, tree: Any) -> Any:
+        """Puts a copy of arrays that all replicas use, such as a data set, on every device."""
+        if self.mesh is None:
+            return tree
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+
+def layout(
+    replicas: int,
+    kind: str = "auto",
+    *,
+    each: str = "auto",
+    axis_name: str = "replica",
+    devices: int | Sequence[jax.Device] | None = None,
+    mesh: Mesh | None = None,
+) -> Layout:
+    """Decides where p replicas live.
+
+    Args:
+      replicas: p >= 1.
+      kind: "vmap" or "map": all on the default device, side by side or in turns; "pmap" or
+        "shard_map": over devices, p a multiple of their number. "auto" takes what is fastest:
+        several devices if p is a multiple of more than one of them, and `each`'s choice on one.
+      each: "vmap" or "map", how replicas on the same device share it; "auto" takes turns on a CPU,
+        where a vmapped convolution is grouped and takes 1.5 times as long, and goes side by side
+        elsewhere.
+      axis_name: the replicas' axis in the step.
+      devices: how many, or which. By default as many as divide p.
+      mesh: instead of `devices`: its axis `axis_name` is over replicas, and over any further one
+        ("data", say) a replica's batch is divided; the step averages its gradients over it.
+
+    Returns:
+      A `Layout`, for `entropix.replicas.runner`.
+
+    Raises:
+      ValueError: for more devices than there are, a p that they do not divide, or unknown names.
+
+    Example:
+      >>> from entropix import replicas
+      >>> replicas.layout(4, "map").per_device
+      4
+    """
+    if replicas < 1:
+        raise ValueError(f"replicas must be >= 1; got replicas={replicas}.")
+    for name, value, known in (("layout", kind, KINDS), ("each", each, KINDS[:3])):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+    if each == "auto":
+        each = "map" if jax.default_backend() == "cpu" else "vmap"
+    if kind in ("vmap", "map"):
+        return Layout(replicas, kind, kind, axis_name, None)
+    if mesh is None:
+        mesh = _make_mesh(replicas, kind, axis_name, devices)
+    _check_mesh(replicas, kind, axis_name, mesh)
+    if kind == "auto":
+        kind = "shard_map" if mesh.size > 1 else each
+    return Layout(replicas, kind, each, axis_name, None if kind == each else mesh)
+
+
+def _make_mesh(
+    replicas: int, kind: str, axis_name: str, devices: int | Sequence[jax.Device] | None
+) -> Mesh:
+    """A mesh of replicas alone, over the devices asked for or as many as divide p."""
+    known = jax.devices()
+    if devices is None:
+        count = max(n for n in range(1, len(known) + 1) if replicas % n == 0)
+        if kind != "auto" and count == 1 < replicas:
+            asked = f"layout={kind!r} spreads replicas={replicas} over devices"
+            raise ValueError(_too_few(asked, min(n for n in range(2, replicas + 1) if replicas % n == 0)))
+    elif isinstance(devices, int):
+        if devices > len(known):
+            raise ValueError(_too_few(f"devices={devices} were asked for", devices))
+        count = devices
+    else:
+        known, count = list(devices), len(devices)
+    if count < 1:
+        raise ValueError(f"devices must be >= 1; got {devices!r}.")
+    return Mesh(np.asarray(known[:count]), (axis_name,), axis_types=(AxisType.Auto,))
+
+
+def _too_few(asked: str, wanted: int) -> str:
+    known = jax.devices()
+    there = f"{len(known)} {known[0].platform} device{'s' if len(known) > 1 else ''}"
+    return (
+        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap' or 'map') runs all "
+        f"replicas on the devices there are; or give JAX more of them, on a CPU by setting "
+        f"JAX_NUM_CPU_DEVICES={wanted} in the environment before Python starts."
+    )
+
+
+def _check_mesh(replicas: int, kind: str, axis_name: str, mesh: Mesh) -> None:
+    if axis_name not in mesh.axis_names:
+        raise ValueError(
+            f"mesh must have an axis {axis_name!r} for the replicas; it has "
+            f"{', '.join(map(repr, mesh.axis_names))}."
+        )
+    if replicas % mesh.shape[axis_name]:
+        raise ValueError(
+            f"replicas must be a multiple of the devices along {axis_name!r}; got "
+            f"replicas={replicas} on {mesh.shape[axis_name]}."
+        )
+    if kind == "pmap" and len(mesh.axis_names) > 1:
+        raise ValueError(
+            f"pmap maps one axis, and the mesh has {len(mesh.axis_names)}; use layout='shard_map'."
+        )
+    here = {device.process_index for device in mesh.devices.flat}
+    if len(here) < jax.process_count() or (kind == "pmap" and jax.process_count() > 1):
+        raise ValueError(
+            f"replicas={replicas} in layout={kind!r} leave some of the {jax.process_count()} "
+            f"processes idle, or cannot join them. Use layout='shard_map' with a multiple of all "
+            f"{jax.device_count()} devices, or fewer processes."
+        )

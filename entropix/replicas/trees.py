@@ -1,0 +1,111 @@
+"""Trees of p replicas: every array has a leading axis p."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def replicate(state: Any, replicas: int) -> Any:
+    """Makes p replicas of one state: equal arrays, a random key of its own for each.
+
+    Args:
+      state: any pytree. Typed keys in it are folded with the replica's index, so that no two
+        replicas draw the same numbers; a key that is an old-style `uint32` array cannot be told
+        from other arrays and is copied.
+      replicas: p >= 1.
+
+    Returns:
+      The tree with a leading axis p. (For p different starting points stack p states:
+      `jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)`.)
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from entropix import replicas
+      >>> states = replicas.replicate({"w": jnp.ones(2), "key": jax.random.key(0)}, 3)
+      >>> states["w"].shape, len(set(map(str, states["key"])))
+      ((3, 2), 3)
+    """
+    _check_count(replicas)
+    return jax.tree.map(lambda leaf: _copies(leaf, 0, replicas), state)
+
+
+def unreplicate(states: Any) -> Any:
+    """Returns the first replica's state: what all have in common, such as counters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from entropix import replicas
+      >>> replicas.unreplicate({"count": jnp.asarray([7, 7])})["count"].tolist()
+      7
+    """
+    return jax.tree.map(lambda leaf: leaf[0], states)
+
+
+def centre(states: Any) -> Any:
+    r"""Returns the replicas' mean, the point to evaluate.
+
+    .. math:: \bar x = \frac1p \sum_a x^a
+
+    Args:
+      states: parameters, or whole states, with a leading axis p. Counters and keys, which have no
+        mean, are the first replica's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from entropix import replicas
+      >>> replicas.centre({"w": jnp.asarray([[1.0, 2.0], [3.0, 4.0]])})["w"].tolist()
+      [2.0, 3.0]
+    """
+    return jax.tree.map(_mean, states)
+
+
+def resize(states: Any, replicas: int) -> Any:
+    """Lets replicas join or leave: p states become p' of them.
+
+    The first min(p, p') stay as they are. New ones start at the centre of the p, momentum and
+    batch-norm statistics included, with counters like the others' and keys of their own.
+
+    Args:
+      states: with a leading axis p.
+      replicas: p' >= 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from entropix import replicas
+      >>> replicas.resize({"w": jnp.asarray([1.0, 3.0])}, 3)["w"].tolist()
+      [1.0, 3.0, 2.0]
+    """
+    _check_count(replicas)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        present = len(leaf)
+        if replicas <= present:
+            return leaf[:replicas]
+        return jnp.concatenate([leaf, _copies(_mean(leaf), present, replicas)])
+
+    return jax.tree.map(join, states)
+
+
+def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:
+    """Copies for the replicas `first` ... `end - 1`; of a key, one folded with each index."""
+    leaf = jnp.asarray(leaf)
+    copies = jnp.broadcast_to(leaf, (end - first, *leaf.shape))
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.copy(copies)  # not views of one buffer, which could not be donated
+    fold = jax.random.fold_in
+    for _ in leaf.shape:
+        fold = jax.vmap(fold, in_axes=(0, None))
+    return jax.vmap(fold)(copies, jnp.arange(first, end))
+
+
+def _mean(leaf: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf[0]
+    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    return jnp.mean(leaf.astype(wide), axis=0).astype(leaf.dtype)
+
+
+def _check_count(replicas: int) -> None:
+    if replicas < 1:
+        raise ValueError(f"replicas must be >= 1; got {replicas}.")
