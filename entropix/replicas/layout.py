@@ -34,10 +34,10 @@ class Layout(NamedTuple):
         return self.replicas // (1 if self.mesh is None else self.mesh.shape[self.axis_name])
 
     @property
-    def data_axes(self) -> tuple[str, ...]:
-        """The mesh's further axes, over which a replica's batch is divided."""
-        names = () if self.mesh is None else self.mesh.axis_names
-        return tuple(name for name in names if name != self.axis_name)
+    def data_axes(self) -> dict[str, int]:
+        """The mesh's further axes, over which a replica's batch is divided, with their sizes."""
+        axes = {} if self.mesh is None else dict(self.mesh.shape)
+        return {name: size for name, size in axes.items() if name != self.axis_name}
 
     def place(self, tree: Any, axis: int = 0) -> Any:
         """Puts states on their devices, so that no later step has to move them.
@@ -120,7 +120,8 @@ def _make_mesh(
         count = max(n for n in range(1, len(known) + 1) if replicas % n == 0)
         if kind != "auto" and count == 1 < replicas:
             asked = f"layout={kind!r} spreads replicas={replicas} over devices"
-            raise ValueError(_too_few(asked, min(n for n in range(2, replicas + 1) if replicas % n == 0)))
+            fewest = next(n for n in range(2, replicas + 1) if replicas % n == 0)
+            raise ValueError(_too_few(asked, fewest))
     elif isinstance(devices, int):
         if devices > len(known):
             raise ValueError(_too_few(f"devices={devices} were asked for", devices))

@@ -1,5 +1,6 @@
 """From a step for one replica to the step of all of them, in any layout."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,9 +71,7 @@ def _trace(
     step: Step, layout: Layout, states: Any, batches: Any, shared: bool
 ) -> tuple[jex.ClosedJaxpr, Any]:
     """The program of the step for one replica, and what its outputs look like."""
-    shards = 1
-    for axis in layout.data_axes:
-        shards *= layout.mesh.shape[axis]
+    shards = math.prod(layout.data_axes.values())
 
     def one(leaf: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
@@ -84,12 +83,11 @@ def _trace(
         if shards > 1 and (leaf.ndim < 2 or examples % shards):
             raise ValueError(
                 f"batches must have shape (p, B, ...) with B a multiple of the {shards} devices "
-                f"along {layout.data_axes}; got {leaf.shape}."
+                f"along {', '.join(layout.data_axes)}; got {leaf.shape}."
             )
         return jax.ShapeDtypeStruct((examples // shards, *rest)[: leaf.ndim - 1], leaf.dtype)
 
-    axes = [(layout.axis_name, layout.replicas)]
-    axes += [(axis, layout.mesh.shape[axis]) for axis in layout.data_axes]
+    axes = [(layout.axis_name, layout.replicas), *layout.data_axes.items()]
     trace = jax.make_jaxpr(step, axis_env=axes, return_shape=True)
     return trace(jax.tree.map(one, states), jax.tree.map(share, batches))
 
@@ -118,8 +116,8 @@ def _shard_map(
     program: jex.ClosedJaxpr, layout: Layout, states: list, batches: list, shared: bool
 ) -> list[jax.Array]:
     axis = layout.axis_name
-    turns = Turns(axis, layout.per_device, axis, layout.each)
-    own = P() if shared else P(axis, layout.data_axes or None)
+    turns = Turns(axis, layout.per_device, _device_axis(layout), layout.each)
+    own = P() if shared else P(axis, tuple(layout.data_axes) or None)
     specs = [own if shared or x.ndim > 1 else P(axis) for x in batches]
     fn = jax.shard_map(
         _evaluate(program, turns, shared),
@@ -135,8 +133,9 @@ def _shard_map(
 def _pmap(
     program: jex.ClosedJaxpr, layout: Layout, states: list, batches: list, shared: bool
 ) -> list[jax.Array]:
+    assert layout.mesh is not None
     axis, local = layout.axis_name, layout.per_device
-    turns = Turns(axis, local, axis, layout.each)
+    turns = Turns(axis, local, _device_axis(layout), layout.each)
     over_devices = lambda x: x.reshape(-1, local, *x.shape[1:])  # noqa: E731
     states = [over_devices(x) for x in states]
     batches = batches if shared else [over_devices(x) for x in batches]
@@ -148,6 +147,11 @@ def _pmap(
     )
     found = fn(program.consts, states, batches)
     return [x.reshape(-1, *x.shape[2:]) for x in found]
+
+
+def _device_axis(layout: Layout) -> str | None:
+    """The axis over which devices have to communicate, if there are several."""
+    return layout.axis_name if layout.per_device < layout.replicas else None
 
 
 _MAPS = {

@@ -110,20 +110,22 @@ class Turns(NamedTuple):
             return [self._reduce(value, eqn.params, *_REDUCTIONS[name]) for value in values]
         if name in _STRUCTURES:
             return _STRUCTURES[name](self, eqn.params, values)
-        (inner, *others) = list(jex.jaxprs_in_params(eqn.params)) or [None]
-        if inner is None or others or len(inner.invars) != len(values):
+        inner = list(jex.jaxprs_in_params(eqn.params))
+        if len(inner) != 1 or len(inner[0].invars) != len(values):
             raise NotImplementedError(
                 f"replicas cannot run {name!r} over the axis {self.axis_name!r}; they know psum, "
                 "pmean, pmax, pmin, axis_index and axis_size. Rewrite the step with these."
             )
-        return self(_close(eqn.params, inner), values)  # a call: jit, checkpoint, custom_jvp, ...
+        return self(
+            _close(eqn.params, inner[0]), values
+        )  # a call: jit, checkpoint, custom_jvp, ...
 
     def _reduce(self, value: Value, params: dict[str, Any], here: Any, there: Any) -> Value:
         """A reduction over the replicas on this device, and then over the devices."""
         positional = tuple(a + value.mapped for a in params["axes"] if isinstance(a, int))
         named = tuple(a for a in params["axes"] if not isinstance(a, int) and a != self.axis_name)
         if params["axis_index_groups"] is not None:
-            raise NotImplementedError("replicas know no axis_index_groups; reduce over all of them.")
+            raise NotImplementedError("replicas know no axis_index_groups: reduce over all.")
         array = here(value.array, axis=positional) if positional else value.array
         array = here(self.spread(value._replace(array=array)), axis=0)
         names = named if self.device_axis is None else (self.device_axis, *named)
@@ -159,15 +161,16 @@ class Turns(NamedTuple):
 
     def _while(self, params: dict[str, Any], values: list[Value]) -> list[Value]:
         split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-        of_cond, of_body, start = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
+        of_cond, of_body = values[: split[0]], values[split[0] : split[1]]
+        start = values[split[1] :]
         carried = self._mapped([self.spread(v) for v in start])
 
-        def go_on(arrays: list[Array]) -> Array:
+        def go_on(arrays: Any) -> Array:
             inputs = [*(v.array for v in of_cond), *arrays]
             (found,) = self._run(params["cond_jaxpr"], [*of_cond, *carried], inputs)
             return _one(Value(found, self.index is None))
 
-        def body(arrays: list[Array]) -> list[Array]:
+        def body(arrays: Any) -> Any:
             inputs = [*(v.array for v in of_body), *arrays]
             return self._run(params["body_jaxpr"], [*of_body, *carried], inputs)
 
