@@ -1,7 +1,18 @@
 """Running p replicas of one step: on a device, over devices, over processes."""
 
 from entropix.replicas.layout import Layout, layout
+from entropix.replicas.processes import agree, connected
 from entropix.replicas.runner import runner
 from entropix.replicas.trees import centre, replicate, resize, unreplicate
 
-__all__ = ["Layout", "centre", "layout", "replicate", "resize", "runner", "unreplicate"]
+__all__ = [
+    "Layout",
+    "agree",
+    "centre",
+    "connected",
+    "layout",
+    "replicate",
+    "resize",
+    "runner",
+    "unreplicate",
+]

@@ -39,6 +39,15 @@ class Layout(NamedTuple):
         axes = {} if self.mesh is None else dict(self.mesh.shape)
         return {name: size for name, size in axes.items() if name != self.axis_name}
 
+    def sharding(self, axis: int = 0) -> NamedSharding | None:
+        """Where arrays live whose axis `axis` is the replicas'."""
+        return self._named(*[None] * axis, self.axis_name)
+
+    @property
+    def common(self) -> NamedSharding | None:
+        """Where arrays live that all replicas share: on every device."""
+        return self._named()
+
     def place(self, tree: Any, axis: int = 0) -> Any:
         """Puts states on their devices, so that no later step has to move them.
 
@@ -47,16 +56,21 @@ class Layout(NamedTuple):
             has all of it.
           axis: which one it is.
         """
-        if self.mesh is None:
-            return tree
-        spec = PartitionSpec(*[None] * axis, self.axis_name)
-        return jax.device_put(tree, NamedSharding(self.mesh, spec))
+        return tree if self.mesh is None else jax.device_put(tree, self.sharding(axis))
 
     def share(self, tree: Any) -> Any:
         """Puts a copy of arrays that all replicas use, such as a data set, on every device."""
+        return tree if self.mesh is None else jax.device_put(tree, self.common)
+
+    def gather(self, tree: Any) -> Any:
+        """Copies states to this process's first device; all processes have to ask for it."""
         if self.mesh is None:
             return tree
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        whole = jax.jit(lambda tree: tree, out_shardings=self.common)(tree)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+    def _named(self, *spec: str | None) -> NamedSharding | None:
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*spec))
 
 
 def layout(

@@ -1,0 +1,39 @@
+"""What a layout refuses on one device; `four_devices.py` has the rest."""
+
+import jax
+import pytest
+
+from entropix import replicas
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"replicas": 0}, "replicas must be >= 1; got replicas=0"),
+        ({"replicas": 2, "kind": "threads"}, "layout must be one of auto, vmap.*'threads'"),
+        ({"replicas": 2, "each": "pmap"}, "each must be one of auto, vmap, map; got 'pmap'"),
+        ({"replicas": 2, "devices": 0}, "devices must be >= 1"),
+        ({"replicas": 8, "kind": "shard_map"}, "replicas=8 .*JAX sees 1 cpu device. Two ways out"),
+        ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),
+        ({"replicas": 8, "devices": 8}, "devices=8 were asked for.*JAX_NUM_CPU_DEVICES=8"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        replicas.layout(**arguments)
+
+
+def test_one_device_is_the_default_device():
+    layout = replicas.layout(8)
+    assert (layout.kind, layout.each, layout.mesh) == ("map", "map", None)  # on a CPU
+    assert layout.per_device == 8
+    assert layout.place(3.0) == layout.share(3.0) == 3.0
+
+
+def test_one_replica_needs_no_second_device():
+    layout = replicas.layout(1, "shard_map")
+    assert layout.per_device == 1
+    state, out = replicas.runner(lambda s, b: (s + b, s), layout)(
+        jax.numpy.ones(1), 2 * jax.numpy.ones(1)
+    )
+    assert (float(state[0]), float(out[0])) == (3.0, 1.0)

@@ -1,0 +1,71 @@
+"""Copies, means, joining and leaving."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import entropix
+from entropix import replicas
+
+
+def state(seed=0):
+    tx = entropix.entropy_sgd(0.1, 1.0)
+    w = {"w": jax.random.normal(jax.random.key(seed), (2, 3)), "h": jnp.ones(4, jnp.bfloat16)}
+    return w, tx.init(w), jax.random.key(seed)
+
+
+def test_replicas_are_copies_with_keys_of_their_own():
+    one = state()
+    many = replicas.replicate(one, 5)
+    for leaf, copy in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        assert (copy.shape, copy.dtype) == ((5, *leaf.shape), leaf.dtype)
+        if entropix.transforms.keys.is_key(leaf):
+            data = jax.random.key_data(copy)
+            assert len(np.unique(data, axis=0)) == 5
+            expected = jax.random.key_data(jax.random.fold_in(leaf, 3))
+            np.testing.assert_array_equal(data[3], expected)
+        else:
+            np.testing.assert_array_equal(copy, np.broadcast_to(leaf, copy.shape))
+    np.testing.assert_array_equal(replicas.unreplicate(many)[0]["w"], one[0]["w"])
+
+
+def test_a_replicas_key_does_not_depend_on_how_many_there_are():
+    few, many = (replicas.replicate(jax.random.key(1), p) for p in (2, 7))
+    np.testing.assert_array_equal(jax.random.key_data(few), jax.random.key_data(many)[:2])
+
+
+def test_copies_can_be_donated():
+    many = replicas.replicate((jnp.ones(3), jnp.ones(3)), 2)
+    moved = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)(many)
+    np.testing.assert_array_equal(moved[0], 2 * np.ones((2, 3)))
+
+
+def test_centre_is_the_mean_of_what_has_one():
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state(n) for n in range(3)))
+    mean, opt_state, _ = replicas.centre(states)
+    expected = np.mean([state(n)[0]["w"] for n in range(3)], axis=0)
+    np.testing.assert_allclose(mean["w"], expected, rtol=1e-6)
+    assert mean["h"].dtype == jnp.bfloat16
+    assert opt_state[0].outer_count.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("later", [1, 2, 3, 4, 6])
+def test_joining_and_leaving(later):
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state(n) for n in range(3)))
+    resized = replicas.resize(states, later)
+    mean = replicas.centre(states)
+    for a in range(later):
+        own = jax.tree.map(lambda leaf, a=a: leaf[a], resized)
+        before = jax.tree.map(lambda leaf, a=a: leaf[a], states) if a < 3 else mean
+        np.testing.assert_array_equal(own[0]["w"], before[0]["w"])
+        np.testing.assert_array_equal(own[1][0].outer_count, before[1][0].outer_count)
+    keys = jax.random.key_data(resized[2])
+    assert len(np.unique(keys, axis=0)) == later
+    assert keys.shape[0] == later
+
+
+@pytest.mark.parametrize("fn", [replicas.replicate, replicas.resize])
+def test_no_replicas_are_refused(fn):
+    with pytest.raises(ValueError, match="replicas must be >= 1; got 0"):
+        fn(jnp.ones(3), 0)
