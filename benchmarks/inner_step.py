@@ -91,7 +91,7 @@ def program(model, algorithm, options, dataset):
     (config,) = runs(config).values()
     network = build_network(config.model, dataset.image_shape, seed=0)
     built = make_algorithm(config.optimizer, dataset.num_train / BATCH)
-    state = init_state(built, network.params, network.batch_stats, seed=0)
+    state = init_state(built, [(network.params, network.batch_stats)], seed=0)
     interval = make_interval(
         make_step(network.apply, built, BATCH), GRADIENTS // cycle(config.optimizer)
     )

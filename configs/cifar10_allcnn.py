@@ -39,7 +39,8 @@ OPTIMIZERS = {
     "entropy_sgd": RELAXED,
     "hj": RELAXED,
     "heat": {**PLAIN, "gamma": 1.0},
-    "elastic_sgd": {**PLAIN, "gamma": 1.0, "gamma_end": 0.1, "replicas": 3},
+    "elastic_sgd": {**PLAIN, "gamma": 1.0, "gamma_end": 0.1},
+    "parle": {**RELAXED, "rho": 1.0, "rho_end": 0.1},
 }
 
 # Where `entropix tune` looks: eta of a displacement is stable below 1 at most, and a gamma below
@@ -49,6 +50,7 @@ SEARCH = {
     "entropy_sgd": DISPLACED,
     "hj": DISPLACED,
     "elastic_sgd": {"gamma": (0.1, 30.0)},
+    "parle": DISPLACED,
 }
 
 
@@ -60,6 +62,6 @@ def get_config(algorithms: str = "") -> ConfigDict:
         algorithms=algorithms,
         search=SEARCH,
         seeds=3,
-        gradients_per_eval=420,  # 1.075 epochs: a whole number of every algorithm's outer steps
-        num_evals=186,
+        gradients_per_eval=480,  # 1.229 epochs: a whole number of every algorithm's outer steps
+        num_evals=163,
     )

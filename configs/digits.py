@@ -39,7 +39,8 @@ OPTIMIZERS = {
     "entropy_sgd": {"learning_rate": 2.06, "gamma": 0.355},
     "hj": {"learning_rate": 0.297, "gamma": 0.31},
     "heat": {"learning_rate": 1.33, "gamma": 0.0378},
-    "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0, "replicas": 3},
+    "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0},
+    "parle": {"learning_rate": 2.06, "gamma": 0.355, "rho": 1.0, "rho_end": 0.1},  # see above
 }
 
 
@@ -50,6 +51,6 @@ def get_config(algorithms: str = "") -> ConfigDict:
         optimizers=OPTIMIZERS,
         algorithms=algorithms,
         seeds=5,
-        gradients_per_eval=60,
-        num_evals=40,
+        gradients_per_eval=120,  # a whole number of every algorithm's outer steps
+        num_evals=20,
     )

@@ -95,7 +95,14 @@ OPTIMIZERS = {
         "learning_rate": 0.1223,
         "gamma": 20.72,
         "gamma_end": 0.1,
-        "replicas": 3,
+    },
+    "parle": {
+        **RELAXED,
+        "learning_rate": 0.1879,
+        "gamma": 22.33,
+        "temperature": 1.761e-10,
+        "rho": 1.0,
+        "rho_end": 0.1,
     },
 }
 
@@ -108,6 +115,7 @@ SEARCH = {
     "hj": DISPLACED,
     "heat": {"learning_rate": (1e-2, 3.0), "gamma": (0.1, 10.0), "temperature": (1e-6, 1e-3)},
     "elastic_sgd": {"learning_rate": (1e-2, 1.0), "gamma": (0.1, 30.0)},
+    "parle": DISPLACED,
 }
 
 

@@ -96,7 +96,14 @@ OPTIMIZERS = {
         "learning_rate": 0.1223,
         "gamma": 20.72,
         "gamma_end": 0.1,
-        "replicas": 3,
+    },
+    "parle": {
+        **RELAXED,
+        "learning_rate": 0.5325,
+        "gamma": 509.7,
+        "temperature": 6.285e-09,
+        "rho": 1.0,
+        "rho_end": 0.1,
     },
 }
 
@@ -109,6 +116,7 @@ SEARCH = {
     "hj": DISPLACED,
     "heat": {"learning_rate": (1e-2, 3.0), "gamma": (0.1, 10.0), "temperature": (1e-6, 1e-3)},
     "elastic_sgd": {"learning_rate": (1e-2, 1.0), "gamma": (0.1, 30.0)},
+    "parle": DISPLACED,
 }
 
 

@@ -32,6 +32,11 @@ options:
   --workdir=FOLDER            where results go (default: runs/COMMAND)
   --data_dir=FOLDER           where prepared data sets lie: short for --config.data_dir=FOLDER
                               (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)
+  --config.replicas=P         of Elastic-SGD and Parle; '(3, 6)' for a run with each (compare)
+  --config.layout=LAYOUT      where replicas live: on one device (vmap, map), on several (pmap,
+                              shard_map), or wherever they are fastest (auto)
+  --coordinator=HOST:PORT --processes=N --process=K
+                              one run in N processes, this one being number K (train)
   --fork                      continue a run of another config, from its last checkpoint
   --trials=N                  trials per algorithm (tune; default 16)
   --write                     also record choice and trials in the header of the config file, in
@@ -60,19 +65,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
+    options = None
     try:
         parse, run = _COMMANDS[_known_command(argv[0])]
-        run(parse(argv))
+        options = parse(argv)
+        run(options)
     except (UsageError, ValueError, FloatingPointError, OSError) as error:
-        print(f"entropix: {error}", file=sys.stderr)
-        return 2
+        return _fail(error, 2, options)
     except Exception as stop:
         signum = getattr(stop, "signum", None)  # of `entropix.training.Interrupted`
         if signum is None:
             raise
-        print(f"entropix: {stop}", file=sys.stderr)
-        return 128 + signum
+        return _fail(stop, 128 + signum, options)
     return 0
+
+
+def _fail(error: Exception, status: int, options: Any) -> int:
+    """Says what went wrong; one process of several ends here, without the others' farewell."""
+    print(f"entropix: {error}", file=sys.stderr)
+    if getattr(options, "processes", 1) > 1:
+        from entropix.replicas import leave
+
+        leave(status)
+    return status
 
 
 def _known_command(name: str) -> str:
@@ -89,6 +104,9 @@ def _parse(argv: list[str]) -> Any:
     config_flags.DEFINE_config_file("config", None, "experiment", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", f"runs/{argv[0]}", "results", flag_values=values)
     flags.DEFINE_string("data_dir", None, "prepared data sets", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("processes", 1, "of one run", 1, flag_values=values)
+    flags.DEFINE_integer("process", 0, "which one this is", 0, flag_values=values)
     flags.DEFINE_bool("fork", False, "continue another config's run", flag_values=values)
     flags.DEFINE_integer("trials", 16, "trials per algorithm", 1, flag_values=values)
     flags.DEFINE_bool("write", False, "record in the config file", flag_values=values)
@@ -110,7 +128,12 @@ def _parse(argv: list[str]) -> Any:
         )
     if values.data_dir is not None:
         values.config.data_dir = values.data_dir
-    names = ("config", "workdir", "fork", "trials", "write", "progress")
+    names = ["config", "workdir", "fork", "trials", "write", "progress"]
+    names += ["coordinator", "processes", "process"]
+    if values.processes > 1 and (values.coordinator is None or argv[0] != "train"):
+        raise UsageError(
+            f"--processes={values.processes} needs --coordinator=HOST:PORT, and is for `train`."
+        )
     return types.SimpleNamespace(
         **{name: values[name].value for name in names},
         config_file=values["config"].config_filename,
@@ -151,24 +174,28 @@ def _innermost(error: BaseException) -> str:
 
 
 def _train(options: Any) -> None:
-    from entropix.training import keep_compiled, make_table, runs, train
+    from entropix.replicas import connected
+    from entropix.training import keep_compiled, make_table, runs, spread_replicas, train
 
     keep_compiled()
     single = runs(options.config)
-    if len(single) > 1:
+    if len(single) > 1 and "optimizers" in options.config:
         raise UsageError(
             f"train runs one algorithm; choose one of {', '.join(single)} behind a colon, for "
             f"instance --config=FILE.py:{next(iter(single))}, or use `entropix compare`."
         )
-    (config,) = single.values()
-    rows = train(config, options.workdir, fork=options.fork, progress=options.progress)
-    print(make_table(rows))
+    spread_replicas(options.config)
+    with connected(options.coordinator or ":0", options.processes, options.process):
+        rows = train(options.config, options.workdir, fork=options.fork, progress=options.progress)
+    if rows:  # process 0 of several has them
+        print(make_table(rows))
 
 
 def _compare(options: Any) -> None:
-    from entropix.training import compare, keep_compiled
+    from entropix.training import compare, keep_compiled, spread_replicas
 
     keep_compiled()
+    spread_replicas(options.config)
     rows = compare(options.config, options.workdir, fork=options.fork, progress=options.progress)
     _draw(rows, options.workdir)
 

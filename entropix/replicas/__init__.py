@@ -1,7 +1,7 @@
 """Running p replicas of one step: on a device, over devices, over processes."""
 
-from entropix.replicas.layout import Layout, layout
-from entropix.replicas.processes import agree, connected
+from entropix.replicas.layout import Layout, host_devices, layout
+from entropix.replicas.processes import agree, connected, leave
 from entropix.replicas.runner import runner
 from entropix.replicas.trees import centre, replicate, resize, unreplicate
 
@@ -10,7 +10,9 @@ __all__ = [
     "agree",
     "centre",
     "connected",
+    "host_devices",
     "layout",
+    "leave",
     "replicate",
     "resize",
     "runner",

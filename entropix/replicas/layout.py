@@ -1,6 +1,6 @@
 """Where replicas live: on one device side by side or in turns, over devices, or both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,12 +62,17 @@ class Layout(NamedTuple):
         """Puts a copy of arrays that all replicas use, such as a data set, on every device."""
         return tree if self.mesh is None else jax.device_put(tree, self.common)
 
-    def gather(self, tree: Any) -> Any:
-        """Copies states to this process's first device; all processes have to ask for it."""
+    def local(self, tree: Any) -> Any:
+        """This process's first copy of what all devices have, on one device."""
         if self.mesh is None:
             return tree
-        whole = jax.jit(lambda tree: tree, out_shardings=self.common)(tree)
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def gather(self, tree: Any) -> Any:
+        """Copies states to one device of this process; all processes have to ask for it."""
+        if self.mesh is None:
+            return tree
+        return self.local(jax.jit(_same, out_shardings=self.common)(tree))
 
     def _named(self, *spec: str | None) -> NamedSharding | None:
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*spec))
@@ -116,6 +121,7 @@ def layout(
     if each == "auto":
         each = "map" if jax.default_backend() == "cpu" else "vmap"
     if kind in ("vmap", "map"):
+        _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, kind, axis_name, None)
     if mesh is None:
         mesh = _make_mesh(replicas, kind, axis_name, devices)
@@ -123,6 +129,23 @@ def layout(
     if kind == "auto":
         kind = "shard_map" if mesh.size > 1 else each
     return Layout(replicas, kind, each, axis_name, None if kind == each else mesh)
+
+
+def host_devices(replicas: int, cores: int) -> int:
+    """How many devices a CPU of so many cores should pretend to be, for p replicas.
+
+    The fewest that divide p and keep every core busy; a few more devices than cores do no harm.
+
+    Example:
+      >>> from entropix import replicas
+      >>> [replicas.host_devices(p, cores=2) for p in (1, 2, 3, 6, 8)]
+      [1, 2, 3, 2, 2]
+    """
+    return next((n for n in range(cores, replicas) if replicas % n == 0), replicas)
+
+
+def _same(tree: Any) -> Any:
+    return tree
 
 
 def _make_mesh(
@@ -172,10 +195,14 @@ def _check_mesh(replicas: int, kind: str, axis_name: str, mesh: Mesh) -> None:
         raise ValueError(
             f"pmap maps one axis, and the mesh has {len(mesh.axis_names)}; use layout='shard_map'."
         )
-    here = {device.process_index for device in mesh.devices.flat}
+    _check_processes(replicas, kind, mesh.devices.flat)
+
+
+def _check_processes(replicas: int, kind: str, devices: Iterable[jax.Device]) -> None:
+    here = {device.process_index for device in devices}
     if len(here) < jax.process_count() or (kind == "pmap" and jax.process_count() > 1):
         raise ValueError(
-            f"replicas={replicas} in layout={kind!r} leave some of the {jax.process_count()} "
-            f"processes idle, or cannot join them. Use layout='shard_map' with a multiple of all "
-            f"{jax.device_count()} devices, or fewer processes."
+            f"replicas={replicas} in layout={kind!r} would not spread over all "
+            f"{jax.process_count()} processes. Use layout='shard_map' and a multiple of their "
+            f"{jax.device_count()} devices as replicas, or run in one process."
         )

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 LOST = 76  # exit status of a process that has lost another
+_MOMENT = 1.0  # seconds
 _BYE = b"."  # what a process says whose work is done
 
 
@@ -44,6 +45,9 @@ def connected(
       ...   replicas.agree([2.0]).tolist()
       [2.0]
     """
+    if processes == 1 and process == 0:
+        yield
+        return
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or int(port) >= 2**16:
         raise ValueError(
@@ -53,9 +57,6 @@ def connected(
         raise ValueError(
             f"process must be one of 0 ... processes - 1; got {process} of {processes}."
         )
-    if processes == 1:
-        yield
-        return
     meet = _host if process == 0 else _guest
     peers, service = meet(host, int(port), processes, process, timeout)
     jax.distributed.initialize(
@@ -75,6 +76,10 @@ def connected(
         for watch in watches:
             watch.join(timeout)
         jax.distributed.shutdown()
+    except jax.errors.JaxRuntimeError:
+        for watch in watches:  # a collective may fail before the watch has seen who died
+            watch.join(_MOMENT)
+        raise
     finally:
         for peer in peers.values():
             with contextlib.suppress(OSError):  # the other end may be gone

@@ -4,6 +4,7 @@ from entropix.training.checkpoint import Checkpoint, Checkpoints
 from entropix.training.compare import compare, gather
 from entropix.training.compilation import keep_compiled
 from entropix.training.config import check_config, experiment, runs
+from entropix.training.devices import spread_replicas
 from entropix.training.metrics import MetricWriter, read_metrics
 from entropix.training.preemption import Interrupted
 from entropix.training.run import train
@@ -25,6 +26,7 @@ __all__ = [
     "make_table",
     "read_metrics",
     "runs",
+    "spread_replicas",
     "train",
     "tune",
 ]

@@ -7,7 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 import entropix
-from entropix.training.config import cycle
+from entropix.training.config import REPLICATED, cycle
 from entropix.training.names import check_name
 from entropix.transforms import Relaxation
 from entropix.transforms.checks import check_fraction, check_positive
@@ -25,14 +25,14 @@ class Algorithm(NamedTuple):
 
     Attributes:
       relaxation: turns L mini-batch gradients into a relaxed one.
-      optimizer: the outer optimiser; it couples the replicas, if there are several.
-      replicas: p >= 1.
+      optimizer: the outer optimiser; it couples the replicas, if there are any.
+      replicas: p >= 1 on the axis `REPLICA_AXIS`; None for an algorithm without that axis.
       gamma: schedule of the scope in outer steps, for reports; None for SGD.
     """
 
     relaxation: Relaxation
     optimizer: optax.GradientTransformationExtraArgs
-    replicas: int
+    replicas: int | None
     gamma: optax.Schedule | None
 
 
@@ -66,19 +66,22 @@ def make_algorithm(
     optimizer = entropix.sgd(learning_rate, option["momentum"])
     name = option["algorithm"]
     if name == "sgd":
-        return Algorithm(_plain_gradient(), optimizer, 1, None)
+        return Algorithm(_plain_gradient(), optimizer, None, None)
     check_positive("gamma", option["gamma"])  # `scoping` knows it by another name
     rate = 1 - (1 - option["scoping_rate"]) ** (1 / length)
     gamma = entropix.scoping(option["gamma"], rate, end_value=option["gamma_end"])
-    if name == "elastic_sgd":
-        optimizer = entropix.elastic_sgd(
-            learning_rate, gamma, REPLICA_AXIS, momentum=option["momentum"], period=option["period"]
-        )
-        return Algorithm(_plain_gradient(), optimizer, option["replicas"], gamma)
-    return Algorithm(_RELAXATIONS[name](gamma, option), optimizer, 1, gamma)
+    relaxation = _RELAXATIONS[name](gamma, option)
+    if name not in REPLICATED:
+        return Algorithm(relaxation, optimizer, None, gamma)
+    pull = gamma
+    if "rho" in option:
+        check_positive("rho", option["rho"])
+        pull = entropix.scoping(option["rho"], rate, end_value=option["rho_end"])
+    coupling = entropix.elastic_coupling(pull, REPLICA_AXIS, period=option["period"])
+    return Algorithm(relaxation, optax.chain(coupling, optimizer), option["replicas"], gamma)
 
 
-def _plain_gradient() -> Relaxation:
+def _plain_gradient(*_: Any) -> Relaxation:
     """The gradient at x itself: SGD is the relaxation with L = 1 and no noise."""
     return entropix.heat(1.0, num_steps=1, temperature=0)
 
@@ -86,7 +89,10 @@ def _plain_gradient() -> Relaxation:
 def _entropy(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
     names = ("num_steps", "step_size", "averaging", "temperature", "noise", "output")
     inner = _INNERS[option["inner"]]()
-    return entropix.local_entropy(gamma, inner=inner, **{n: option[n] for n in names})
+    axis_name = REPLICA_AXIS if option["algorithm"] in REPLICATED else None
+    return entropix.local_entropy(
+        gamma, inner=inner, axis_name=axis_name, **{n: option[n] for n in names}
+    )
 
 
 def _hj(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
@@ -100,7 +106,13 @@ def _heat(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
     return entropix.heat(gamma, **{n: option[n] for n in names})
 
 
-_RELAXATIONS = {"entropy_sgd": _entropy, "hj": _hj, "heat": _heat}
+_RELAXATIONS = {
+    "entropy_sgd": _entropy,
+    "hj": _hj,
+    "heat": _heat,
+    "elastic_sgd": _plain_gradient,
+    "parle": _entropy,
+}
 
 
 def _dropped(

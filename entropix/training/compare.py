@@ -84,12 +84,15 @@ def gather(
     rows = read_metrics([pathlib.Path(folder) for folder in folders])
     if not rows:
         raise ValueError("a comparison needs at least one measurement; the runs have none.")
-    seen = collections.Counter((r["algorithm"], r["seed"], r["gradient_evaluations"]) for r in rows)
-    (algorithm, seed, gradients), count = seen.most_common(1)[0]
+    seen = collections.Counter(
+        (r["algorithm"], r["replicas"], r["seed"], r["gradient_evaluations"]) for r in rows
+    )
+    (algorithm, replicas, seed, gradients), count = seen.most_common(1)[0]
     if count > 1:
         raise ValueError(
-            f"a comparison must have one measurement of {algorithm}, seed {seed}, after "
-            f"{gradients} gradients; the runs hold {count}. Name the folders of each run once."
+            f"a comparison must have one measurement of {algorithm} (replicas={replicas}), seed "
+            f"{seed}, after {gradients} gradients; the runs hold {count}. Name the folders of each "
+            "run once."
         )
     table = make_table(rows)
     workdir = pathlib.Path(workdir)

@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.data import check_dataset
+from entropix.replicas.layout import KINDS
 from entropix.training.names import check_name, check_options
 from entropix.training.search import check_search, make_search
 
@@ -31,7 +32,28 @@ DEFAULTS = {
     },
     "hj": {**_COMMON, **_RELAXED, **_INNER, "num_steps": 5, "form": "proximal"},
     "heat": {**_COMMON, **_RELAXED, "num_steps": 20, "temperature": 1e-4, "noise": "normal"},
-    "elastic_sgd": {**_COMMON, **_RELAXED, "replicas": 3, "period": 1},
+    "elastic_sgd": {**_COMMON, **_RELAXED, "period": 1},
+    "parle": {
+        **_COMMON,
+        **_RELAXED,
+        **_INNER,
+        "num_steps": 20,
+        "averaging": 0.75,
+        "temperature": 1e-8,
+        "noise": "normal",
+        "rho": 1.0,  # of the coupling; scoped like gamma
+        "rho_end": 0.0,
+        "period": 1,
+    },
+}
+# Algorithms that are run with each p of `config.replicas`.
+REPLICATED = ("elastic_sgd", "parle")
+BEYOND_THE_PAPER = ("parle",)  # in a comparison only if named
+
+_CHOICES = {
+    "seed_layout": ("auto", "vmap", "map"),
+    "layout": KINDS,
+    "replica_start": ("same", "different"),
 }
 
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -57,11 +79,12 @@ def experiment(
       model: `{"name": "mlp" | "lenet" | "all_cnn", ...}` with arguments of that model.
       optimizers: algorithm -> options that differ from the defaults (`DEFAULTS`).
       algorithms: what stands behind the colon of `--config=FILE:ALGORITHMS`: one algorithm, which
-        becomes `config.optimizer`; several, comma-separated, or none for all of `optimizers`,
-        which become `config.optimizers`.
+        becomes `config.optimizer`; several, comma-separated, or none for those of `optimizers`
+        that are the paper's, which become `config.optimizers`.
       search: algorithm -> option -> (low, high), the log-uniform ranges of `entropix tune` that
         differ from the defaults (`entropix.training.search.RANGES`); 0 < low <= high.
       **options: other fields: `batch_size`, `seeds`, `num_evals`, `gradients_per_eval`, `length`,
+        `replicas`, `layout`, `devices`, `replica_start`,
         `eval_train_examples`, `seed_layout`, `checkpoint_seconds`, `checkpoints_kept`, `data_dir`.
 
     Returns:
@@ -83,6 +106,10 @@ def experiment(
         "batch_size": 128,
         "seeds": 3,  # runs seeds 0 ... seeds-1, all in one compiled program
         "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
+        "replicas": (3,),  # p of the algorithms that have replicas; several for one run with each
+        "layout": "auto",  # auto | vmap | map | pmap | shard_map: where replicas live
+        "devices": 0,  # that replicas are spread over; 0 for as many as divide p
+        "replica_start": "same",  # same | different: initial parameters of a seed's replicas
         "gradients_per_eval": 480,  # gradient evaluations between two evaluations
         "num_evals": 10,
         # Shrinks evaluations (to a whole number), drops and scoping alike: the run in less time.
@@ -97,7 +124,8 @@ def experiment(
     check_name("model", name, MODEL_DEFAULTS)
     allowed = {"name": name, **MODEL_DEFAULTS[name]}
     fields["model"] = allowed | check_options(f"model {name}", model, allowed)
-    chosen = [a.strip() for a in algorithms.split(",")] if algorithms else list(optimizers)
+    named = [a.strip() for a in algorithms.split(",")]
+    chosen = named if algorithms else [a for a in optimizers if a not in BEYOND_THE_PAPER]
     for algorithm in chosen:
         check_name("algorithm", algorithm, optimizers)
     built = {a: {"algorithm": a} | DEFAULTS[a] | optimizers[a] for a in chosen}
@@ -114,13 +142,29 @@ def experiment(
 
 
 def runs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Splits a config into one config with an `optimizer` per algorithm, without `search`."""
-    shared = {k: v for k, v in config.items() if k not in ("optimizer", "optimizers", "search")}
+    """Splits a config into one config with an `optimizer` for each run, without `search`.
+
+    An algorithm with replicas has one run for each p of `config.replicas`, and its `optimizer` the
+    field `replicas`. A run is named after its algorithm, and its p if there are several. The
+    config of a single run comes back as it is.
+    """
+    if "replicas" not in config:
+        return {config.optimizer.algorithm: config}
+    left_out = ("optimizer", "optimizers", "search", "replicas")
+    shared = {k: v for k, v in config.items() if k not in left_out}
     if "optimizer" in config:
         optimizers = {config.optimizer.algorithm: config.optimizer}
     else:  # in the paper's order; a ConfigDict sorts its keys
         optimizers = {a: config.optimizers[a] for a in DEFAULTS if a in config.optimizers}
-    return {a: ConfigDict({**shared, "optimizer": o}).lock() for a, o in optimizers.items()}
+    single = {}
+    for name, optimizer in optimizers.items():
+        several = name in REPLICATED and len(config.replicas) > 1
+        for p in config.replicas if name in REPLICATED else (None,):
+            own = optimizer.to_dict() | ({} if p is None else {"replicas": p})
+            single[f"{name}_p{p}" if several else name] = ConfigDict(
+                {**shared, "optimizer": own}
+            ).lock()
+    return single
 
 
 def cycle(optimizer: ConfigDict) -> int:
@@ -149,10 +193,19 @@ def check_config(config: ConfigDict) -> None:
             f"length must be in (0, 1], a share of num_evals; got config.length={config.length}. "
             "For a longer run raise config.num_evals."
         )
-    if config.seed_layout not in ("auto", "vmap", "map"):
+    replicas = config.get("replicas", (1,))
+    if not replicas or not all(isinstance(p, int) and p >= 1 for p in replicas):
         raise ValueError(
-            f"seed_layout must be 'auto', 'vmap' or 'map'; got {config.seed_layout!r}."
+            f"replicas must be numbers >= 1; got config.replicas={replicas!r}. Write 3, or "
+            "'(3, 6)' for a run with each."
         )
+    if config.devices < 0:
+        raise ValueError(f"devices must be >= 0; got config.devices={config.devices}.")
+    for field, known in _CHOICES.items():
+        if config[field] not in known:
+            raise ValueError(
+                f"{field} must be one of {', '.join(known)}; got config.{field}={config[field]!r}."
+            )
     check_search(config.get("search", {}))
     from entropix.training.algorithm import make_algorithm  # it reads configs itself
 

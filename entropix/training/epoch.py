@@ -9,6 +9,8 @@ import optax
 from jax import Array, lax
 
 from entropix.data import Dataset, sample_batch
+from entropix.replicas import Layout, runner
+from entropix.replicas import layout as make_layout
 from entropix.training.algorithm import REPLICA_AXIS, Algorithm
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
@@ -36,13 +38,16 @@ class Advance(NamedTuple):
     done: Array
 
 
-def make_step(apply: Apply, algorithm: Algorithm, batch_size: int) -> Step:
+def make_step(
+    apply: Apply, algorithm: Algorithm, batch_size: int, layout: Layout | None = None
+) -> Step:
     """Makes one outer step of one seed: L mini-batch gradients per replica, then one move of x.
 
     Args:
       apply: `apply(params, batch_stats, images, *, train, key) -> (logits, batch_stats)`.
       algorithm: what to run.
       batch_size: examples per gradient.
+      layout: where the replicas are; by default on one device.
 
     Returns:
       `step(state, data) -> (state, loss, bad)`, with the mean mini-batch loss seen along the way,
@@ -76,12 +81,18 @@ def make_step(apply: Apply, algorithm: Algorithm, batch_size: int) -> Step:
         state = TrainState(params, stats, relaxation, optimizer, state.key)
         return state, total / algorithm.relaxation.num_steps, bad
 
-    if algorithm.replicas == 1:
+    if algorithm.replicas is None:
         return step
-    mapped = jax.vmap(step, in_axes=(0, None), axis_name=REPLICA_AXIS)
+
+    def one(state: TrainState, data: Dataset) -> tuple[TrainState, tuple[Array, Array]]:
+        state, loss, bad = step(state, data)
+        return state, (loss, bad)
+
+    here = layout or make_layout(algorithm.replicas, axis_name=REPLICA_AXIS, devices=1)
+    run = runner(one, here, shared=True)
 
     def replicated(state: TrainState, data: Dataset) -> tuple[TrainState, Array, Array]:
-        state, losses, bad = mapped(state, data)
+        state, (losses, bad) = run(state, data)
         return state, jnp.mean(losses), jnp.max(bad)
 
     return replicated

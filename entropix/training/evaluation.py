@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from entropix.data import Dataset
-from entropix.training.algorithm import Algorithm
 from entropix.training.epoch import Apply, cross_entropy
-from entropix.training.state import TrainState, centre
+from entropix.training.state import Point
 
 
 class Evaluation(NamedTuple):
@@ -25,11 +24,10 @@ class Evaluation(NamedTuple):
 def make_evaluate(
     apply: Apply,
     estimate: Apply,
-    algorithm: Algorithm,
     max_batch: int = 2000,
     train_examples: int = 0,
-) -> Callable[[TrainState, Dataset], Evaluation]:
-    """Makes the evaluation of one seed at x (the replicas' mean, if there are several).
+) -> Callable[[Point, Dataset], Evaluation]:
+    """Makes the evaluation of one seed at x (see `entropix.training.state.centre`).
 
     Training collects batch-norm statistics along the inner iterates y, where the gradients are
     wanted, and not at x. So they are estimated anew: one pass over the training set with the
@@ -38,20 +36,16 @@ def make_evaluate(
     Args:
       apply: the network; called in evaluation mode.
       estimate: the same network, as made by `batch_statistics`.
-      algorithm: what the state belongs to.
       max_batch: examples per forward pass.
       train_examples: how many of the training set to look at, the first ones; 0 for all. Records
         of the known data sets come in no order, so the first are as good as any.
 
     Returns:
-      `evaluate(state, data) -> Evaluation`.
+      `evaluate(point, data) -> Evaluation`.
     """
 
-    def evaluate(state: TrainState, data: Dataset) -> Evaluation:
-        params = centre(state, algorithm.replicas)
-        stats = state.batch_stats
-        if algorithm.replicas > 1:
-            stats = jax.tree.map(lambda leaf: leaf[0], stats)
+    def evaluate(point: Point, data: Dataset) -> Evaluation:
+        params, stats = point
         some = slice(train_examples or None)
         train_images, train_labels = data.train_images[some], data.train_labels[some]
         stats = _estimate(estimate, params, stats, train_images, max_batch)

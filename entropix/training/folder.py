@@ -27,7 +27,10 @@ _CONFIG, _VERSIONS, _COMPLETE, _FORKS = (
     "forks.jsonl",
 )
 # What may change between two calls without changing a result.
-IRRELEVANT = ("data_dir", "checkpoint_seconds", "checkpoints_kept", "search")
+# (Where replicas live changes the order in which sums are rounded, and no more.)
+IRRELEVANT = (
+    "data_dir", "checkpoint_seconds", "checkpoints_kept", "search", "layout", "devices",
+)  # fmt: skip
 
 
 class RunFolder:

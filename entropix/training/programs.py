@@ -1,7 +1,7 @@
 """The compiled parts of a run."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,35 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from entropix.data import Dataset
-from entropix.training.algorithm import Algorithm, make_algorithm
+from entropix.replicas import Layout
+from entropix.replicas import layout as make_layout
+from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
 from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
 from entropix.training.evaluation import Evaluation, make_evaluate
-from entropix.training.network import build_network
-from entropix.training.state import TrainState, init_state
+from entropix.training.network import Network, build_network
+from entropix.training.state import Point, TrainState, centre, init_state
 
 
 class Programs(NamedTuple):
     """The compiled parts of a run; all take states with a leading axis of seeds.
 
     Attributes:
-      init: `init() -> Advance`, before the first step.
+      init: `init() -> Advance`, before the first step, to be placed.
       advance: `(before, (num_steps, data)) -> after`; donates `before`.
       evaluate: `(states, data) -> Evaluation`.
       algorithm: what they run.
+      layout: where the replicas are; states are placed, and data shared, as it says.
     """
 
     init: Callable[[], Advance]
     advance: Callable[[Advance, tuple[Array, Dataset]], Advance]
     evaluate: Callable[[TrainState, Dataset], Evaluation]
     algorithm: Algorithm
+    layout: Layout
+
+    def place(self, now: Advance) -> Advance:
+        """Puts a state where `advance` wants it."""
+        return Advance(self.layout.place(now.state, axis=1), *self.layout.share(now[1:]))
 
 
 def make_programs(config: ConfigDict, data: Dataset) -> Programs:
@@ -45,13 +53,20 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
     algorithm = make_algorithm(
         config.optimizer, data.num_train / config.batch_size, length=config.length
     )
-    networks = [build_network(config.model, data.image_shape, seed) for seed in range(config.seeds)]
-    network = networks[0]
+    replicas = algorithm.replicas or 1
+    layout = make_layout(
+        replicas,
+        "auto" if algorithm.replicas is None else config.layout,
+        axis_name=REPLICA_AXIS,
+        devices=1 if algorithm.replicas is None else config.devices or None,
+    )
+    networks = _starts(config, data, replicas)
+    network = networks[0][0]
 
     def init() -> Advance:
         states = [
-            init_state(algorithm, network.params, network.batch_stats, seed)
-            for seed, network in enumerate(networks)
+            init_state(algorithm, [(n.params, n.batch_stats) for n in own], seed)
+            for seed, own in enumerate(networks)
         ]
         zeros = jnp.zeros(config.seeds)
         return Advance(
@@ -61,20 +76,64 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
             done=jnp.zeros_like(zeros, jnp.int32),
         )
 
-    step = make_step(network.apply, algorithm, config.batch_size)
+    step = make_step(network.apply, algorithm, config.batch_size, layout)
     advance = over_seeds(make_advance(step, algorithm.relaxation.num_steps), config.seed_layout)
-    evaluate = make_evaluate(
-        network.apply,
-        network.estimate,
-        algorithm,
-        train_examples=config.eval_train_examples,
-    )
-    evaluate = over_seeds(evaluate, config.seed_layout)
-    start = jax.eval_shape(init)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
+    start = _placed(jax.eval_shape(init), layout)
+    common = jax.tree.map(lambda x: _like(x, layout.common), (jnp.zeros([], jnp.int32), data))
+    places = None if layout.mesh is None else jax.tree.map(lambda x: x.sharding, start)
+    compiled = jax.jit(advance, donate_argnums=0, out_shardings=places).lower(start, common)
     return Programs(
         init=init,
-        advance=jax.jit(advance, donate_argnums=0).lower(start, (count, data)).compile(),
-        evaluate=jax.jit(evaluate).lower(start.state, data).compile(),
+        advance=compiled.compile(),
+        evaluate=_make_evaluate(config, network, algorithm, layout, start.state, data),
         algorithm=algorithm,
+        layout=layout,
     )
+
+
+def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[Network]]:
+    """For every seed the networks at which its replicas start: one for all, or one for each."""
+    different = config.replica_start == "different" and replicas > 1
+    first = [build_network(config.model, data.image_shape, seed) for seed in range(config.seeds)]
+    if not different:
+        return [[network] for network in first]
+    more = range(1, replicas)  # initial parameters that no other seed or replica has
+    return [
+        [network]
+        + [build_network(config.model, data.image_shape, seed + a * config.seeds) for a in more]
+        for seed, network in enumerate(first)
+    ]
+
+
+def _make_evaluate(
+    config: ConfigDict,
+    network: Network,
+    algorithm: Algorithm,
+    layout: Layout,
+    states: Any,
+    data: Any,
+) -> Callable[[TrainState, Dataset], Evaluation]:
+    """Evaluates all seeds on one device (of each process): dividing it would make others wait."""
+    evaluate = make_evaluate(
+        network.apply, network.estimate, train_examples=config.eval_train_examples
+    )
+    evaluate = over_seeds(evaluate, config.seed_layout)
+    centres = jax.jit(jax.vmap(lambda state: centre(state, algorithm)), out_shardings=layout.common)
+    points: Point = jax.eval_shape(centres, states)
+    on_one = lambda x: _like(x, None)  # noqa: E731
+    compiled = jax.jit(evaluate).lower(jax.tree.map(on_one, points), data).compile()
+
+    def run(states: TrainState, data: Dataset) -> Evaluation:
+        return compiled(layout.local(centres(states)), layout.local(data))
+
+    return run
+
+
+def _placed(now: Advance, layout: Layout) -> Advance:
+    """Shapes with the places that `Programs.place` gives to arrays."""
+    state = jax.tree.map(lambda x: _like(x, layout.sharding(axis=1)), now.state)
+    return Advance(state, *jax.tree.map(lambda x: _like(x, layout.common), now[1:]))
+
+
+def _like(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

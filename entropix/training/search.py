@@ -26,6 +26,7 @@ RANGES: dict[str, Ranges] = {
     # Only gamma T matters; its square root, the smoothing's width, spans 2e-4 to 0.5.
     "heat": {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": (1e-6, 1e-2)},
     "elastic_sgd": {"learning_rate": _RATE, "gamma": _GAMMA},
+    "parle": {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": (1e-10, 1e-4)},
 }
 
 

@@ -1,16 +1,18 @@
 """The state of one run, as a pytree of arrays: all that a checkpoint has to hold."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from entropix.replicas import centre as mean_of_replicas
 from entropix.training.algorithm import Algorithm
 from entropix.transforms import reseed
 
 
 class TrainState(NamedTuple):
-    """State between two outer steps. With p > 1 replicas every leaf has a leading axis p.
+    """State between two outer steps. With replicas every leaf has a leading axis p.
 
     Attributes:
       params: x.
@@ -27,31 +29,45 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
-def init_state(algorithm: Algorithm, params: Any, batch_stats: Any, seed: int) -> TrainState:
+def init_state(algorithm: Algorithm, starts: Sequence[tuple[Any, Any]], seed: int) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       algorithm: what to run.
-      params: initial parameters; replicas all start there.
-      batch_stats: initial batch-norm statistics.
+      starts: initial parameters and batch-norm statistics; one pair, at which all replicas start,
+        or one for each of them.
       seed: of mini-batches, dropout and Langevin noise.
 
     Returns:
-      The `TrainState`, with a replica axis if the algorithm has several; replicas differ in
-      their keys.
+      The `TrainState`, with a replica axis if the algorithm has replicas; they differ in their
+      keys.
     """
-    relaxation = algorithm.relaxation.init(params)
     data_key, noise_key = jax.random.split(jax.random.key(seed))
-    state = TrainState(params, batch_stats, relaxation, algorithm.optimizer.init(params), data_key)
-    if algorithm.replicas > 1:
-        copies = lambda leaf: jnp.repeat(leaf[None], algorithm.replicas, axis=0)  # noqa: E731
-        state = jax.tree.map(copies, state)
+
+    def start(params: Any, batch_stats: Any) -> TrainState:
+        relaxation = algorithm.relaxation.init(params)
+        return TrainState(
+            params, batch_stats, relaxation, algorithm.optimizer.init(params), data_key
+        )
+
+    states = [start(*pair) for pair in starts]
+    if algorithm.replicas is None:
+        (state,) = states
+    else:
+        states *= algorithm.replicas // len(states)
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         state = state._replace(key=jax.random.split(data_key, algorithm.replicas))
     return state._replace(relaxation=reseed(state.relaxation, noise_key))
 
 
-def centre(state: TrainState, replicas: int) -> Any:
-    """Returns the parameters to evaluate: x, or the replicas' mean."""
-    if replicas == 1:
-        return state.params
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), state.params)
+class Point(NamedTuple):
+    """What is evaluated: parameters, and batch-norm statistics to begin with."""
+
+    params: Any
+    batch_stats: Any
+
+
+def centre(state: TrainState, algorithm: Algorithm) -> Point:
+    """Returns the point to evaluate: x, or the replicas' mean."""
+    point = Point(state.params, state.batch_stats)
+    return point if algorithm.replicas is None else mean_of_replicas(point)

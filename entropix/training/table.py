@@ -14,6 +14,7 @@ LABELS = {
     "hj": "HJ",
     "heat": "HEAT",
     "elastic_sgd": "Elastic-SGD",
+    "parle": "Parle",
 }
 _BASELINE = "sgd"
 
@@ -33,31 +34,45 @@ def make_table(rows: Sequence[Row]) -> str:
     Returns:
       The tables, ending in a line that says how to read them.
     """
-    by_algorithm = collections.defaultdict(list)
-    for row in rows:
-        by_algorithm[row["algorithm"]].append(row)
+    own = by_curve(rows)
     end = max(row["effective_epochs"] for row in rows)
-    parts = [_results(by_algorithm, end)]
+    parts = [_results(own, end)]
     seeds = len({row["seed"] for row in rows})
-    if _BASELINE in by_algorithm and len(by_algorithm) > 1 and seeds > 1:
-        parts.append(_differences(by_algorithm, end))
+    if LABELS[_BASELINE] in own and len(own) > 1 and seeds > 1:
+        parts.append(_differences(own, end))
     parts.append(
         f"Mean ± standard deviation over {seeds} seeds; effective epochs count all gradient "
-        f"evaluations, inner steps and replicas included.{_missing(by_algorithm, end)}"
+        f"evaluations, inner steps and replicas included.{_missing(own, end)}"
     )
     return "\n\n".join(parts) + "\n"
 
 
+def by_curve(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Groups rows that belong to one curve, under the curve's label.
+
+    That is an algorithm's name and, where it was run with several numbers of replicas, p.
+    """
+    found = collections.defaultdict(set)
+    for row in rows:
+        found[row["algorithm"]].add(row["replicas"])
+    groups: dict[str, list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        name, replicas = row["algorithm"], row["replicas"]
+        label = LABELS.get(str(name), str(name))
+        groups[f"{label}, p = {replicas}" if len(found[name]) > 1 else label].append(row)
+    return dict(groups)
+
+
 def curve(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Collects one algorithm's curve.
+    """Collects one curve.
 
     Args:
-      rows: of one algorithm.
+      rows: of one algorithm, with one number of replicas.
       name: of a measurement, such as "val_error".
 
     Returns:
-      Effective epochs, shape (evaluations,), and values, shape (evaluations, seeds); what was not
-      measured, because a seed had diverged, or was not finite is NaN.
+      Effective epochs (of all replicas), shape (evaluations,), and values, shape (evaluations,
+      seeds); what was not measured, because a seed had diverged, or was not finite is NaN.
     """
     seeds = sorted({row["seed"] for row in rows})
     epochs = sorted({row["effective_epochs"] for row in rows})
@@ -69,13 +84,14 @@ def curve(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(epochs), values
 
 
-def _results(by_algorithm: dict[str, list[Row]], end: float) -> str:
+def _results(curves: dict[str, list[Row]], end: float) -> str:
     lines = [
-        "| algorithm | L | replicas | validation error, % @ effective epochs "
-        "| lowest mean, % @ effective epochs | training loss | ms per gradient |",
-        "|---|---|---|---|---|---|---|",
+        "| algorithm | L | replicas | gradients: all, per replica "
+        "| validation error, % @ effective epochs | lowest mean, % @ effective epochs "
+        "| training loss | ms per gradient |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for algorithm, own in by_algorithm.items():
+    for label, own in curves.items():
         epochs, errors = _whole(own, "val_error", end)
         _, losses = _whole(own, "train_loss", end)
         if not errors.size:
@@ -88,32 +104,33 @@ def _results(by_algorithm: dict[str, list[Row]], end: float) -> str:
                 f"| {_spread(losses[-1], 4)}"
             )
         milliseconds = 1e3 * np.median([row["seconds_per_gradient"] for row in own])
+        gradients, replicas = max(row["gradient_evaluations"] for row in own), own[-1]["replicas"]
         lines.append(
-            f"| {LABELS.get(algorithm, algorithm)} | {own[0]['num_steps']} | {own[0]['replicas']} "
-            f"| {results} | {milliseconds:.2f} |"
+            f"| {label} | {own[0]['num_steps']} | {replicas} "
+            f"| {gradients:,}, {gradients / replicas:,.0f} | {results} | {milliseconds:.2f} |"
         )
     return "\n".join(lines)
 
 
-def _differences(by_algorithm: dict[str, list[Row]], end: float) -> str:
+def _differences(curves: dict[str, list[Row]], end: float) -> str:
     """Differences from SGD at the end, and when each seed first had SGD's final error."""
     lines = [
         "| against SGD | validation error, % | training loss "
         "| SGD's final error reached @ effective epochs |",
         "|---|---|---|---|",
     ]
-    baseline = _whole(by_algorithm[_BASELINE], "val_error", end)[1]
+    baseline = _whole(curves[LABELS[_BASELINE]], "val_error", end)[1]
     if not baseline.size:
         return "SGD has no seed at the end to compare with."
-    for algorithm, own in by_algorithm.items():
+    for label, own in curves.items():
         cells = [_reached(own, baseline[-1].mean(), end)]
-        if algorithm == _BASELINE:
+        if label == LABELS[_BASELINE]:
             cells = ["", "", *cells]
         else:
-            pair = by_algorithm[_BASELINE], own
+            pair = curves[LABELS[_BASELINE]], own
             intervals = [_interval(*pair, "val_error", end), _interval(*pair, "train_loss", end, 4)]
             cells = [*intervals, *cells]
-        lines.append(f"| {LABELS.get(algorithm, algorithm)} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -156,14 +173,13 @@ def _whole(rows: Sequence[Row], name: str, end: float) -> tuple[np.ndarray, np.n
     return epochs, values[:, finite]
 
 
-def _missing(by_algorithm: dict[str, list[Row]], end: float) -> str:
+def _missing(curves: dict[str, list[Row]], end: float) -> str:
     """A sentence about seeds that are not in the means."""
-    everyone = {row["seed"] for own in by_algorithm.values() for row in own}
+    everyone = {row["seed"] for own in curves.values() for row in own}
     lost = []
-    for algorithm, own in by_algorithm.items():
+    for label, own in curves.items():
         there = {r["seed"] for r in own if r["effective_epochs"] >= end}
         there -= {r["seed"] for r in own if r["val_error"] is None or r["train_loss"] is None}
-        label = LABELS.get(algorithm, algorithm)
         lost += [f"{label}'s seed {seed}" for seed in sorted(everyone - there)]
     if not lost:
         return ""

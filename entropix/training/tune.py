@@ -21,7 +21,7 @@ from entropix.training.folder import IRRELEVANT, claimed
 from entropix.training.network import build_network
 from entropix.training.record import make_page
 from entropix.training.search import Ranges, draw, ranges_of
-from entropix.training.state import init_state
+from entropix.training.state import centre, init_state
 from entropix.training.trials import Trial, TrialLog
 
 
@@ -68,6 +68,11 @@ def tune(
     check_config(config)
     if trials < 1:
         raise ValueError(f"trials must be >= 1; got trials={trials}.")
+    if len(runs(config)) > len(config.search):
+        raise ValueError(
+            f"tune searches for one number of replicas; got config.replicas={config.replicas}. "
+            "Choose one, and search for another in another --workdir."
+        )
     with claimed(pathlib.Path(workdir)):
         return _search(config, workdir, trials, seed, progress)
 
@@ -142,19 +147,18 @@ def _make_score(config: ConfigDict, data: Dataset) -> Any:
             config.optimizer, data.num_train / config.batch_size, values, length=config.length
         )
         states = [
-            init_state(algorithm, network.params, network.batch_stats, seed)
+            init_state(algorithm, [(network.params, network.batch_stats)], seed)
             for seed, network in enumerate(networks)
         ]
         interval = make_interval(make_step(networks[0].apply, algorithm, config.batch_size), steps)
         evaluate = make_evaluate(
             networks[0].apply,
             networks[0].estimate,
-            algorithm,
             train_examples=config.eval_train_examples,
         )
 
         def run(state: Any) -> tuple[Array, Array]:
-            result = evaluate(interval(state, data)[0], data)
+            result = evaluate(centre(interval(state, data)[0], algorithm), data)
             return result.val_error, result.val_loss
 
         return lax.map(run, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))

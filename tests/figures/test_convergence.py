@@ -4,11 +4,12 @@ import pytest
 from entropix.figures import convergence
 
 
-def rows(algorithm="hj", seeds=3, bad=False):
+def rows(algorithm="hj", seeds=3, bad=False, replicas=1):
     return [
         {
             "algorithm": algorithm,
             "seed": seed,
+            "replicas": replicas,
             "effective_epochs": epoch,
             "train_loss": None if bad and epoch == 3.0 else (1 + seed) / epoch,
             "val_error": 10.0 * (1 + seed) / epoch,
@@ -41,6 +42,21 @@ def test_saved_file(tmp_path):
 def test_measurements_that_were_not_finite_leave_a_gap():
     figure = convergence(rows(bad=True))
     assert np.isnan(figure.axes[0].lines[0].get_ydata()[2])
+
+
+def test_replicas_are_counted_both_ways():
+    figure = convergence([*rows("sgd"), *rows("parle", replicas=3), *rows("parle", replicas=6)])
+    assert len(figure.axes) == 4
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["SGD", "Parle, p = 3", "Parle, p = 6"]
+    for panels, divisors in ((figure.axes[:2], (1, 1, 1)), (figure.axes[2:], (1, 3, 6))):
+        assert ("all replicas" in panels[0].get_xlabel()) == (divisors == (1, 1, 1))
+        for panel in panels:
+            for line, divisor in zip(panel.lines, divisors, strict=True):
+                np.testing.assert_allclose(line.get_xdata(), np.arange(1, 4) / divisor)
+    sgd, three, six = figure.axes[0].lines
+    assert three.get_color() == six.get_color() != sgd.get_color()
+    assert three.get_linestyle() != six.get_linestyle()
 
 
 def test_no_rows():

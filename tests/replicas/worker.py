@@ -3,6 +3,7 @@
 import sys
 import time
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 

@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import pathlib
 import shutil
+import unittest.mock
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +15,29 @@ import numpy as np
 import pytest
 from training.survival import arrays, assert_identical, rows
 
-from entropix.training import Checkpoint, Checkpoints, Interrupted, compare, experiment, train
+from entropix.data import load
+from entropix.training import (
+    Checkpoint,
+    Checkpoints,
+    Interrupted,
+    compare,
+    experiment,
+    runs,
+    train,
+)  # fmt: skip
 from entropix.training import loop as loop_module
+from entropix.training import programs as programs_module
 from entropix.training import run as run_module
 from entropix.training.checkpoint import from_host, to_host
 from entropix.training.loop import Loop
 
-OPTIMIZERS = {"hj": {"gamma_end": 0.5}, "elastic_sgd": {"replicas": 2}}
+OPTIMIZERS = {"hj": {"gamma_end": 0.5}, "elastic_sgd": {}}
 
 
 def make(algorithms="hj", optimizers=OPTIMIZERS, **options):
     defaults = {
         "seeds": 2, "gradients_per_eval": 20, "num_evals": 3, "batch_size": 32,
-        "checkpoint_seconds": 0.0, "checkpoints_kept": 3,
+        "checkpoint_seconds": 0.0, "checkpoints_kept": 3, "replicas": (2,),
     }  # fmt: skip
     return experiment(
         dataset="digits",
@@ -196,8 +208,49 @@ def test_a_fork_into_another_shape_is_refused_and_changes_nothing(unfinished):
 
 
 def test_a_fork_into_a_shorter_run_is_refused(unfinished):
-    with pytest.raises(ValueError, match=r"outer step 12, beyond this config's end at 8"):
+    with pytest.raises(ValueError, match=r"has 60 gradients, more than this config's 40"):
         train(make(num_evals=2), unfinished, fork=True, progress=False)
+
+
+@pytest.mark.parametrize(("before", "later"), [(2, 5), (4, 1), (1, 2)])
+def test_replicas_join_and_leave(tmp_path, before, later, caplog):
+    """A fork with another p goes on from the first replicas, and new ones from their centre."""
+    train(make("elastic_sgd", replicas=(before,), num_evals=1), tmp_path, progress=False)
+    with Checkpoints(tmp_path) as checkpoints:
+        old = checkpoints.restore()
+    params = jax.tree.leaves(old.state["state"]["params"])
+    caplog.set_level(logging.INFO)
+    config = make("elastic_sgd", replicas=(later,), num_evals=2)
+    with pytest.raises(ValueError, match=r"another config: it differs in .*optimizer.replicas"):
+        train(config, tmp_path, progress=False)
+    seen = []
+    watched = lambda self, now: seen.append(to_host(now)) or place(self, now)  # noqa: E731
+    place = programs_module.Programs.place
+    with unittest.mock.patch.object(programs_module.Programs, "place", watched):
+        rows = train(config, tmp_path, fork=True, progress=False)
+    told = "new ones start at the centre" if later > before else "the last ones leave"
+    assert f"{later} replicas where there were {before}: {told}" in caplog.text
+    start = jax.tree.leaves(seen[0].state.params)
+    for leaf, was in zip(start, params, strict=True):
+        assert leaf.shape == (was.shape[0], later, *was.shape[2:])
+        stay = min(before, later)
+        np.testing.assert_array_equal(leaf[:, :stay], was[:, :stay])
+        for a in range(before, later):
+            np.testing.assert_allclose(leaf[:, a], was.mean(axis=1), rtol=1e-5, atol=1e-7)
+    assert [row["replicas"] for row in rows if row["seed"] == 0] == [before, later]
+    assert [row["gradient_evaluations"] for row in rows if row["seed"] == 0] == [20, 40]
+    assert [row["outer_steps"] for row in rows if row["seed"] == 0] == [
+        20 // before, 20 // before + 20 // later
+    ]  # fmt: skip
+
+
+def test_replicas_may_start_at_different_points():
+    config = make("elastic_sgd", replica_start="different")
+    (single,) = runs(config).values()
+    now = programs_module.make_programs(single, load("digits")).init()
+    kernels = [leaf for leaf in jax.tree.leaves(now.state.params) if leaf.ndim == 4]
+    points = np.concatenate([kernels[0][:, a] for a in range(2)])  # of 2 seeds, 2 replicas
+    assert len(np.unique(points.reshape(4, -1), axis=0)) == 4
 
 
 def test_where_data_lie_and_checkpoints_are_no_part_of_a_result(whole):
@@ -251,7 +304,7 @@ def test_compare_goes_on_after_an_algorithm_that_diverged(tmp_path):
     found = compare(make("", optimizers), tmp_path, progress=False, report=said.append)
     assert "sgd: seed 0 stopped" in said[0]
     assert "| HJ | 5 | 1 | " in said[1]
-    assert "| SGD | 1 | 1 | not at the end |" in said[1]
+    assert "| SGD | 1 | 1 | 60, 60 | not at the end |" in said[1]
     assert "left out: SGD's seed 0, SGD's seed 1." in said[1]
     lost = [row for row in found if row["algorithm"] == "sgd"]
     assert [row["val_error"] for row in lost] == [None, None]  # at the evaluation not reached

@@ -9,11 +9,12 @@ from entropix.training import compare, experiment, gather, make_table, train
 from entropix.training.metrics import read_metrics
 
 MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.0, "dropout": 0.0}
-OPTIMIZERS = {"sgd": {}, "hj": {}, "elastic_sgd": {"replicas": 2}}
+OPTIMIZERS = {"sgd": {}, "hj": {}, "elastic_sgd": {}}
 
 
 def make(algorithms="", optimizers=OPTIMIZERS, **options):
-    options = {"seeds": 2, "gradients_per_eval": 10, "num_evals": 2, "batch_size": 32} | options
+    defaults = {"seeds": 2, "gradients_per_eval": 10, "num_evals": 2, "batch_size": 32}
+    options = defaults | {"replicas": (2,)} | options
     return experiment(
         dataset="digits", model=MODEL, optimizers=optimizers, algorithms=algorithms, **options
     )
@@ -46,7 +47,9 @@ def test_gather_needs_the_metric_files_alone(finished, tmp_path):
     assert again == printed
     for name in ("table.md", "metrics.jsonl"):
         assert (tmp_path / "report" / name).read_bytes() == (workdir / name).read_bytes()
-    with pytest.raises(ValueError, match="one measurement of hj, seed 0, after 10 gradients.* 2"):
+    with pytest.raises(
+        ValueError, match=r"one measurement of hj \(replicas=1\), seed 0, after 10 gradients.* 2"
+    ):
         gather([workdir / "hj", workdir / "hj"], tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
     (tmp_path / "metrics.jsonl").touch()

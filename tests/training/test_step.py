@@ -9,7 +9,7 @@ import pytest
 import entropix
 from entropix.data import load, sample_batch
 from entropix.training.algorithm import make_algorithm
-from entropix.training.config import DEFAULTS, experiment
+from entropix.training.config import DEFAULTS, experiment, runs
 from entropix.training.epoch import (
     NEVER,
     Advance,
@@ -31,18 +31,23 @@ def data():
     return load("digits")
 
 
-def build(algorithm, **options):
+def build(algorithm, replicas=3, **options):
     config = experiment(
-        dataset="digits", model=MODEL, optimizers={algorithm: options}, algorithms=algorithm
+        dataset="digits",
+        model=MODEL,
+        optimizers={algorithm: options},
+        algorithms=algorithm,
+        replicas=(replicas,),
     )
     network = build_network(config.model, (8, 8, 1), seed=0)
-    built = make_algorithm(config.optimizer, gradients_per_epoch=10.0)
+    (single,) = runs(config).values()
+    built = make_algorithm(single.optimizer, gradients_per_epoch=10.0)
     return network, built
 
 
 def run(algorithm, data, steps=3, seed=0, **options):
     network, built = build(algorithm, **options)
-    state = init_state(built, network.params, network.batch_stats, seed)
+    state = init_state(built, [(network.params, network.batch_stats)], seed)
     interval = jax.jit(make_interval(make_step(network.apply, built, 32), steps))
     state, loss = interval(state, data)
     return network, built, state, loss
@@ -126,14 +131,14 @@ def test_replicas_differ_and_the_centre_is_their_mean(data):
     assert leaf.shape[0] == built.replicas == 3
     assert not np.allclose(leaf[0], leaf[1])
     np.testing.assert_allclose(
-        jax.tree.leaves(centre(state, 3))[0], np.mean(leaf, axis=0), rtol=1e-6, atol=1e-7
+        jax.tree.leaves(centre(state, built).params)[0], np.mean(leaf, axis=0), rtol=1e-6, atol=1e-7
     )
 
 
 def test_seeds_run_alone_or_together_with_one_result(data):
     network, built = build("entropy_sgd")
     interval = make_interval(make_step(network.apply, built, 32), 2)
-    states = [init_state(built, network.params, network.batch_stats, s) for s in range(3)]
+    states = [init_state(built, [(network.params, network.batch_stats)], s) for s in range(3)]
     alone = [jax.jit(interval)(state, data) for state in states]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     for layout in ("map", "vmap"):
@@ -148,7 +153,7 @@ def test_seeds_run_alone_or_together_with_one_result(data):
 def test_evaluation_estimates_batch_norm_at_x(data):
     """With one batch the estimated statistics are those of the whole training set, exactly."""
     network, built, state, _ = run("sgd", data, steps=5)
-    evaluation = jax.jit(make_evaluate(network.apply, network.estimate, built))(state, data)
+    evaluation = jax.jit(make_evaluate(network.apply, network.estimate))(centre(state, built), data)
     _, stats = network.estimate(state.params, network.batch_stats, data.train_images, train=True)
 
     first = next(iter(jax.tree.leaves(stats)))
@@ -173,8 +178,8 @@ def test_estimated_statistics_are_the_means_of_the_hidden_layer(data):
 
 def test_evaluation_in_batches_agrees_with_one_pass(data):
     network, built, state, _ = run("sgd", data, steps=5)
-    make = lambda batch: make_evaluate(network.apply, network.estimate, built, batch)  # noqa: E731
-    whole, parts = (jax.jit(make(batch))(state, data) for batch in (2000, 200))
+    make = lambda batch: make_evaluate(network.apply, network.estimate, batch)  # noqa: E731
+    whole, parts = (jax.jit(make(batch))(centre(state, built), data) for batch in (2000, 200))
     np.testing.assert_allclose(parts.train_loss, whole.train_loss, rtol=0.05)
     np.testing.assert_allclose(parts.val_error, whole.val_error, atol=2.0)
 
@@ -188,7 +193,7 @@ def start(state) -> Advance:
 def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
     options = {"replicas": 2} if algorithm == "elastic_sgd" else {}
     network, built, scanned, loss = run(algorithm, data, steps=5, **options)
-    state = init_state(built, network.params, network.batch_stats, 0)
+    state = init_state(built, [(network.params, network.batch_stats)], 0)
     advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
     whole = advance(start(state), (jnp.asarray(5), data))
     assert (int(whole.done), int(whole.bad)) == (5, NEVER)
@@ -205,7 +210,7 @@ def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
 def test_the_first_bad_loss_stops_the_seed_and_is_named(data):
     """Two images are not numbers: the first mini-batch with one of them is known beforehand."""
     network, built = build("hj")
-    state = init_state(built, network.params, network.batch_stats, 0)
+    state = init_state(built, [(network.params, network.batch_stats)], 0)
     images = data.train_images.at[7:9].set(jnp.nan)
 
     def is_bad(outer, inner):
@@ -224,7 +229,7 @@ def test_the_first_bad_loss_stops_the_seed_and_is_named(data):
 
 def test_bad_parameters_with_good_losses_are_found_at_the_end_of_a_call(data):
     network, built = build("hj", learning_rate=100.0)
-    state = init_state(built, network.params, network.batch_stats, 0)
+    state = init_state(built, [(network.params, network.batch_stats)], 0)
     advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
     huge = jax.tree.map(lambda x: jnp.full_like(x, 1e38) if x.ndim else x, state.optimizer)
     after = advance(start(state._replace(optimizer=huge)), (jnp.asarray(1), data))

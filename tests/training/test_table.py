@@ -12,12 +12,13 @@ RESULTS = pathlib.Path(__file__).parent.parent.parent / "results"
 EPOCHS = (1.0, 2.0, 3.0)
 
 
-def make_rows(algorithm, errors):
+def make_rows(algorithm, errors, replicas=1):
     """`errors`: evaluations x seeds; a NaN is a measurement that was not made."""
     return [
         {
             "algorithm": algorithm, "seed": seed, "effective_epochs": epoch, "val_error": error,
-            "train_loss": error / 10, "num_steps": 1, "replicas": 1, "seconds_per_gradient": 0.01,
+            "train_loss": error / 10, "num_steps": 1, "replicas": replicas,
+            "seconds_per_gradient": 0.01, "gradient_evaluations": int(12 * epoch),
         }
         for epoch, per_seed in zip(EPOCHS, errors, strict=True)
         for seed, error in enumerate(per_seed)
@@ -60,15 +61,27 @@ def test_seeds_that_diverged_are_left_out_and_named():
     ill[1:, 0] = np.nan
     table = make_table(make_rows("sgd", SGD) + make_rows("hj", ill))
     expected = f"{ill[-1, 1:].mean():.2f} ± {ill[-1, 1:].std(ddof=1):.2f} @ 3"
-    assert cells(table, "HJ", 0)[3] == expected
+    assert cells(table, "HJ", 0)[4] == expected
     assert "Diverged or unfinished, and left out: HJ's seed 0." in table
     ill[1:] = np.nan  # nobody got beyond the first evaluation
     table = make_table(make_rows("sgd", SGD) + make_rows("hj", ill))
-    assert cells(table, "HJ", 0)[3] == "not at the end"
+    assert cells(table, "HJ", 0)[4] == "not at the end"
     assert cells(table, "HJ", 1)[1:] == ["too few seeds", "too few seeds", "not reached"]
     assert "left out: HJ's seed 0, HJ's seed 1, HJ's seed 2." in table
     table = make_table(make_rows("sgd", ill) + make_rows("hj", HJ))
     assert "SGD has no seed at the end" in table
+
+
+def test_runs_with_several_numbers_of_replicas_stand_apart():
+    table = make_table(
+        make_rows("sgd", SGD) + make_rows("parle", HJ, 3) + make_rows("parle", HJ - 1, 6)
+    )
+    assert cells(table, "SGD", 0)[2:4] == ["1", "36, 36"]
+    assert cells(table, "Parle, p = 3", 0)[2:4] == ["3", "36, 12"]
+    assert cells(table, "Parle, p = 6", 0)[2:4] == ["6", "36, 6"]
+    assert cells(table, "Parle, p = 6", 0)[4].startswith("1.00 ")
+    alone = make_table(make_rows("sgd", SGD) + make_rows("elastic_sgd", HJ, 3))
+    assert cells(alone, "Elastic-SGD", 0)[2] == "3"
 
 
 def test_no_second_table_without_sgd_or_with_one_seed():

@@ -1,0 +1,72 @@
+"""Continuing from the newest checkpoint: in all processes, with more or fewer replicas."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from entropix.replicas import resize
+from entropix.training.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.training.programs import Programs
+
+
+def is_lead() -> bool:
+    """Whether this is the process that reads and writes the run's folder."""
+    return jax.process_index() == 0
+
+
+def restore(checkpoints: Checkpoints, programs: Programs) -> Checkpoint | None:
+    """Returns the newest whole checkpoint, with as many replicas as `programs` has.
+
+    Process 0 reads it, for all of them.
+
+    Raises:
+      ValueError: if it is the checkpoint of another model or algorithm.
+    """
+    template = jax.eval_shape(programs.init)
+    found = _read(checkpoints, programs, template) if is_lead() else None
+    return found if jax.process_count() == 1 else _broadcast(found, template)
+
+
+def _read(checkpoints: Checkpoints, programs: Programs, template: Any) -> Checkpoint | None:
+    found = checkpoints.restore()
+    if found is None:
+        return None
+    here = programs.layout.replicas
+    there = found.record.get("replicas", here)
+    if programs.algorithm.replicas is None or there == here:
+        return found._replace(state=from_host(template, found.state))
+
+    def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((leaf.shape[0], there, *leaf.shape[2:]), leaf.dtype)
+
+    saved = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), found.state)
+    resized = jax.vmap(lambda state: resize(state, here))(saved.state)  # over seeds
+    return found._replace(state=saved._replace(state=resized))
+
+
+def _broadcast(found: Checkpoint | None, template: Any) -> Checkpoint | None:
+    """What process 0 found, in all processes."""
+    record = b"" if found is None else json.dumps([found.step, found.record]).encode()
+    (size,) = multihost_utils.broadcast_one_to_all(np.asarray([len(record)]))
+    if size == 0:
+        return None
+    padded = np.frombuffer(record.ljust(int(size)), np.uint8)
+    step, record = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+    zeros = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(_without_keys, template)
+    )
+    state = zeros if found is None else to_host(found.state)
+    state = multihost_utils.broadcast_one_to_all(state)
+    return Checkpoint(step, from_host(template, jax.tree.map(np.asarray, state)), record)
+
+
+def _without_keys(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: (
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        ),
+        tree,
+    )

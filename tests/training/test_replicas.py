@@ -1,0 +1,193 @@
+"""Training with replicas as real processes: over devices, and over several processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from training.survival import arrays, rows
+
+from entropix.replicas.processes import LOST
+
+CONFIG = """
+from entropix.training import experiment
+
+def get_config(algorithms=""):
+    return experiment(
+        dataset="digits",
+        model={"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2},
+        optimizers={
+            "elastic_sgd": {"learning_rate": 0.1},
+            "parle": {"num_steps": 5, "gamma_end": 0.5, "temperature": 1e-3},
+        },
+        algorithms=algorithms,
+        replicas=(4,),
+        seeds=2,
+        batch_size=32,
+        gradients_per_eval=40,
+        num_evals=3,
+        checkpoint_seconds=0.0,
+    )
+"""
+MEASURED = ("train_loss", "val_loss", "minibatch_loss")
+
+
+class Trainings:
+    """Runs of one experiment, in folders below `folder`."""
+
+    def __init__(self, folder):
+        self.folder, self.config = folder, folder / "config.py"
+        self.config.write_text(CONFIG)
+
+    def start(self, name, *flags, algorithm="elastic_sgd", devices=1):
+        command = [sys.executable, "-m", "entropix.cli", "train", "--noprogress"]
+        command += [f"--config={self.config}:{algorithm}", f"--workdir={self.folder / name}"]
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+        }
+        return subprocess.Popen(
+            [*command, *flags], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def pair(self, name, *flags):
+        """Starts two processes with two devices each."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        shared = [f"--coordinator=127.0.0.1:{port}", "--processes=2", *flags]
+        return [self.start(name, f"--process={k}", *shared, devices=2) for k in range(2)]
+
+
+def finish(process, seconds=180):
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"still running after {seconds} s: {process.communicate()[1]}")
+    return process.returncode, out, err
+
+
+def assert_close(workdir, other):
+    """The same run but for the order in which means over replicas are summed."""
+    for row, expected in zip(rows(workdir), rows(other), strict=True):
+        assert row.keys() == expected.keys()
+        for name, value in row.items():
+            if name in MEASURED:
+                assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+            elif "error" not in name:
+                assert value == expected[name], name
+    found, expected = arrays(workdir), arrays(other)
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert array.shape == expected[name].shape, name
+        if name.startswith("state/params"):
+            np.testing.assert_allclose(array, expected[name], rtol=2e-3, atol=2e-4, err_msg=name)
+        elif np.issubdtype(array.dtype, np.integer):
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    made = Trainings(tmp_path_factory.mktemp("replicas"))
+    for algorithm in ("elastic_sgd", "parle"):
+        run = made.start(algorithm, "--config.layout=map", algorithm=algorithm)
+        status, _, err = finish(run)
+        assert status == 0, err
+    return made
+
+
+@pytest.mark.parametrize("algorithm", ["elastic_sgd", "parle"])
+@pytest.mark.parametrize(("layout", "devices"), [("vmap", 1), ("shard_map", 4), ("pmap", 2)])
+def test_layouts_agree(trainings, algorithm, layout, devices):
+    name = f"{algorithm}_{layout}"
+    run = trainings.start(name, f"--config.layout={layout}", algorithm=algorithm, devices=devices)
+    status, _, err = finish(run)
+    assert status == 0, err
+    assert_close(trainings.folder / name, trainings.folder / algorithm)
+
+
+def test_a_run_moves_from_one_device_to_several(trainings):
+    """Where replicas live is no part of a result: the run continues, unasked."""
+    short = trainings.start("moved", "--config.layout=map", "--config.num_evals=1")
+    assert finish(short)[0] == 0
+    flags = ("--config.layout=shard_map", "--config.num_evals=3", "--fork")
+    status, _, err = finish(trainings.start("moved", *flags, devices=4))
+    assert status == 0, err
+    assert "continuing at outer step 10" in err
+    assert_close(trainings.folder / "moved", trainings.folder / "elastic_sgd")
+
+
+def test_more_devices_than_there_are(trainings):
+    flags = ("--config.replicas=8", "--config.layout=shard_map")
+    status, _, err = finish(trainings.start("many", *flags))
+    assert status == 2
+    assert "spreads replicas=8 over devices, and JAX sees 1 cpu device. Two ways out" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+class TestTwoProcesses:
+    """Two processes with two devices each, over the loopback interface."""
+
+    def test_they_train_as_one_process_does(self, trainings):
+        for process in trainings.pair("two", "--config.layout=shard_map"):
+            status, _, err = finish(process)
+            assert status == 0, err
+        assert_close(trainings.folder / "two", trainings.folder / "elastic_sgd")
+
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_one_is_killed_the_other_ends_and_both_resume(self, trainings, victim):
+        name = f"killed_{victim}"
+        long = ("--config.layout=shard_map", "--config.num_evals=60")
+        pair = trainings.pair(name, *long)
+        deadline = time.monotonic() + 120
+        folder = trainings.folder / name / "checkpoints"
+        while not any(int(p.name) >= 20 for p in folder.glob("[0-9]*") if p.name.isdigit()):
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in pair)
+            time.sleep(0.02)
+        pair[victim].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        status, _, err = finish(pair[1 - victim], seconds=30)
+        assert time.monotonic() - killed < 15
+        assert status == LOST, err
+        assert f"process {victim} has ended before its work was done" in err
+        finish(pair[victim])
+        for process in trainings.pair(name, *long):
+            status, _, err = finish(process)
+            assert status == 0, err
+            assert "continuing at outer step" in err
+        whole = trainings.start(f"{name}_whole", *long, devices=4)
+        assert finish(whole)[0] == 0
+        ends = [rows(trainings.folder / n)[-1] for n in (name, f"{name}_whole")]
+        assert ends[0]["outer_steps"] == ends[1]["outer_steps"] == 600
+        assert len(rows(trainings.folder / name)) == len(rows(trainings.folder / f"{name}_whole"))
+        metrics = (trainings.folder / name / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["outer_steps"] for line in metrics if '"seed": 0' in line]
+        assert steps == list(range(10, 601, 10))
+
+    def test_a_request_to_stop_reaches_all(self, trainings):
+        long = ("--config.layout=shard_map", "--config.num_evals=60")
+        pair = trainings.pair("stopped", *long)
+        folder = trainings.folder / "stopped" / "checkpoints"
+        deadline = time.monotonic() + 120
+        while not any(p.name.isdigit() for p in folder.glob("[0-9]*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pair[1].send_signal(signal.SIGTERM)
+        ends = [finish(process, seconds=60) for process in pair]
+        assert {status for status, _, _ in ends} <= {128 + signal.SIGTERM, LOST}, ends
+        assert any("asked to stop by signal 15" in err for _, _, err in ends), ends
+
+    def test_replicas_must_reach_every_process(self, trainings):
+        flags = ("--config.layout=shard_map", "--config.replicas=2")
+        ends = [finish(process) for process in trainings.pair("few", *flags)]
+        assert all(status in (2, LOST) for status, _, _ in ends), ends
+        assert any("multiple of their 4 devices" in err for _, _, err in ends), ends
