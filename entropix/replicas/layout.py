@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -56,11 +57,11 @@ class Layout(NamedTuple):
             has all of it.
           axis: which one it is.
         """
-        return tree if self.mesh is None else jax.device_put(tree, self.sharding(axis))
+        return tree if self.mesh is None else _put(tree, self.sharding(axis))
 
     def share(self, tree: Any) -> Any:
         """Puts a copy of arrays that all replicas use, such as a data set, on every device."""
-        return tree if self.mesh is None else jax.device_put(tree, self.common)
+        return tree if self.mesh is None else _put(tree, self.common)
 
     def local(self, tree: Any) -> Any:
         """This process's first copy of what all devices have, on one device."""
@@ -142,6 +143,22 @@ def host_devices(replicas: int, cores: int) -> int:
       [1, 2, 3, 2, 2]
     """
     return next((n for n in range(cores, replicas) if replicas % n == 0), replicas)
+
+
+def _put(tree: Any, sharding: NamedSharding | None) -> Any:
+    """`jax.device_put`, which in a run of several processes takes neither keys nor all arrays."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf if leaf.sharding == sharding else jax.device_put(leaf, sharding)
+        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(put, tree)
 
 
 def _same(tree: Any) -> Any:

@@ -64,12 +64,15 @@ class Checkpoints:
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         """Made on first need, since it makes the folder."""
+        if self._keep > 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep or None,
             enable_async_checkpointing=False,  # the state is donated to the next step
             cleanup_tmp_directories=self._keep > 0,
             read_only=self._keep == 0,
-            create=self._keep > 0,
+            create=False,
+            multiprocessing_options=_alone(),
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
@@ -182,6 +185,16 @@ class Checkpoints:
         if "_manager" in self.__dict__:
             with contextlib.suppress(Exception):  # an error of saving is being reported already
                 self._manager.close()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """In a run of several processes one writes, whole arrays: the library waits for no other."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
 
 
 def to_host(tree: Any) -> Any:
