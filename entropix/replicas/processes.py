@@ -63,8 +63,9 @@ def connected(
         f"{host}:{service}", processes, process, initialization_timeout=timeout,
         heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout,
     )  # fmt: skip
+    ending = threading.Event()
     watches = [
-        threading.Thread(target=_watch, args=(peer, name), daemon=True)
+        threading.Thread(target=_watch, args=(peer, name, ending), daemon=True)
         for name, peer in peers.items()
     ]
     for watch in watches:
@@ -81,6 +82,7 @@ def connected(
             watch.join(_MOMENT)
         raise
     finally:
+        ending.set()
         for peer in peers.values():
             with contextlib.suppress(OSError):  # the other end may be gone
                 peer.shutdown(socket.SHUT_RDWR)
@@ -165,13 +167,13 @@ def _guest(host: str, port: int, processes: int, process: int, timeout: float) -
             ) from error
 
 
-def _watch(peer: socket.socket, name: int) -> None:
+def _watch(peer: socket.socket, name: int, ending: threading.Event) -> None:
     """Waits for another process's last word; ends this one if there is none."""
     try:
         word = peer.recv(1)
     except OSError:
         word = b""
-    if word == _BYE or peer.fileno() < 0:
+    if word == _BYE or ending.is_set():
         return
     print(
         f"entropix: process {name} has ended before its work was done, so process "
