@@ -7,12 +7,24 @@ The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
 import importlib
 from types import ModuleType
 
-from entropix.optimizers import elastic_sgd, entropy_sgd, heat_sgd, hj_sgd, sgd
+from entropix.optimizers import (
+    diloco,
+    easgd,
+    elastic_sgd,
+    entropy_sgd,
+    heat_sgd,
+    hj_sgd,
+    parle,
+    sgd,
+)
 from entropix.transforms import (
+    ElasticAveragingState,
     ElasticState,
     Relaxation,
     RelaxationState,
     StepwiseState,
+    average_updates,
+    elastic_averaging,
     elastic_coupling,
     eval_params,
     hamilton_jacobi,
@@ -30,10 +42,15 @@ __version__ = "0.1.0"
 _ROOMS = ("data", "figures", "models", "training")
 
 __all__ = [
+    "ElasticAveragingState",
     "ElasticState",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
+    "average_updates",
+    "diloco",
+    "easgd",
+    "elastic_averaging",
     "elastic_coupling",
     "elastic_sgd",
     "entropy_sgd",
@@ -43,6 +60,7 @@ __all__ = [
     "heat_sgd",
     "hj_sgd",
     "local_entropy",
+    "parle",
     "relax",
     "relaxed_grad",
     "reseed",
