@@ -4,6 +4,7 @@ Every public optimiser and wrapper stands in `CASES` once for each way to use it
 whole contract by a new line there.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -133,7 +134,8 @@ def _family(factory: Callable[..., Any], face: str, **arguments: Any) -> Case:
     """A case of one of the aliases with a `stepwise` argument."""
     arguments |= {"stepwise": face == "stepwise"}
     # The number 0 leaves code out and so must not be traced.
-    static = ("num_steps", "period", *(n for n in ("temperature",) if arguments.get(n) == 0))
+    lengths = [n for n in ("num_steps", "period") if n in inspect.signature(factory).parameters]
+    static = (*lengths, *(n for n in ("temperature",) if arguments.get(n) == 0))
     replicated, apart = "axis_name" in arguments, factory is not entropix.diloco
     return Case(factory, arguments, static, face, replicated, apart)
 

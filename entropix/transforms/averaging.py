@@ -9,7 +9,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name
-from entropix.transforms.coupling import UPDATE_CALL, as_varying, elastic_force, replica_mean
+from entropix.transforms.coupling import UPDATE_CALL, elastic_force, like_params, replica_mean
 from entropix.transforms.relaxation import copy_tree, scalar, wide
 
 
@@ -53,7 +53,7 @@ def average_updates(axis_name: AxisName) -> optax.GradientTransformationExtraArg
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
-        return jax.tree.map(as_varying, replica_mean(updates, axis_name), updates), state
+        return like_params(replica_mean(updates, axis_name), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -133,7 +133,7 @@ def elastic_averaging(
             mean, first = replica_mean(params, axis_name), state.update_count == 0
             old = jax.tree.map(lambda m, c: jnp.where(first, m, wide(c)), mean, state.centre)
             new = jax.tree.map(lambda c, m: c + scalar(moving_rate, c) * (m - c), old, mean)
-            return tuple(jax.tree.map(as_varying, centre, params) for centre in (old, new))
+            return like_params(old, params), like_params(new, params)
 
         if period == 1:
             target, centre = exchange()

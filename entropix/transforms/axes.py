@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 AxisName = str | tuple[str, ...]
@@ -47,3 +48,13 @@ def agreed(count: jax.Array, axis_name: AxisName) -> jax.Array:
     vmapped = tuple(name for name in names if name not in on_devices)
     with mapped(axis_name):
         return lax.pmax(count, vmapped) if vmapped else count
+
+
+def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """`x`, by its type as different from device to device as `like` is.
+
+    `shard_map` knows that a mean, or a counter set to zero, is the same everywhere and that a state
+    it was given need not be; the branches of a conditional need one type. (`lax.pcast` would say
+    so directly, but refuses axes of `vmap` and values that vary already.)
+    """
+    return jnp.where(like == like, x, x)

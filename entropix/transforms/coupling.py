@@ -9,7 +9,7 @@ from jax import lax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped
+from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped, vary_like
 from entropix.transforms.relaxation import at, copy_tree, scalar, wide
 
 UPDATE_CALL = (
@@ -89,7 +89,7 @@ def elastic_coupling(
         else:
             centre = lax.cond(
                 agreed(state.update_count, axis_name) % period == 0,
-                lambda: jax.tree.map(as_varying, replica_mean(params, axis_name), params),
+                lambda: like_params(replica_mean(params, axis_name), params),
                 lambda: state.centre,
             )
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
@@ -125,10 +125,6 @@ def replica_mean(params: Any, axis_name: AxisName) -> Any:
         return jax.tree.map(lambda x: lax.pmean(wide(x), axis_name), params)
 
 
-def as_varying(mean: jax.Array, x: jax.Array) -> jax.Array:
-    """The mean in x's dtype, and by its type as different from replica to replica as x is.
-
-    `shard_map` knows that a mean is the same everywhere and a state is not; both branches of a
-    conditional need one type. (`lax.pcast` would say so directly, but not under `vmap`.)
-    """
-    return jnp.where(x == x, mean.astype(x.dtype), x)
+def like_params(mean: Any, params: Any) -> Any:
+    """A mean over replicas with the parameters' dtypes, and varying over devices as they do."""
+    return jax.tree.map(lambda m, x: vary_like(m.astype(x.dtype), x), mean, params)

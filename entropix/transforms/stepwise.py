@@ -8,7 +8,7 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, agreed, check_axis_name
+from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState
 
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
@@ -102,7 +102,8 @@ def stepwise(
                 relaxed, state.optimizer_state, x, **extra_args
             )
             inner = relaxation.begin(optax.apply_updates(x, moves), outer)
-            return StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
+            new = StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
+            return jax.tree.map(vary_like, new, state)
 
         count = state.gradient_count
         count = count if axis_name is None else agreed(count, axis_name)
