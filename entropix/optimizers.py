@@ -1,4 +1,4 @@
-"""The paper's algorithms by name: chains of the package's links and Optax's, nothing else.
+"""The paper's algorithms, and their relatives over replicas, by name: chains and nothing else.
 
 All run Nesterov's momentum (0.9) on x (Deep Relaxation, section 7.4). The default constants are
 the paper's; the learning rate and gamma have none, because they belong to the problem.

@@ -77,34 +77,52 @@ def test_the_walk_does_not_depend_on_the_sharding(case, explicit):
 
 
 REPLICATED = {
-    "elastic": entropix.elastic_sgd(0.05, 1.0, "x"),
-    "elastic-period_4": entropix.elastic_sgd(0.05, 1.0, "x", period=4),
-    "noisy": entropix.entropy_sgd(0.1, 1.0, temperature=0.1, axis_name="x", stepwise=True),
-    "parle": entropix.parle(0.1, 1.0, 1.0, "x", temperature=0.1),
-    "parle-stepwise": entropix.parle(0.1, 1.0, 1.0, "x", num_steps=4, period=2, stepwise=True),
-    "easgd": entropix.easgd(0.05, "x", period=4),
-    "diloco": entropix.diloco(0.5, "x", num_steps=5, step_size=0.01),
-    "diloco-stepwise": entropix.diloco(0.5, "x", num_steps=4, step_size=0.01, stepwise=True),
+    "elastic": lambda axis: entropix.elastic_sgd(0.05, 1.0, axis),
+    "elastic-period_4": lambda axis: entropix.elastic_sgd(0.05, 1.0, axis, period=4),
+    "noisy": lambda axis: entropix.entropy_sgd(
+        0.1, 1.0, temperature=0.1, axis_name=axis, stepwise=True
+    ),
+    "parle": lambda axis: entropix.parle(0.1, 1.0, 1.0, axis, temperature=0.1),
+    "parle-stepwise": lambda axis: entropix.parle(
+        0.1, 1.0, 1.0, axis, num_steps=4, period=2, stepwise=True
+    ),
+    "easgd": lambda axis: entropix.easgd(0.05, axis, period=4),
+    "diloco": lambda axis: entropix.diloco(0.5, axis, num_steps=5, step_size=0.01),
+    "diloco-stepwise": lambda axis: entropix.diloco(
+        0.5, axis, num_steps=4, step_size=0.01, stepwise=True
+    ),
 }
 
 
-@pytest.mark.parametrize("tx", REPLICATED.values(), ids=REPLICATED)
-def test_replicas_on_devices_are_replicas_in_a_vmap(automatic, tx):
-    starts = jnp.arange(24.0).reshape(8, 3) / 12
+@pytest.mark.parametrize("layout", ["shard_map", "pmap", "vmap_in_shard_map"])
+@pytest.mark.parametrize("make", REPLICATED.values(), ids=REPLICATED)
+def test_replicas_on_devices_are_replicas_in_a_vmap(automatic, make, layout):
+    number = 16 if layout == "vmap_in_shard_map" else 8
+    starts = jnp.arange(3.0 * number).reshape(number, 3) / 12
     gradient = jax.grad(objective)
 
-    def train(params):
+    def train(axis):
+        tx = make(axis)
+
         def step(params, state):
             grads, grad_fn = gradient(params), lambda params, i: gradient(params)
             updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
             return optax.apply_updates(params, updates), state
 
-        return run(step, params, tx.init(params), length=9)[0]
+        return lambda params: run(step, params, tx.init(params), length=9)[0]
 
-    expected = jax.vmap(train, axis_name="x")(starts)
-    one_a_device = jax.shard_map(lambda x: train(x[0])[None], in_specs=P("x"), out_specs=P("x"))
-    placed = jax.device_put(starts, NamedSharding(automatic, P("x")))
-    assert_close(jax.jit(one_a_device)(placed), expected, rtol=1e-4, atol=1e-5)
+    expected = jax.vmap(train("x"), axis_name="x")(starts)
+    if layout == "pmap":
+        trained = jax.pmap(train("x"), axis_name="x")(jax.device_get(starts))
+    else:
+        one = lambda x: train("x")(x[0])[None]  # noqa: E731
+        several = jax.vmap(train(("x", "within")), axis_name="within")
+        on_device = one if layout == "shard_map" else several
+        placed = jax.device_put(starts, NamedSharding(automatic, P("x")))
+        # JAX cannot check how values vary over an axis of vmap inside shard_map.
+        options = {"in_specs": P("x"), "out_specs": P("x"), "check_vma": layout == "shard_map"}
+        trained = jax.jit(jax.shard_map(on_device, **options))(placed)
+    assert_close(trained, expected, rtol=1e-4, atol=1e-5)
 
 
 SIZE = 4 * (5 * 3 + 7)  # bytes of one replica
