@@ -219,7 +219,8 @@ CASES = {
     "parle-stepwise": _family(entropix.parle, "stepwise", **_PARLE),
     "parle-authors": _family(entropix.parle, "scan", **_PARLE_AUTHORS),
     "diloco": _family(entropix.diloco, "scan", **_DILOCO),
-    "diloco-stepwise": _family(entropix.diloco, "stepwise", **_DILOCO),
+    # `inject_hyperparams` reads schedules at every update, here every gradient: a number then.
+    "diloco-stepwise": _family(entropix.diloco, "stepwise", **_DILOCO | {"step_size": 1e-3}),
 }
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
