@@ -9,12 +9,24 @@ import importlib
 from types import ModuleType
 
 from entropix import replicas
-from entropix.optimizers import elastic_sgd, entropy_sgd, heat_sgd, hj_sgd, sgd
+from entropix.optimizers import (
+    diloco,
+    easgd,
+    elastic_sgd,
+    entropy_sgd,
+    heat_sgd,
+    hj_sgd,
+    parle,
+    sgd,
+)
 from entropix.transforms import (
+    ElasticAveragingState,
     ElasticState,
     Relaxation,
     RelaxationState,
     StepwiseState,
+    average_updates,
+    elastic_averaging,
     elastic_coupling,
     eval_params,
     hamilton_jacobi,
@@ -32,10 +44,15 @@ __version__ = "0.1.0"
 _ROOMS = ("data", "figures", "models", "pde", "training")
 
 __all__ = [
+    "ElasticAveragingState",
     "ElasticState",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
+    "average_updates",
+    "diloco",
+    "easgd",
+    "elastic_averaging",
     "elastic_coupling",
     "elastic_sgd",
     "entropy_sgd",
@@ -45,6 +62,7 @@ __all__ = [
     "heat_sgd",
     "hj_sgd",
     "local_entropy",
+    "parle",
     "relax",
     "relaxed_grad",
     "replicas",

@@ -1,4 +1,4 @@
-"""The paper's algorithms by name: chains of the package's links and Optax's, nothing else.
+"""The paper's algorithms, and their relatives over replicas, by name: chains and nothing else.
 
 All run Nesterov's momentum (0.9) on x (Deep Relaxation, section 7.4). The default constants are
 the paper's; the learning rate and gamma have none, because they belong to the problem.
@@ -10,6 +10,8 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import (
+    average_updates,
+    elastic_averaging,
     elastic_coupling,
     hamilton_jacobi,
     heat,
@@ -243,9 +245,198 @@ def elastic_sgd(
     )
 
 
+def easgd(
+    learning_rate: ScalarOrSchedule,
+    axis_name: AxisName,
+    *,
+    momentum: float | None = 0.9,
+    period: int = 10,
+    moving_rate: float = 0.9,
+) -> optax.GradientTransformationExtraArgs:
+    r"""EASGD and EAMSGD, synchronous: SGD on p replicas around a slow centre of its own.
+
+    .. math::
+      x^a \leftarrow x^a - \eta\nabla f_{mb}(x^a) - \tfrac{\beta}{p} (x^a - \tilde x), \qquad
+      \tilde x \leftarrow \tilde x + \beta (\bar x - \tilde x)
+
+    with the terms in beta at every `period`-th update only. Unlike `elastic_sgd(period=...)` no
+    force acts between two exchanges, none goes through the momentum, and the centre is a moving
+    average. Evaluate at the centre, `optax.tree.get(state, "centre")`.
+
+    Args:
+      learning_rate: eta; a float or a schedule.
+      axis_name: the replicas' axis; see `entropix.elastic_averaging`, also for `period`.
+      momentum: Nesterov momentum (EAMSGD), or None for none (EASGD).
+      period: tau, updates between two exchanges.
+      moving_rate: beta in (0, 1], p times the replicas' own rate alpha.
+
+    Returns:
+      An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp, optax
+      >>> tx = entropix.easgd(0.1, axis_name="replica", period=4)
+      >>> x = jnp.asarray([1.0, 3.0])
+      >>> state, update = jax.vmap(tx.init)(x), jax.vmap(tx.update, axis_name="replica")
+      >>> for _ in range(60):
+      ...   updates, state = update(2 * x, state, x)
+      ...   x = optax.apply_updates(x, updates)
+      >>> bool(jnp.max(jnp.abs(optax.tree.get(state, "centre"))) < 0.01)
+      True
+
+    References:
+      Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015.
+    """
+    averaging = elastic_averaging(moving_rate, axis_name, period=period)
+    return optax.chain(sgd(learning_rate, momentum), averaging)
+
+
+def parle(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    rho: ScalarOrSchedule,
+    axis_name: AxisName,
+    *,
+    momentum: float | None = 0.9,
+    num_steps: int = 20,
+    step_size: ScalarOrSchedule = 0.1,
+    inner: optax.GradientTransformation | None = None,
+    averaging: float = 0.75,
+    temperature: ScalarOrSchedule = 1e-8,
+    noise: str = "normal",
+    output: str = "gradient",
+    key: jax.Array | int = 0,
+    period: int = 1,
+    stepwise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Parle: Entropy-SGD on every replica, and the elastic pull once per outer step.
+
+    .. math::
+      x^a \leftarrow x^a - \eta\,[(x^a - \langle y^a\rangle)/\gamma + (x^a - \bar x)/\rho]
+
+    With `output="displacement"` it is the authors' form, (x - <y>) + (x - x-bar)/rho.
+
+    Args:
+      learning_rate: eta of the outer step; a float or a schedule of the outer step.
+      gamma: scope of the local entropy; see `entropix.local_entropy`, also for all arguments not
+        listed here.
+      rho: scope of the coupling, in (0, inf]; see `entropix.elastic_coupling`.
+      axis_name: the replicas' axis.
+      momentum: Nesterov momentum of x, or None for none.
+      num_steps: L, gradients per outer step.
+      step_size: eta_y, inner step size.
+      inner: inner Optax transformation.
+      averaging: alpha, weight of the old average.
+      temperature: T.
+      noise: law of the noise.
+      output: "gradient" or "displacement".
+      key: key or seed of the noise; each replica folds in its index.
+      period: outer steps between two computations of the mean.
+      stepwise: see `entropix.entropy_sgd`.
+
+    Returns:
+      An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> tx = entropix.parle(0.1, gamma=1.0, rho=0.5, axis_name="replica", momentum=None)
+      >>> x = jnp.asarray([1.0, 3.0])
+      >>> flat = lambda x, i: 0 * x              # a constant loss leaves the coupling alone
+      >>> update = jax.vmap(lambda x, s: tx.update(0 * x, s, x, grad_fn=flat), axis_name="replica")
+      >>> updates, _ = update(x, jax.vmap(tx.init)(x))
+      >>> [round(float(u), 3) for u in updates]
+      [0.2, -0.2]
+
+    References:
+      Chaudhari et al, `Parle <https://arxiv.org/abs/1707.00424>`_, 2017.
+    """
+    relaxation = local_entropy(
+        gamma,
+        num_steps=num_steps,
+        step_size=step_size,
+        inner=inner,
+        averaging=averaging,
+        temperature=temperature,
+        noise=noise,
+        key=key,
+        output=output,
+        axis_name=axis_name,
+    )
+    outer = elastic_sgd(learning_rate, rho, axis_name, momentum=momentum, period=period)
+    return _optimizer(relaxation, outer, stepwise, axis_name)
+
+
+def diloco(
+    learning_rate: ScalarOrSchedule,
+    axis_name: AxisName,
+    *,
+    momentum: float | None = 0.9,
+    num_steps: int = 500,
+    step_size: ScalarOrSchedule = 4e-4,
+    inner: optax.GradientTransformation | None = None,
+    stepwise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""DiLoCo: H steps of AdamW on every replica alone, then Nesterov on the mean displacement.
+
+    .. math:: x \leftarrow \mathrm{Nesterov}\Big(x,\ \frac1p\sum_a (x - y^a_H)\Big)
+
+    where y^a starts at x and walks on the mini-batches of replica a. It is the local entropy
+    without pull, noise and average (gamma = inf), whose inner state is kept between outer steps
+    and never communicated. Start all replicas at one point: they then hold the same x, to the bit.
+
+    The default constants are the paper's as we recall them, as are the outer learning rate 0.7
+    and the inner decay 0.1. The paper's inner learning rate has a warm-up and a cosine: put such
+    a schedule of gradients into `inner` (`optax.scale_by_schedule`) and set step_size=1.
+
+    Args:
+      learning_rate: outer learning rate; a float or a schedule of the outer step.
+      axis_name: the replicas' axis.
+      momentum: outer Nesterov momentum, or None for none.
+      num_steps: H, gradients per outer step; once per outer step replicas communicate.
+      step_size: inner learning rate; a float or a schedule of the outer step.
+      inner: inner Optax transformation without its learning rate; None is AdamW's,
+        `optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1))`.
+      stepwise: see `entropix.entropy_sgd`.
+
+    Returns:
+      An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> tx = entropix.diloco(1.0, "replica", momentum=None, num_steps=10, step_size=0.01)
+      >>> x, target = jnp.ones(2), jnp.asarray([5.0, 9.0])    # one x, two losses
+      >>> def update(x, state, target):
+      ...   grad_fn = lambda x, i: x - target
+      ...   return tx.update(grad_fn(x, 0), state, x, grad_fn=grad_fn)
+      >>> updates, _ = jax.vmap(update, axis_name="replica")(x, jax.vmap(tx.init)(x), target)
+      >>> [round(float(u), 2) for u in updates]    # ten steps of AdamW
+      [0.09, 0.09]
+
+    References:
+      Douillard et al, `DiLoCo <https://arxiv.org/abs/2311.08105>`_, 2023.
+    """
+    if inner is None:
+        inner = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1))
+    relaxation = local_entropy(
+        float("inf"),
+        num_steps=num_steps,
+        step_size=step_size,
+        inner=inner,
+        averaging=0,
+        temperature=0,
+        output="displacement",
+        reset_inner=False,
+    )
+    outer = optax.chain(average_updates(axis_name), sgd(learning_rate, momentum))
+    return _optimizer(relaxation, outer, stepwise, axis_name)
+
+
 def _optimizer(
-    relaxation: Relaxation, optimizer: optax.GradientTransformation, stepwise: bool
+    relaxation: Relaxation,
+    optimizer: optax.GradientTransformation,
+    stepwise: bool,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     if stepwise:
-        return spread(relaxation, optimizer)
+        return spread(relaxation, optimizer, axis_name=axis_name)
     return optax.chain(relax(relaxation), optimizer)

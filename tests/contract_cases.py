@@ -4,6 +4,7 @@ Every public optimiser and wrapper stands in `CASES` once for each way to use it
 whole contract by a new line there.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class Case(NamedTuple):
       face: "plain", "scan" (update needs `grad_fn`) or "stepwise".
       replicated: whether it runs under `jax.vmap(axis_name=AXIS)`; then all trees of the case
         have a leading axis of replicas.
+      apart: whether replicas may start at different points.
     """
 
     factory: Callable[..., Any]
@@ -44,6 +46,7 @@ class Case(NamedTuple):
     static: tuple[str, ...] = ()
     face: str = "plain"
     replicated: bool = False
+    apart: bool = True
 
     def make(self, **changes: Any) -> Any:
         """The optimiser, with some arguments changed."""
@@ -57,7 +60,8 @@ class Case(NamedTuple):
         """Starting points: as given, or a different one for each replica."""
         if not self.replicated:
             return params
-        return jax.tree.map(lambda p: jnp.stack([p + 0.5 * n for n in range(REPLICAS)]), params)
+        shift = 0.5 * self.apart
+        return jax.tree.map(lambda p: jnp.stack([p + shift * n for n in range(REPLICAS)]), params)
 
     def gradient(self, objective: Objective) -> Callable[[Any], Any]:
         """The gradient of `objective`, for each replica its own."""
@@ -122,21 +126,18 @@ def elastic_adam(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule) -> An
     return optax.chain(entropix.elastic_coupling(gamma, AXIS), optax.adam(learning_rate))
 
 
-def parle(learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, rho: ScalarOrSchedule) -> Any:
-    relaxation = entropix.local_entropy(gamma, num_steps=4, step_size=1e-3, axis_name=AXIS)
-    return optax.chain(
-        entropix.relax(relaxation),
-        entropix.elastic_coupling(rho, AXIS),
-        entropix.sgd(learning_rate),
-    )
+def data_parallel_adam(learning_rate: ScalarOrSchedule) -> Any:
+    return optax.chain(entropix.average_updates(AXIS), optax.adam(learning_rate))
 
 
 def _family(factory: Callable[..., Any], face: str, **arguments: Any) -> Case:
     """A case of one of the aliases with a `stepwise` argument."""
     arguments |= {"stepwise": face == "stepwise"}
     # The number 0 leaves code out and so must not be traced.
-    static = ("num_steps", *(n for n in ("temperature",) if arguments.get(n) == 0))
-    return Case(factory, arguments, static, face)
+    lengths = [n for n in ("num_steps", "period") if n in inspect.signature(factory).parameters]
+    static = (*lengths, *(n for n in ("temperature",) if arguments.get(n) == 0))
+    replicated, apart = "axis_name" in arguments, factory is not entropix.diloco
+    return Case(factory, arguments, static, face, replicated, apart)
 
 
 _ENTROPY = {"learning_rate": 0.5, "gamma": 1.0, "step_size": 1e-3, "num_steps": 4}
@@ -158,6 +159,18 @@ _HJ = {"learning_rate": 0.5, "gamma": 1.0, "step_size": 1e-3}
 _HJ_2 = {"learning_rate": 5e-4, "gamma": 0.1, "step_size": 1e-3, "form": "gradient"}
 _HEAT = {"learning_rate": 2e-4, "gamma": 0.01, "num_steps": 4}
 _ELASTIC = {"learning_rate": 1e-4, "gamma": 1.0, "axis_name": AXIS}
+
+_EASGD = {"learning_rate": 1e-4, "axis_name": AXIS}
+_PARLE = _ENTROPY | {"rho": 1.0, "axis_name": AXIS}
+_PARLE_AUTHORS = _AUTHORS | {"rho": 10.0, "axis_name": AXIS, "period": 2}
+# Without the paper's weight decay, which moves the minimiser.
+_DILOCO = {
+    "learning_rate": 0.5,
+    "axis_name": AXIS,
+    "num_steps": 4,
+    "inner": optax.scale_by_adam(),
+    "step_size": optax.exponential_decay(1e-2, 1000, 0.8, end_value=1e-5),
+}
 
 _STATIC_PERIOD = ("period",)
 
@@ -192,9 +205,22 @@ CASES = {
     ),
     "relax-clip-sgd": Case(relaxed_clipped_sgd, {"learning_rate": 1.0, "gamma": 1.0}, face="scan"),
     "stepwise-adamw": Case(stepwise_adamw, {"learning_rate": 1e-2, "gamma": 1.0}, face="stepwise"),
-    "parle": Case(
-        parle, {"learning_rate": 0.5, "gamma": 1.0, "rho": 1.0}, face="scan", replicated=True
+    "average_updates-adam": Case(
+        data_parallel_adam, {"learning_rate": 1e-2}, replicated=True, apart=False
     ),
+    "easgd": Case(entropix.easgd, _EASGD | {"period": 4}, _STATIC_PERIOD, replicated=True),
+    "easgd-period_1": Case(
+        entropix.easgd,
+        _EASGD | {"period": 1, "momentum": None, "learning_rate": 1e-3},
+        _STATIC_PERIOD,
+        replicated=True,
+    ),
+    "parle": _family(entropix.parle, "scan", **_PARLE),
+    "parle-stepwise": _family(entropix.parle, "stepwise", **_PARLE),
+    "parle-authors": _family(entropix.parle, "scan", **_PARLE_AUTHORS),
+    "diloco": _family(entropix.diloco, "scan", **_DILOCO),
+    # `inject_hyperparams` reads schedules at every update, here every gradient: a number then.
+    "diloco-stepwise": _family(entropix.diloco, "stepwise", **_DILOCO | {"step_size": 1e-3}),
 }
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

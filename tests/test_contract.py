@@ -32,6 +32,8 @@ LINKS = {
     "relax": entropix.relax(entropix.local_entropy(1.0)),
     "stepwise": entropix.stepwise(entropix.heat(1.0), optax.sgd(0.1)),
     "elastic_coupling": entropix.elastic_coupling(1.0, AXIS),
+    "elastic_averaging": entropix.elastic_averaging(0.9, AXIS, period=2),
+    "average_updates": entropix.average_updates(AXIS),
 }
 TRANSFORMATIONS = LINKS | {n: case.factory(**case.arguments) for n, case in CASES.items()}
 

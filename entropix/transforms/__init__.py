@@ -1,5 +1,10 @@
 """The relaxations, the faces that run them, and the links around them, for `optax.chain`."""
 
+from entropix.transforms.averaging import (
+    ElasticAveragingState,
+    average_updates,
+    elastic_averaging,
+)
 from entropix.transforms.coupling import ElasticState, elastic_coupling
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
@@ -11,10 +16,13 @@ from entropix.transforms.schedules import scoping
 from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
 
 __all__ = [
+    "ElasticAveragingState",
     "ElasticState",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
+    "average_updates",
+    "elastic_averaging",
     "elastic_coupling",
     "eval_params",
     "hamilton_jacobi",

@@ -1,8 +1,12 @@
-"""Named axes: which names are accepted, and what to say where an axis is not mapped."""
+"""Named axes: which names are accepted, and what the axis of an update is mapped by."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
 
 AxisName = str | tuple[str, ...]
 
@@ -26,3 +30,31 @@ def mapped(axis_name: AxisName) -> Iterator[None]:
             f"axis_name={axis_name!r} names no mapped axis here. Run the step under "
             f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis."
         ) from error
+
+
+def agreed(count: jax.Array, axis_name: AxisName) -> jax.Array:
+    """A counter that is the same on all replicas, as one number instead of one a replica.
+
+    Under `vmap` a conditional on one number a replica is a selection: both branches run, and a
+    collective in one of them at every step. The maximum over the vmapped axes is one number again.
+    Over the axes of `shard_map` and `pmap` every device takes its own branch, and a maximum would
+    itself be communication.
+
+    Raises:
+      ValueError: outside the named axes.
+    """
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    on_devices = jax.sharding.get_abstract_mesh().manual_axes
+    vmapped = tuple(name for name in names if name not in on_devices)
+    with mapped(axis_name):
+        return lax.pmax(count, vmapped) if vmapped else count
+
+
+def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """`x`, by its type as different from device to device as `like` is.
+
+    `shard_map` knows that a mean, or a counter set to zero, is the same everywhere and that a state
+    it was given need not be; the branches of a conditional need one type. (`lax.pcast` would say
+    so directly, but refuses axes of `vmap` and values that vary already.)
+    """
+    return jnp.where(like == like, x, x)

@@ -42,6 +42,11 @@ def check_fraction(name: str, value: Any) -> None:
     _check(name, value, lambda v: (v >= 0) & (v < 1), "a number in [0, 1)")
 
 
+def check_rate(name: str, value: Any) -> None:
+    """Raises `ValueError` unless 0 < `value` <= 1."""
+    _check(name, value, lambda v: (v > 0) & (v <= 1), "a number in (0, 1]")
+
+
 def check_count(name: str, value: Any) -> int:
     """Returns `value` as a Python int >= 1, for arguments that shape the program."""
     accepted = f"{name} must be a static integer >= 1"

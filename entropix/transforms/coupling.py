@@ -9,10 +9,10 @@ from jax import lax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, check_axis_name, mapped
+from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped, vary_like
 from entropix.transforms.relaxation import at, copy_tree, scalar, wide
 
-_UPDATE_CALL = (
+UPDATE_CALL = (
     "updates, state = tx.update(grads, state, params), inside jax.vmap(..., axis_name={axis!r})"
 )
 
@@ -44,10 +44,12 @@ def elastic_coupling(
       gamma: scope, in (0, inf]; a float or a schedule of the update count.
       axis_name: named axis (or axes) over which `update` runs, by `vmap`, `pmap` or `shard_map`.
       period: the mean is computed at every `period`-th update, from the first on; in between the
-        pull is towards a stale one and nothing is communicated (EASGD).
+        pull is towards a stale one and nothing is communicated. (EASGD instead keeps a slow
+        centre and does not pull in between: `entropix.elastic_averaging`.)
 
     Returns:
-      A transformation. With one replica the pull is exactly zero.
+      A transformation. For period 1 the pull is exactly zero where the replicas agree, hence with
+      one replica; a stale centre pulls even then.
 
     Raises:
       ValueError: for an argument outside its range; from `update`, without `params` or outside
@@ -81,13 +83,13 @@ def elastic_coupling(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ElasticState]:
         del extra_args
-        checks.check_params(params, _UPDATE_CALL.format(axis=axis_name))
+        checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
         if period == 1:
             centre = replica_mean(params, axis_name)
         else:
             centre = lax.cond(
-                state.update_count % period == 0,
-                lambda: jax.tree.map(_as_varying, replica_mean(params, axis_name), params),
+                agreed(state.update_count, axis_name) % period == 0,
+                lambda: like_params(replica_mean(params, axis_name), params),
                 lambda: state.centre,
             )
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
@@ -123,10 +125,6 @@ def replica_mean(params: Any, axis_name: AxisName) -> Any:
         return jax.tree.map(lambda x: lax.pmean(wide(x), axis_name), params)
 
 
-def _as_varying(mean: jax.Array, x: jax.Array) -> jax.Array:
-    """The mean in x's dtype, and by its type as different from replica to replica as x is.
-
-    `shard_map` knows that a mean is the same everywhere and a state is not; both branches of a
-    conditional need one type. (`lax.pcast` would say so directly, but not under `vmap`.)
-    """
-    return jnp.where(x == x, mean.astype(x.dtype), x)
+def like_params(mean: Any, params: Any) -> Any:
+    """A mean over replicas with the parameters' dtypes, and varying over devices as they do."""
+    return jax.tree.map(lambda m, x: vary_like(m.astype(x.dtype), x), mean, params)

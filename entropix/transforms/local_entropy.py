@@ -99,6 +99,7 @@ def local_entropy(
     key: jax.Array | int = 0,
     output: str = "gradient",
     axis_name: AxisName | None = None,
+    reset_inner: bool = True,
 ) -> Relaxation:
     r"""Entropy-SGD's relaxation: L Langevin steps around x and their running mean.
 
@@ -122,8 +123,8 @@ def local_entropy(
       inner: any Optax transformation *without its learning rate* (and hence without its minus
         sign) applied to the inner gradients, for instance `optax.trace(0.9, nesterov=True)` as in
         the authors' code, or `optax.scale_by_adam()`. The pull and the noise are decoupled from
-        it, as in decoupled weight decay; its state is reset at every outer step. With another
-        `inner` than the identity (None) the chain's stationary measure is not Lemma 1's.
+        it, as in decoupled weight decay. With another `inner` than the identity (None) the
+        chain's stationary measure is not Lemma 1's.
       averaging: alpha in [0, 1), the weight of the OLD average. 0 keeps only the last y.
       temperature: T >= 0; a float or a schedule. The number 0 compiles no noise code.
       noise: law of epsilon, see `entropix.transforms.random`: "normal" is exact and bit-identical
@@ -133,6 +134,9 @@ def local_entropy(
       output: "gradient" for (x - <y>)/gamma, or "displacement" for x - <y>, which the authors'
         code feeds to its outer optimiser. Under a scoped gamma these are different algorithms.
       axis_name: named axis (or axes) of replicas that hold the same key; each folds in its index.
+      reset_inner: whether the state of `inner` starts anew at every outer step, as in the
+        authors' code. False keeps it, as DiLoCo keeps every worker's moments: schedules inside
+        `inner` then count gradients, all outer steps together.
 
     Returns:
       A `Relaxation` for `entropix.relax`, `entropix.stepwise` or `entropix.relaxed_grad`.
@@ -169,16 +173,16 @@ def local_entropy(
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: Any) -> RelaxationState:
-        del params
-        return init_state(key if noisy else None)
+        memory = None if reset_inner else inner_tx.init(params)
+        return init_state(key if noisy else None)._replace(inner_memory=memory)
 
     def begin(params: Any, state: RelaxationState) -> LangevinInner:
         return LangevinInner(
             params=copy_tree(params),
-            outer=state,
+            outer=state._replace(inner_memory=None),  # moved to the chain, and back by `finish`
             y=copy_tree(params),
             average=copy_tree(params) if averaged else None,
-            inner_state=inner_tx.init(params),
+            inner_state=inner_tx.init(params) if reset_inner else state.inner_memory,
             inner_count=jnp.zeros([], jnp.int32),
         )
 
@@ -214,6 +218,7 @@ def local_entropy(
             lambda x, m: ((wide(x) - wide(m)) / scalar(scope, wide(x))).astype(x.dtype),
             chain.params, mean,
         )  # fmt: skip
-        return relaxed, next_state(state)
+        memory = None if reset_inner else chain.inner_state
+        return relaxed, next_state(state)._replace(inner_memory=memory)
 
     return Relaxation(init, begin, lambda chain: chain.y, step, finish, num_steps)

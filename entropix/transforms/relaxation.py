@@ -31,10 +31,13 @@ class RelaxationState(NamedTuple):
       outer_count: outer steps finished. shape=(), dtype=int32. Schedules of gamma, step size and
         temperature are read at this count.
       key: the typed key all noise derives from, or None for a deterministic relaxation.
+      inner_memory: the inner transformation's state between two outer steps, or None where each
+        outer step starts it anew (and during a `stepwise` one, whose `inner` has it then).
     """
 
     outer_count: jax.Array
     key: Any
+    inner_memory: Any = None
 
 
 class Relaxation(NamedTuple):

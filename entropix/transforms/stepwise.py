@@ -8,6 +8,7 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
+from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState
 
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
@@ -28,7 +29,10 @@ class StepwiseState(NamedTuple):
 
 
 def stepwise(
-    relaxation: Relaxation, optimizer: optax.GradientTransformation
+    relaxation: Relaxation,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Runs a relaxation one gradient per `update`, in a training loop that knows nothing of it.
 
@@ -43,13 +47,17 @@ def stepwise(
         gradient of `heat` is taken wherever the loop starts, which is x itself; to sample even
         that one, start the loop at `relaxation.point(state.inner)`.)
       optimizer: the outer optimiser, any Optax transformation. Its schedules count outer steps.
+      axis_name: named axis (or axes) of replicas that count alike. Under `vmap` they then move x
+        together and, if `optimizer` couples them, communicate in every L-th update alone; without
+        it `vmap` runs the outer step at every update and throws all but the L-th away.
 
     Returns:
       A transformation with `update(grads, state, params)`; extra arguments reach both the inner
       transformation (every call) and `optimizer` (every L-th).
 
     Raises:
-      ValueError: from `update`, without `params` or if gradients do not look like them.
+      ValueError: for a bad `axis_name`; from `update`, without `params`, if gradients do not look
+        like them, or outside the named axis.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp, optax
@@ -63,6 +71,8 @@ def stepwise(
       >>> bool(jnp.max(jnp.abs(entropix.eval_params(state, w))) < 0.01)
       True
     """
+    if axis_name is not None:
+        check_axis_name(axis_name)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> StepwiseState:
@@ -92,11 +102,12 @@ def stepwise(
                 relaxed, state.optimizer_state, x, **extra_args
             )
             inner = relaxation.begin(optax.apply_updates(x, moves), outer)
-            return StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
+            new = StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
+            return jax.tree.map(vary_like, new, state)
 
-        state = lax.cond(
-            state.gradient_count == relaxation.num_steps, outer_step, lambda state: state, state
-        )
+        count = state.gradient_count
+        count = count if axis_name is None else agreed(count, axis_name)
+        state = lax.cond(count == relaxation.num_steps, outer_step, lambda state: state, state)
         # Differences to the parameters as they are: rounding never accumulates, and an update
         # that a wrapper dropped is made up for by the next.
         target = relaxation.point(state.inner)

@@ -40,8 +40,8 @@ def test_the_program_does_not_grow_with_num_steps(name):
 
     def size(num_steps):
         tx = case.make(num_steps=num_steps)
-        step = jax.jit(case.step(tx, target.objective))
-        return equations(jax.make_jaxpr(step)(target.start, tx.init(target.start)).jaxpr)
+        step, params = jax.jit(case.step(tx, target.objective)), case.spread(target.start)
+        return equations(jax.make_jaxpr(step)(params, tx.init(params)).jaxpr)
 
     assert size(2) == size(20) == size(200)
 
@@ -74,9 +74,12 @@ def test_one_update_evaluates_num_steps_gradients(name, num_steps):
 
     @jax.jit
     def step(params, state):
-        return tx.update(gradient(params), state, params, grad_fn=gradient)
+        grads = jax.vmap(gradient)(params) if case.replicated else gradient(params)
+        return tx.update(grads, state, params, grad_fn=gradient)
 
-    jax.block_until_ready(step(target.start, tx.init(target.start)))
+    # A callback whose argument all replicas share is called once for all of them.
+    params = case.spread(target.start)
+    jax.block_until_ready(step(params, tx.init(params)))
     assert calls == list(range(num_steps))
 
 

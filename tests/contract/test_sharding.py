@@ -10,7 +10,7 @@ import pytest
 PROGRAM = pathlib.Path(__file__).with_name("eight_devices.py")
 
 
-@pytest.mark.parametrize("tests", ["keeps", "noise or replicas"])
+@pytest.mark.parametrize("tests", ["keeps", "depend or replicas", "communicates"])
 def test_on_eight_devices(tests):
     flags = "--xla_force_host_platform_device_count=8"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

@@ -14,20 +14,32 @@ X = {"a": jnp.ones(2), "b": jnp.ones((2, 3))}
 POSITIVE = "a number > 0, or an Optax schedule"
 NON_NEGATIVE = "a number >= 0, or an Optax schedule"
 FRACTION = r"a number in \[0, 1\)"
+RATE = r"a number in \(0, 1\]"
 COUNT = "a static integer >= 1"
 
 # maker, positional arguments
 ENTROPY = (entropix.local_entropy, 1.0), (entropix.entropy_sgd, 0.1, 1.0)
 HJ = (entropix.hamilton_jacobi, 1.0), (entropix.hj_sgd, 0.1, 1.0)
 HEAT = (entropix.heat, 1.0), (entropix.heat_sgd, 0.1, 1.0)
-COUPLING = (entropix.elastic_coupling, 1.0, "r"), (entropix.elastic_sgd, 0.1, 1.0, "r")
+PARLE, DILOCO = (entropix.parle, 0.1, 1.0, 1.0, "r"), (entropix.diloco, 0.7, "r")
+AVERAGING = (entropix.elastic_averaging, 0.9, "r"), (entropix.easgd, 0.1, "r")
+COUPLING = (
+    (entropix.elastic_coupling, 1.0, "r"), (entropix.elastic_sgd, 0.1, 1.0, "r"), PARLE, *AVERAGING,
+)  # fmt: skip
 OPTIMIZERS = (
     (entropix.sgd, 0.1), (entropix.entropy_sgd, 0.1, 1.0), (entropix.hj_sgd, 0.1, 1.0),
     (entropix.heat_sgd, 0.1, 1.0), (entropix.elastic_sgd, 0.1, 1.0, "r"),
+    PARLE, DILOCO, (entropix.easgd, 0.1, "r"),
 )  # fmt: skip
 
 CASES = [
     # makers, argument, bad values, what is accepted
+    ((PARLE, DILOCO), "num_steps", [0, None], COUNT),
+    ((PARLE, DILOCO), "step_size", [0, NAN], POSITIVE),
+    ((PARLE,), "averaging", [1.0], FRACTION),
+    ((PARLE,), "temperature", [-1], NON_NEGATIVE),
+    ((PARLE,), "output", ["x"], "'gradient' or 'displacement'"),
+    (((entropix.easgd, 0.1, "r"),), "moving_rate", [0, -0.1, 1.1, NAN, "x", None], RATE),
     (ENTROPY + HJ, "num_steps", [0, -3, 2.5, 2.0, "3", None], COUNT),
     (HEAT, "num_steps", [0, 2.5, None], COUNT),
     (ENTROPY + HJ, "step_size", [0, -0.1, NAN, INF, "0.1", None], POSITIVE),
@@ -107,6 +119,17 @@ class TestArguments:
         with pytest.raises(ValueError, match="axis_name must be the name") as error:
             entropix.elastic_coupling(1.0, axis_name)
         assert repr(axis_name) in str(error.value)
+        relaxation = entropix.local_entropy(1.0)
+        for make in (
+            lambda: entropix.average_updates(axis_name),
+            lambda: entropix.elastic_averaging(0.9, axis_name),
+            lambda: entropix.parle(0.1, 1.0, 1.0, axis_name),
+            lambda: entropix.diloco(0.7, axis_name, stepwise=True),
+            # Of one replica alone, None is the default.
+            lambda: entropix.stepwise(relaxation, optax.sgd(0.1), axis_name=axis_name or ()),
+        ):
+            with pytest.raises(ValueError, match="axis_name must be the name"):
+                make()
 
     @pytest.mark.parametrize("key", [1.5, "0", True, None, [1, 2], np.zeros(2), np.asarray(0.5)])
     @pytest.mark.parametrize("make", [entropix.local_entropy, entropix.heat])
@@ -151,6 +174,7 @@ LINKS = {
     "relax_heat": entropix.relax(entropix.heat(1.0, num_steps=3)),
     "stepwise": entropix.stepwise(entropix.local_entropy(1.0), optax.sgd(0.1)),
     "elastic": entropix.elastic_coupling(1.0, "r"),
+    "averaging": entropix.elastic_averaging(0.9, "r"),
 }
 
 
@@ -213,7 +237,18 @@ class TestUpdate:
 
     @pytest.mark.parametrize("period", [1, 3])
     def test_elastic_outside_its_axis(self, period):
-        tx = entropix.elastic_coupling(1.0, "replica", period=period)
+        self.assert_needs_its_axis(entropix.elastic_coupling(1.0, "replica", period=period))
+
+    @pytest.mark.parametrize("period", [1, 3])
+    def test_averaging_outside_its_axis(self, period):
+        self.assert_needs_its_axis(entropix.elastic_averaging(0.9, "replica", period=period))
+        self.assert_needs_its_axis(entropix.average_updates("replica"))
+        relaxation = entropix.hamilton_jacobi(1.0)
+        self.assert_needs_its_axis(
+            entropix.stepwise(relaxation, optax.sgd(0.1), axis_name="replica")
+        )
+
+    def assert_needs_its_axis(self, tx):
         with pytest.raises(
             ValueError, match=r"axis_name='replica' names no mapped axis.*jax\.vmap"
         ):

@@ -1,4 +1,4 @@
-"""Elastic coupling: NumPy twins, exact zeros, stale centres, and its stationary measure."""
+"""Elastic coupling: NumPy twins, exact zeros, stale centres; its measure is in `theory/`."""
 
 import functools
 
@@ -162,60 +162,7 @@ class TestPeriod:
             assert_close(x, z, 1e-13)
 
 
-class TestStationaryMeasure:
-    """(20)-(22) for a quadratic loss, whose replicas are Gaussian chains with known moments."""
-
-    q, p_linear, gamma, eta, temperature, p = 1.5, 0.8, 0.5, 0.2, 0.3, 4
-    chains, burn_in, steps = 300, 300, 1500
-
-    def trajectories(self, start, period):
-        """Replicas under SGD with gradient noise of Langevin size, shape (steps, chains, p)."""
-        tx = entropix.elastic_sgd(self.eta, self.gamma, "r", momentum=None, period=period)
-        update = jax.vmap(jax.vmap(tx.update, axis_name="r"))
-        size = np.sqrt(2 * self.temperature / self.eta)
-        x = jnp.full((self.chains, self.p), start)
-
-        def step(carry, key):
-            x, state = carry
-            grads = self.q * x + self.p_linear + size * jax.random.normal(key, x.shape)
-            updates, state = update(grads, state, x)
-            return (x + updates, state), x + updates
-
-        keys = jax.random.split(jax.random.key(0), self.burn_in + self.steps)
-        _, x = jax.jit(lambda c: jax.lax.scan(step, c, keys))((x, jax.vmap(jax.vmap(tx.init))(x)))
-        return np.asarray(x, np.float64)[self.burn_in :]
-
-    def variance(self, curvature):
-        return self.temperature / (curvature * (1 - self.eta * curvature / 2))
-
-    def assert_mean(self, samples, truth):
-        """`samples` of shape (steps, chains): the chains' means are independent."""
-        means = samples.mean(axis=0)
-        error = means.std(ddof=1) / np.sqrt(self.chains)
-        assert abs(means.mean() - truth) < 4 * error
-        assert error < 0.02 * max(1.0, abs(truth))
-
-    def test_replicas_around_a_fixed_centre_sample_lemma_4(self):
-        # A centre that is never renewed is the x of the local entropy: the average over replicas
-        # and time estimates its mu, in the place of Entropy-SGD's time average.
-        centre = 1.2
-        x = self.trajectories(centre, period=10**6)
-        a = self.q + 1 / self.gamma
-        mu = centre - (self.p_linear + self.q * centre) / a
-        self.assert_mean(x.mean(axis=2), mu)
-        self.assert_mean(((x - mu) ** 2).mean(axis=2), self.variance(a))
-
-    def test_coupled_replicas_centre_on_the_minimiser(self):
-        # Mean and deviations are independent modes: the pull acts on the deviations alone.
-        x = self.trajectories(0.7, period=1)
-        centre = x.mean(axis=2)
-        minimiser = -self.p_linear / self.q
-        self.assert_mean(centre, minimiser)
-        self.assert_mean((centre - minimiser) ** 2, self.variance(self.q) / self.p)
-        spread = ((x - centre[:, :, None]) ** 2).mean(axis=2)
-        expected = self.variance(self.q + 1 / self.gamma) * (self.p - 1) / self.p
-        self.assert_mean(spread, expected)
-
+class TestConvergence:
     def test_without_noise_all_replicas_reach_the_minimiser(self, x64, quadratic):
         f = quadratic(6, 3, 0.5, 4.0)
         tx = entropix.elastic_sgd(0.1, 0.5, "r")
