@@ -1,6 +1,44 @@
 """Reference solvers for the paper's partial differential equations, in double precision."""
 
-from entropix.pde.grid import Grid, check_float64
+from entropix.pde.burgers import burgers, characteristics
+from entropix.pde.control import ControlGap, control_gap, feedback, value_function
+from entropix.pde.escape import exit_time, first_passage, kramers_time
+from entropix.pde.fokker_planck import fokker_planck, gibbs, mass
+from entropix.pde.grid import Grid, Relaxed, check_float64
+from entropix.pde.hamilton_jacobi import hamilton_jacobi, monotone_steps
+from entropix.pde.heat import heat, heat_on_grid
+from entropix.pde.homogenisation import fast_slow, gradient_flow
+from entropix.pde.hopf_lax import Proximal, hopf_lax
 from entropix.pde.sde import Estimate, estimate, simulate
+from entropix.pde.viscous import cole_hopf, viscous_hj
 
-__all__ = ["Estimate", "Grid", "check_float64", "estimate", "simulate"]
+__all__ = [
+    "ControlGap",
+    "Estimate",
+    "Grid",
+    "Proximal",
+    "Relaxed",
+    "burgers",
+    "characteristics",
+    "check_float64",
+    "cole_hopf",
+    "control_gap",
+    "estimate",
+    "exit_time",
+    "fast_slow",
+    "feedback",
+    "first_passage",
+    "fokker_planck",
+    "gibbs",
+    "gradient_flow",
+    "hamilton_jacobi",
+    "heat",
+    "heat_on_grid",
+    "hopf_lax",
+    "kramers_time",
+    "mass",
+    "monotone_steps",
+    "simulate",
+    "value_function",
+    "viscous_hj",
+]

@@ -1,20 +1,7 @@
-"""Messages for bad input: each names the argument, its value and what is accepted."""
+"""Counts that shape a program, checked before it is built."""
 
 import operator
 from typing import Any
-
-import numpy as np
-
-
-def check_positive(**values: Any) -> None:
-    """Raises a ValueError unless every value, given by its name, is a finite number > 0."""
-    for name, value in values.items():
-        try:
-            good = np.ndim(value) == 0 and 0 < float(value) < float("inf")
-        except (TypeError, ValueError):
-            good = False
-        if not good:
-            raise ValueError(f"{name} must be a finite number > 0; got {name}={value!r}")
 
 
 def check_count(**values: Any) -> None:

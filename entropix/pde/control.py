@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
+from entropix.pde.checks import check_count
 from entropix.pde.exchange import implicit_step
 from entropix.pde.fokker_planck import in_time
-from entropix.pde.grid import Function, Grid
+from entropix.pde.grid import Function, Grid, check_positive
 from entropix.pde.hamilton_jacobi import godunov, one_sided
 from entropix.pde.sde import Drift, Estimate, estimate, simulate
 

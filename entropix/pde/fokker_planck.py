@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
+from entropix.pde.checks import check_count
 from entropix.pde.exchange import cells, implicit_step
-from entropix.pde.grid import Function, Grid, check_float64
+from entropix.pde.grid import Function, Grid, check_float64, check_positive
 
 
 def fokker_planck(

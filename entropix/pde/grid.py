@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,31 @@ def check_float64() -> None:
             'jax.config.update("jax_enable_x64", True) first, or work inside '
             "`with jax.enable_x64(True):`"
         )
+
+
+def check_positive(**values: Any) -> None:
+    """Raises a ValueError unless every number is positive and finite; traced ones pass."""
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        try:
+            good = 0 < float(value) < math.inf
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(f"{name} must be one number > 0 and finite; got {name}={value!r}")
+
+
+class Relaxed(NamedTuple):
+    """A relaxed loss at some points.
+
+    Attributes:
+      value: u(x, t). shape=(...,).
+      gradient: of u in x. shape=(..., *point_shape).
+    """
+
+    value: jax.Array
+    gradient: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +172,25 @@ class Grid:
                 f"values must have the grid's shape {self.shape}; got shape {values.shape}"
             )
         return values
+
+    def rows(self, points: ArrayLike | None) -> jax.Array:
+        """The points, or all nodes, as rows of shape (count, ndim), for loops over points.
+
+        Args:
+          points: shape (..., *point_shape); None for the nodes.
+        """
+        check_float64()
+        points = jnp.asarray(self.points if points is None else points, jnp.float64)
+        if self.ndim > 1 and points.shape[-1:] != self.point_shape:
+            raise ValueError(f"points must have shape (..., {self.ndim}); got {points.shape}")
+        return points.reshape(-1, self.ndim)
+
+    def relaxed(self, value: jax.Array, gradient: jax.Array, points: ArrayLike | None) -> Relaxed:
+        """Gives results for `rows(points)` the shape of the points."""
+        shape = np.shape(self.points if points is None else points)
+        return Relaxed(
+            value.reshape(shape[: len(shape) - (self.ndim > 1)]), gradient.reshape(shape)
+        )
 
     def interpolate(self, values: ArrayLike, points: ArrayLike) -> jax.Array:
         """Linear (in 2-D: bilinear) interpolation; outside, the value at the nearest edge.

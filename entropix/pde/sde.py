@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
-from entropix.pde.grid import check_float64
+from entropix.pde.checks import check_count
+from entropix.pde.grid import check_float64, check_positive
 
 Drift = Callable[[jax.Array, jax.Array], jax.Array]
 

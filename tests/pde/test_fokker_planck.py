@@ -168,7 +168,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"beta": -1.0}, "beta must be a finite number > 0; got beta=-1.0"),
+            ({"beta": -1.0}, "beta must be one number > 0 and finite; got beta=-1.0"),
             ({"num_steps": 0}, "num_steps must be an integer >= 1"),
             ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 10 and 3"),
             ({"potential": np.zeros((3, 7))}, r"\(K \+ 1, \*\(91,\)\).*got shape \(3, 7\)"),

@@ -125,7 +125,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"horizon": 0.0}, "horizon must be a finite number > 0; got horizon=0.0"),
+            ({"horizon": 0.0}, "horizon must be one number > 0 and finite; got horizon=0.0"),
             ({"num_steps": 2.5}, "num_steps must be an integer >= 1; got num_steps=2.5"),
             ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 20 and 3"),
             ({"method": "milstein"}, "method must be 'heun' or 'euler'; got method='milstein'"),
