@@ -68,7 +68,8 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
     Example:
       >>> import entropix, jax
       >>> with jax.enable_x64(True):
-      ...     tau = entropix.pde.kramers_time(lambda x: (x**2 - 1)**2 / 4, -1.0, 0.0, temperature=0.1)
+      ...     f = lambda x: (x**2 - 1)**2 / 4
+      ...     tau = entropix.pde.kramers_time(f, -1.0, 0.0, temperature=0.1)
       >>> round(float(tau), 2)
       54.13
     """
@@ -76,10 +77,10 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
     check_positive(temperature=temperature)
     curvature = jax.grad(jax.grad(f))
     well, saddle = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
-    product = -curvature(well) * curvature(saddle)
-    if product <= 0:
+    up, down = curvature(well), -curvature(saddle)
+    if up <= 0 or down <= 0:
         raise ValueError(f"f must curve up at well={well} and down at saddle={saddle}")
-    return 2 * jnp.pi / jnp.sqrt(product) * jnp.exp((f(saddle) - f(well)) / temperature)
+    return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(saddle) - f(well)) / temperature)
 
 
 def first_passage(

@@ -12,7 +12,7 @@ from entropix.pde import Grid, cole_hopf, estimate, fast_slow, gradient_flow, he
 GRID = Grid(-6.0, 6.0, 1201)
 GAMMA, T, START, HORIZON = 0.5, 0.3, 1.0, 1.0
 EPSILON = np.asarray([1.0, 0.1, 0.01])
-PATHS = {1.0: 40_000, 0.1: 40_000, 0.01: 10_000}
+PATHS = {1.0: 20_000, 0.1: 20_000, 0.01: 5_000}
 
 
 def f(x):
@@ -22,7 +22,7 @@ def f(x):
 def relaxed_gradient(form, x):
     if form == "heat":
         return heat(GRID, f, GAMMA, 1 / T, x).gradient
-    return cole_hopf(GRID, f, GAMMA, 1 / T, x, num_halvings=3).gradient
+    return cole_hopf(GRID, f, GAMMA, 1 / T, x, num_halvings=0).gradient
 
 
 @functools.cache
