@@ -1,5 +1,6 @@
 """Reference solvers for the paper's partial differential equations, in double precision."""
 
+from entropix.pde.annealing import scoping, simulated_annealing
 from entropix.pde.burgers import burgers, characteristics
 from entropix.pde.control import ControlGap, control_gap, feedback, value_function
 from entropix.pde.escape import exit_time, first_passage, kramers_time
@@ -38,7 +39,9 @@ __all__ = [
     "kramers_time",
     "mass",
     "monotone_steps",
+    "scoping",
     "simulate",
+    "simulated_annealing",
     "value_function",
     "viscous_hj",
 ]

@@ -84,7 +84,7 @@ def value_function(
     f, V = grid.sample(f), grid.sample(V)
     dt, per_level = horizon / num_steps, num_steps // num_levels
 
-    def linear_part(values: jax.Array, dt: ArrayLike) -> jax.Array:
+    def linear_part(values: jax.Array, dt: jax.Array | float) -> jax.Array:
         return implicit_step(grid, values, f, diffusion=1 / (2 * beta), dt=dt, adjoint=True)
 
     if method == "linear":

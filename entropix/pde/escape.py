@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_count
 from entropix.pde.grid import Function, Grid, check_float64, check_positive
 
+Loop = tuple[jax.Array, jax.Array, jax.Array]
+
 
 def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax.Array:
     r"""Mean time of dX = -f' ds + sqrt(2T) dW to reach the grid's right end, from every node.
@@ -76,11 +78,11 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
     check_float64()
     check_positive(temperature=temperature)
     curvature = jax.grad(jax.grad(f))
-    well, saddle = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
-    up, down = curvature(well), -curvature(saddle)
+    low, top = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
+    up, down = curvature(low), -curvature(top)
     if up <= 0 or down <= 0:
         raise ValueError(f"f must curve up at well={well} and down at saddle={saddle}")
-    return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(saddle) - f(well)) / temperature)
+    return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(top) - f(low)) / temperature)
 
 
 def first_passage(
@@ -116,7 +118,7 @@ def first_passage(
     check_count(max_steps=max_steps)
     start, slope = jnp.asarray(start, jnp.float64), jax.vmap(gradient)
 
-    def step(loop: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    def step(loop: Loop) -> Loop:
         n, x, times = loop
         noise, bridge = jax.random.split(jax.random.fold_in(key, n))
         dw = jnp.sqrt(2 * temperature * dt) * jax.random.normal(noise, x.shape, x.dtype)
