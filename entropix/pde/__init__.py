@@ -1,9 +1,14 @@
 """Reference solvers for the paper's partial differential equations, in double precision."""
 
+from entropix.pde.annealing import scoping, simulated_annealing
 from entropix.pde.burgers import burgers, characteristics
+from entropix.pde.control import ControlGap, control_gap, feedback, value_function
+from entropix.pde.escape import exit_time, first_passage, kramers_time
+from entropix.pde.fokker_planck import fokker_planck, gibbs, mass
 from entropix.pde.grid import Grid, Relaxed, check_float64
 from entropix.pde.hamilton_jacobi import hamilton_jacobi, monotone_steps
 from entropix.pde.heat import heat, heat_on_grid
+from entropix.pde.homogenisation import fast_slow, gradient_flow
 from entropix.pde.hopf_lax import Proximal, hopf_lax
 from entropix.pde.regularity import (
     convex_interval,
@@ -15,9 +20,12 @@ from entropix.pde.regularity import (
     shock_time,
     widened_interval,
 )
+from entropix.pde.sde import Estimate, estimate, simulate
 from entropix.pde.viscous import cole_hopf, viscous_hj
 
 __all__ = [
+    "ControlGap",
+    "Estimate",
     "Grid",
     "Proximal",
     "Relaxed",
@@ -25,8 +33,17 @@ __all__ = [
     "characteristics",
     "check_float64",
     "cole_hopf",
+    "control_gap",
     "convex_interval",
     "curvature_bound",
+    "estimate",
+    "exit_time",
+    "fast_slow",
+    "feedback",
+    "first_passage",
+    "fokker_planck",
+    "gibbs",
+    "gradient_flow",
     "hamilton_jacobi",
     "harmonic_mean",
     "heat",
@@ -34,9 +51,15 @@ __all__ = [
     "heat_on_grid",
     "hessian",
     "hopf_lax",
+    "kramers_time",
+    "mass",
     "minimum_bound",
     "monotone_steps",
+    "scoping",
     "shock_time",
+    "simulate",
+    "simulated_annealing",
+    "value_function",
     "viscous_hj",
     "widened_interval",
 ]

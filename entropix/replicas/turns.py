@@ -106,6 +106,8 @@ class Turns(NamedTuple):
         name = eqn.primitive.name
         if name == "axis_index":
             return [Value(self.index, False)]
+        if eqn.params.get("name") == _AGREED:
+            return [Value(_one(value), False) for value in values]
         if name in _REDUCTIONS:
             return [self._reduce(value, eqn.params, *_REDUCTIONS[name]) for value in values]
         if name in _STRUCTURES:
@@ -187,6 +189,8 @@ class Turns(NamedTuple):
         return [Value(array, self.index is None) for array in arrays]
 
 
+# The jitted function of `entropix.transforms.axes` by which a counter says that it is common.
+_AGREED = "agreed_by_all"
 _REDUCTIONS = {
     "psum": (jnp.sum, lax.psum),
     "pmax": (jnp.max, lax.pmax),

@@ -1,6 +1,7 @@
 """Named axes: which names are accepted, and what the axis of an update is mapped by."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,7 +48,13 @@ def agreed(count: jax.Array, axis_name: AxisName) -> jax.Array:
     on_devices = jax.sharding.get_abstract_mesh().manual_axes
     vmapped = tuple(name for name in names if name not in on_devices)
     with mapped(axis_name):
-        return lax.pmax(count, vmapped) if vmapped else count
+        return agreed_by_all(count, vmapped) if vmapped else count
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def agreed_by_all(count: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """The maximum of values that are equal: `entropix.replicas` knows the name, and takes one."""
+    return lax.pmax(count, names)
 
 
 def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:

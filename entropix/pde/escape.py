@@ -1,0 +1,134 @@
+"""Escape from a well in one dimension (section 2.4): exact, asymptotic, and by paths."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from entropix.pde.checks import check_count
+from entropix.pde.grid import Function, Grid, check_float64, check_positive
+
+Loop = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax.Array:
+    r"""Mean time of dX = -f' ds + sqrt(2T) dW to reach the grid's right end, from every node.
+
+    .. math:: \tau(x) = \frac1T \int_x^b e^{f(y)/T} \int_a^y e^{-f(z)/T}\,dz\,dy
+
+    Trapezoidal sums, second order in h; the left end reflects. Exponents are taken relative to
+    the extreme values of f: T must not be below (max f - min f)/600.
+
+    Args:
+      grid: one dimension, [a, b].
+      f: the loss, a function or values at the nodes.
+      temperature: T > 0.
+
+    Returns:
+      tau at the nodes; 0 at b.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(0.0, 1.0, 101)
+      >>> with jax.enable_x64(True):  # no force: (1 - x^2)/2T
+      ...     tau = entropix.pde.exit_time(grid, lambda x: 0 * x, temperature=0.5)
+      >>> float(tau[0].round(10)), float(tau[-1])
+      (1.0, 0.0)
+
+    References:
+      Gardiner, Stochastic methods, 2009, sec. 5.5.
+    """
+    check_positive(temperature=temperature)
+    if grid.ndim != 1:
+        raise ValueError(f"grid must have one dimension; got {grid.ndim}")
+    f = grid.sample(f) / temperature
+    if f.max() - f.min() > 600:
+        raise ValueError(f"temperature must be above (max f - min f)/600; got {temperature}")
+    inner = _cumulative(jnp.exp(f.min() - f), grid.spacing[0])
+    outer = _cumulative(jnp.exp(f - f.max()) * inner, grid.spacing[0])
+    return (outer[-1] - outer) * jnp.exp(f.max() - f.min()) / temperature
+
+
+def _cumulative(values: jax.Array, h: float) -> jax.Array:
+    halves = jnp.cumsum((values[1:] + values[:-1]) * h / 2)
+    return jnp.concatenate([jnp.zeros(1), halves])
+
+
+def kramers_time(f: Function, well: float, saddle: float, *, temperature: float) -> jax.Array:
+    r"""Kramers' asymptotic time from a well over a saddle into the next well, T -> 0.
+
+    .. math:: \tau \approx \frac{2\pi}{\sqrt{f''(well)\,|f''(saddle)|}} e^{(f(saddle) - f(well))/T}
+
+    Args:
+      f: a JAX function of a number.
+      well: a local minimum, f'' > 0.
+      saddle: the maximum to cross, f'' < 0.
+      temperature: T > 0.
+
+    Example:
+      >>> import entropix, jax
+      >>> with jax.enable_x64(True):
+      ...     f = lambda x: (x**2 - 1)**2 / 4
+      ...     tau = entropix.pde.kramers_time(f, -1.0, 0.0, temperature=0.1)
+      >>> round(float(tau), 2)
+      54.13
+    """
+    check_float64()
+    check_positive(temperature=temperature)
+    curvature = jax.grad(jax.grad(f))
+    low, top = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
+    up, down = curvature(low), -curvature(top)
+    if up <= 0 or down <= 0:
+        raise ValueError(f"f must curve up at well={well} and down at saddle={saddle}")
+    return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(top) - f(low)) / temperature)
+
+
+def first_passage(
+    gradient: Callable[[jax.Array], jax.Array],
+    start: ArrayLike,
+    barrier: float,
+    key: jax.Array,
+    *,
+    temperature: float,
+    dt: float,
+    max_steps: int = 1_000_000,
+) -> jax.Array:
+    """First times at which paths of dX = -f' ds + sqrt(2T) dW exceed the barrier.
+
+    Heun steps. A path may cross between two steps and be back: given both ends, the Brownian
+    bridge does so with probability exp(-(b - x)(b - x')/(T dt)), by which it is drawn; without
+    it, times would be too long by O(sqrt(dt)).
+
+    Args:
+      gradient: f', a JAX function of a number.
+      start: X(0) of every path, shape (paths,), below the barrier.
+      barrier: b.
+      key: a JAX key.
+      temperature: T > 0.
+      dt: length of a step.
+      max_steps: after so many, what has not crossed is given an infinite time.
+
+    Returns:
+      Times, shape (paths,), each the middle of the step of the crossing.
+    """
+    check_float64()
+    check_positive(temperature=temperature, dt=dt)
+    check_count(max_steps=max_steps)
+    start, slope = jnp.asarray(start, jnp.float64), jax.vmap(gradient)
+
+    def step(loop: Loop) -> Loop:
+        n, x, times = loop
+        noise, bridge = jax.random.split(jax.random.fold_in(key, n))
+        dw = jnp.sqrt(2 * temperature * dt) * jax.random.normal(noise, x.shape, x.dtype)
+        g = slope(x)
+        new = x - dt / 2 * (g + slope(x - dt * g + dw)) + dw
+        between = jnp.exp(-(barrier - x) * jnp.maximum(barrier - new, 0) / (temperature * dt))
+        crossed = jax.random.uniform(bridge, x.shape, x.dtype) < between
+        alive = jnp.isinf(times)
+        times = jnp.where(alive & crossed, (n + 0.5) * dt, times)
+        return n + 1, jnp.where(alive & ~crossed, new, x), times
+
+    waiting = lambda loop: (loop[0] < max_steps) & jnp.any(jnp.isinf(loop[2]))  # noqa: E731
+    return lax.while_loop(waiting, step, (jnp.asarray(0), start, jnp.full(start.shape, jnp.inf)))[2]

@@ -1,0 +1,146 @@
+"""Simulated paths: closed-form moments, orders of both methods, noise of every shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix.pde import estimate, simulate
+
+KEY = jax.random.key(0)
+
+
+def run(drift, start, **options):
+    settings = {"sigma": 0.5, "horizon": 1.0, "num_steps": 20} | options
+    return np.asarray(simulate(drift, start, KEY, **settings))
+
+
+class TestScheme:
+    @pytest.mark.parametrize("method", ["heun", "euler"])
+    def test_numpy_twin(self, method):
+        x = np.linspace(-1, 1, 6).reshape(3, 2)
+        paths = run(lambda x, s: jnp.sin(3 * x) - s, x, method=method, num_steps=6, num_saves=3)
+        dt, b = 1 / 6, lambda x, s: np.sin(3 * x) - s
+        for n in range(6):
+            dw = 0.5 * dt**0.5 * np.asarray(jax.random.normal(jax.random.fold_in(KEY, n), (3, 2)))
+            slope = b(x, n * dt)
+            if method == "heun":
+                slope = (slope + b(x + dt * slope + dw, (n + 1) * dt)) / 2
+            x = x + dt * slope + dw
+            if n % 2:
+                np.testing.assert_allclose(paths[n // 2], x, rtol=0, atol=1e-14)
+
+    @pytest.mark.parametrize(("method", "order"), [("heun", 2), ("euler", 1)])
+    def test_weak_order(self, method, order):
+        # A linear drift has linear moments: mean and variance of the scheme are exact recursions,
+        # and the antithetic paths give the mean without any Monte-Carlo error.
+        steps, errors = np.asarray([10, 20, 40, 80]), []
+        for n in steps:
+            x = run(lambda x, s: -2 * x, jnp.ones(2), num_steps=n, method=method, antithetic=True)
+            errors.append(abs(x.mean() - np.exp(-2)))
+        assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(-order, abs=0.1)
+
+    @pytest.mark.parametrize("method", ["heun", "euler"])
+    def test_strong_order_is_one(self, method):
+        # Each path against its own, four times refined: noise sums must agree, so a refined
+        # Brownian path is summed into the coarse one by hand.
+        def solve(n, fine):
+            dw = fine.reshape(n, -1, fine.shape[-1]).sum(axis=1)
+            x, dt = np.zeros(fine.shape[-1]), 1 / n
+            b = lambda x: np.sin(3 * x) + 1  # noqa: E731
+            for w in dw:
+                slope = b(x)
+                if method == "heun":
+                    slope = (slope + b(x + dt * slope + w)) / 2
+                x = x + dt * slope + w
+            return x
+
+        fine = np.random.default_rng(0).normal(size=(4096, 400)) / 64
+        truth = solve(4096, fine)
+        steps = np.asarray([16, 32, 64, 128])
+        errors = [np.sqrt(np.mean((solve(n, fine) - truth) ** 2)) for n in steps]
+        assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(-1, abs=0.15)
+
+
+class TestMoments:
+    @pytest.mark.parametrize("point", [(), (2,)])
+    def test_ornstein_uhlenbeck(self, point):
+        x = run(lambda x, s: -x, jnp.ones((20_000, *point)), num_steps=50)[-1]
+        mean, variance = np.exp(-1), 0.25 / 2 * (1 - np.exp(-2))
+        for samples, truth in ((x, mean), ((x - mean) ** 2, variance)):
+            got, error = estimate(samples)
+            assert np.all(np.abs(got - truth) < 4 * error + 1e-4)  # 1e-4: the step's bias
+            assert np.all(error < 3e-3)
+
+    def test_stationary_variance_is_the_temperature(self):
+        # dX = -X ds + sqrt(2T) dW has the Gibbs measure exp(-x^2/2T).
+        x = run(lambda x, s: -x, jnp.zeros(20_000), sigma=0.6**0.5, horizon=8.0, num_steps=160)
+        got, error = estimate(x[-1] ** 2)
+        assert abs(got - 0.3) < 4 * error + 1e-3
+
+    def test_time_dependence(self):
+        x = run(lambda x, s: jnp.cos(s) + 0 * x, jnp.zeros(3), sigma=0.0, num_steps=100)
+        np.testing.assert_allclose(x[-1], np.sin(1), rtol=0, atol=1e-4)
+
+
+class TestNoise:
+    still = staticmethod(lambda x, s: 0 * x)
+
+    def test_vector_and_matrix(self):
+        start = jnp.zeros((5000, 2))
+        diagonal = run(self.still, start, sigma=jnp.asarray([0.5, 0.0]))[-1]
+        assert diagonal[:, 1].tolist() == [0.0] * 5000
+        shared = run(self.still, start, sigma=jnp.asarray([[0.5], [1.0]]))[-1]
+        np.testing.assert_allclose(shared[:, 1], 2 * shared[:, 0], rtol=1e-13)
+        sigma = np.asarray([[1.0, 0.0, 0.5], [0.3, 1.0, 0.0]])
+        x = run(self.still, start, sigma=sigma)[-1]
+        np.testing.assert_allclose(np.cov(x.T), sigma @ sigma.T, rtol=0, atol=0.08)
+
+    def test_keys(self):
+        start = jnp.zeros(8)
+        a, b = (
+            simulate(self.still, start, jax.random.key(k), sigma=1.0, horizon=1.0, num_steps=4)
+            for k in (0, 1)
+        )
+        same = simulate(self.still, start, KEY, sigma=1.0, horizon=1.0, num_steps=4)
+        np.testing.assert_array_equal(a, same)
+        assert np.all(a != b)
+        assert len(np.unique(a)) == 8
+
+    def test_common_random_numbers(self):
+        start = jnp.zeros(2000)
+        x, y = (run(lambda x, s, c=c: c - x, start)[-1] for c in (0.0, 1.0))
+        np.testing.assert_allclose(y - x, 1 - np.exp(-1), rtol=0, atol=1e-3)
+
+    def test_antithetic_pairs(self):
+        x = run(self.still, jnp.zeros(10), antithetic=True)[-1]
+        np.testing.assert_allclose(x[:5], -x[5:], rtol=1e-14)
+        assert np.all(x != 0)
+        got, error = estimate(x, antithetic=True)
+        assert abs(got) < 1e-15
+        assert error < 1e-15
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"horizon": 0.0}, "horizon must be one number > 0 and finite; got horizon=0.0"),
+            ({"num_steps": 2.5}, "num_steps must be an integer >= 1; got num_steps=2.5"),
+            ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 20 and 3"),
+            ({"method": "milstein"}, "method must be 'heun' or 'euler'; got method='milstein'"),
+            ({"sigma": jnp.ones(2)}, "sigma must be a number.*got shape .2,. for points of shape"),
+            ({"antithetic": True}, "antithetic paths come in pairs; got 3 paths"),
+        ],
+    )
+    def test_messages(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            run(lambda x, s: -x, jnp.zeros(3), **options)
+
+    def test_start(self):
+        with pytest.raises(ValueError, match=r"start must have shape \(paths, \*point\)"):
+            run(lambda x, s: -x, 0.0)
+
+    def test_single_precision(self):
+        with jax.enable_x64(False), pytest.raises(ValueError, match="needs float64"):
+            run(lambda x, s: -x, jnp.zeros(3))

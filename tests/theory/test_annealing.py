@@ -1,0 +1,46 @@
+"""Simulated annealing against scoping: one double well, equal gradients, binomial errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix.pde.annealing import scoping, simulated_annealing
+
+PATHS, GRADIENTS, L = 4000, 2000, 20
+
+
+@jax.vmap
+@jax.grad
+def slope(x):
+    return (x**2 - 1) ** 2 / 4 - 0.1 * x  # the lower well is at +1; paths start in the other
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 0.3])
+def test_success_of_equal_budgets(temperature):
+    start, key = jnp.full(PATHS, -1.0), jax.random.key(0)
+    cooling = temperature * np.linspace(1, 0, GRADIENTS)
+    annealed = simulated_annealing(slope, start, key, step_size=0.05, schedule=cooling)
+    scopes = np.geomspace(10.0, 0.1, GRADIENTS // L)
+    scoped = scoping(
+        slope, start, key, step_size=0.05, schedule=scopes, temperature=temperature, num_steps=L
+    )
+    rates = []
+    for name, x in (("annealing", annealed), ("scoping", scoped)):
+        rate = float(jnp.mean(x > 0))
+        rates.append(rate)
+        error = np.sqrt(rate * (1 - rate) / PATHS)
+        print(f"T = {temperature}: {name} {rate:.4f} ({error:.4f})")
+    if temperature == 0.01:  # a barrier of 15 T or more: neither gets across
+        assert max(rates) < 0.01
+    if temperature == 0.3:
+        assert rates[0] > 0.5  # enough time for the annealed Gibbs measure to prefer the lower
+
+
+def test_without_noise_both_descend_into_the_nearest_well():
+    start = jnp.asarray([-1.5, 1.5])
+    key, zero = jax.random.key(0), np.zeros(2000)
+    x = simulated_annealing(slope, start, key, step_size=0.1, schedule=zero)
+    y = scoping(slope, start, key, step_size=0.05, schedule=np.full(500, 1.0), temperature=0.0)
+    np.testing.assert_allclose(slope(x), 0, atol=1e-8)
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)

@@ -1,0 +1,70 @@
+"""Section 2.4: escape from a well, exact, by Kramers' formula and by paths; large friction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix.pde import Grid, estimate, exit_time, first_passage, kramers_time, simulate
+
+
+def double_well(x):
+    return (x**2 - 1) ** 2 / 4
+
+
+class TestEscape:
+    @pytest.mark.parametrize("temperature", [0.4, 0.2, 0.1])
+    def test_paths_against_the_exact_time(self, temperature):
+        times = first_passage(
+            jax.grad(double_well), jnp.full(2000, -1.0), 1.0, jax.random.key(3),
+            temperature=temperature, dt=0.05,
+        )  # fmt: skip
+        mean, error = estimate(times)
+        grid = Grid(-4.0, 1.0, 4001)
+        exact = np.interp(-1.0, grid.points, exit_time(grid, double_well, temperature=temperature))
+        print(f"T = {temperature}: {mean:.2f} ({error:.2f}), exact {exact:.2f}")
+        assert abs(mean - exact) < 4 * error
+        assert error < 0.03 * exact
+
+    def test_kramers_formula_as_the_temperature_falls(self):
+        ratios, temperatures = [], np.asarray([0.1, 0.05, 0.025, 0.0125])
+        for T in temperatures:
+            grid = Grid(-1.8, 1.0, 8001)
+            exact = np.interp(-1.0, grid.points, exit_time(grid, double_well, temperature=T))
+            ratios.append(exact / kramers_time(double_well, -1.0, 0.0, temperature=T))
+        print(f"exact / Kramers: {np.asarray(ratios)}")
+        errors = np.abs(np.asarray(ratios) - 1)
+        assert np.all(np.diff(errors) < 0)
+        assert np.polyfit(np.log(temperatures), np.log(errors), 1)[0] == pytest.approx(1, abs=0.3)
+        assert errors[-1] < 0.05
+
+    def test_bad_values(self):
+        with pytest.raises(ValueError, match="f must curve up at well=0.0"):
+            kramers_time(double_well, 0.0, 1.0, temperature=0.1)
+        with pytest.raises(ValueError, match="temperature must be above"):
+            exit_time(Grid(-4.0, 1.0, 101), double_well, temperature=1e-3)
+
+
+def test_underdamped_langevin_at_large_friction():
+    # In the time s of the overdamped limit: dx = k v ds, dv = -k f' ds - k^2 v ds + k sqrt(2T) dW,
+    # on the same Brownian motion as dX = -f' ds + sqrt(2T) dW. x + v/k stays near X: error O(1/k).
+    T, frictions, errors = 0.2, np.asarray([4.0, 8.0, 16.0, 32.0]), []
+    slope = jax.grad(double_well)
+    for k in frictions:
+
+        def drift(state, s, k=k):
+            x, v, X = state
+            return jnp.stack([k * v, -k * slope(x) - k**2 * v, -slope(X)])
+
+        v = T**0.5 * jax.random.normal(jax.random.key(5), (1000,), jnp.float64)
+        state = jnp.stack([jnp.full(1000, -1.0), v, jnp.full(1000, -1.0)], axis=1)
+        sigma = (2 * T) ** 0.5 * jnp.asarray([[0.0], [k], [1.0]])
+        end = simulate(
+            drift, state, jax.random.key(4), sigma=sigma, horizon=1.0, num_steps=int(8 * k**2)
+        )[-1]
+        square = estimate((end[:, 0] - end[:, 2]) ** 2)
+        errors.append(square.mean**0.5)
+        assert square.error < 0.1 * square.mean
+    order = np.polyfit(np.log(frictions), np.log(errors), 1)[0]
+    print(f"root mean square error {np.asarray(errors)}, slope {order:.2f}")
+    assert order == pytest.approx(-1, abs=0.15)
