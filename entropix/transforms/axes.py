@@ -62,6 +62,9 @@ def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
     `shard_map` knows that a mean, or a counter set to zero, is the same everywhere and that a state
     it was given need not be; the branches of a conditional need one type. (`lax.pcast` would say
-    so directly, but refuses axes of `vmap` and values that vary already.)
+    so directly, but refuses axes of `vmap` and values that vary already.) A random key is passed
+    on and never made anew: it is left alone, and not used here.
     """
+    if jnp.issubdtype(jax.typeof(x).dtype, jax.dtypes.prng_key):
+        return x
     return jnp.where(like == like, x, x)
