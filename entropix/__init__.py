@@ -11,6 +11,7 @@ from types import ModuleType
 from entropix.optimizers import elastic_sgd, entropy_sgd, heat_sgd, hj_sgd, sgd
 from entropix.transforms import (
     ElasticState,
+    HJProx,
     Relaxation,
     RelaxationState,
     StepwiseState,
@@ -18,6 +19,7 @@ from entropix.transforms import (
     eval_params,
     hamilton_jacobi,
     heat,
+    hj_prox,
     local_entropy,
     relax,
     relaxed_grad,
@@ -32,6 +34,7 @@ _ROOMS = ("data", "figures", "models", "pde", "training")
 
 __all__ = [
     "ElasticState",
+    "HJProx",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
@@ -42,6 +45,7 @@ __all__ = [
     "hamilton_jacobi",
     "heat",
     "heat_sgd",
+    "hj_prox",
     "hj_sgd",
     "local_entropy",
     "relax",

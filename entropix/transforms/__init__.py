@@ -3,6 +3,7 @@
 from entropix.transforms.coupling import ElasticState, elastic_coupling
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
+from entropix.transforms.hj_prox import HJProx, hj_prox
 from entropix.transforms.keys import reseed
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.relax import relax, relaxed_grad
@@ -12,6 +13,7 @@ from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
 
 __all__ = [
     "ElasticState",
+    "HJProx",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
@@ -19,6 +21,7 @@ __all__ = [
     "eval_params",
     "hamilton_jacobi",
     "heat",
+    "hj_prox",
     "local_entropy",
     "relax",
     "relaxed_grad",
