@@ -97,13 +97,13 @@ def _lower_envelope(f: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.
         crossing = (height[new] - height[last]) / jnp.maximum(new - last, 1)
         pop = (top > 0) & (crossing <= start[top])
         push = (j < n) & ~pop
-        place = jnp.where(push, top + 1, n)  # n: out of bounds, dropped
-        stack = stack.at[place].set(new, mode="drop")
-        start = start.at[place].set(crossing, mode="drop")
+        place = jnp.minimum(top + 1, n - 1)  # a scalar in bounds is updated in place
+        stack = stack.at[place].set(jnp.where(push, new, stack[place]))
+        start = start.at[place].set(jnp.where(push, crossing, start[place]))
         top = jnp.where(j < n, jnp.where(pop, top - 1, top + 1), top)
         return stack, start, top, j + push
 
-    stack = jnp.zeros(n, jnp.int32)
+    stack = jnp.zeros(n, jnp.int64)
     start = jnp.full(n, jnp.inf).at[0].set(-jnp.inf)
     stack, start, top, _ = lax.fori_loop(1, 2 * n, turn, (stack, start, 0, 1))
     start = jnp.where(jnp.arange(n) <= top, start, jnp.inf)  # what was popped is no part of it

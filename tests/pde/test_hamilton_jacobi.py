@@ -1,0 +1,131 @@
+"""Monotone schemes: closed forms, Hopf-Lax, an independent solver, comparison, the sup norm."""
+
+import hj_reachability
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix.pde import Grid, hamilton_jacobi, hopf_lax, monotone_steps
+
+FLUXES = pytest.mark.parametrize("flux", ["godunov", "lax_friedrichs"])
+NDIMS = pytest.mark.parametrize("ndim", [1, 2])
+
+
+def rugged(x):
+    return jnp.sum(jnp.cos(3 * x) + x**2 / 2)
+
+
+def box(ndim, n, width=2.0):
+    return Grid((-width,) * ndim, (width,) * ndim, (n + 1,) * ndim)
+
+
+def fitted_order(counts, errors):
+    return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+
+
+@FLUXES
+@NDIMS
+def test_first_order_on_a_quadratic(flux, ndim):  # Example 13 with beta infinite
+    c, t, errors = 1.5, 0.4, []
+    counts = [(50, 100, 200, 400), (25, 50, 100)][ndim - 1]
+    for n in counts:
+        grid = box(ndim, n)
+        u = hamilton_jacobi(grid, lambda x: c * jnp.sum(x**2) / 2, t, flux=flux)
+        x = grid.points.reshape(*grid.shape, ndim)
+        inside = np.abs(x).max(axis=-1) <= 1
+        errors.append(np.abs(u - (x**2).sum(axis=-1) / (2 * (t + 1 / c)))[inside].max())
+    assert 0.8 < fitted_order(counts, errors) < 1.2
+
+
+@FLUXES
+@NDIMS
+def test_converges_to_hopf_lax_past_the_shock(flux, ndim):
+    t, errors = 0.4, []  # shocks form at 1/8
+    counts = [(100, 200, 400, 800), (40, 80, 160)][ndim - 1]
+    for n in counts:
+        grid = box(ndim, n)
+        fine = box(ndim, (3200, 960)[ndim - 1])
+        exact = hopf_lax(fine, rugged, t).value[
+            (slice(None, None, (fine.shape[0] - 1) // n),) * ndim
+        ]
+        errors.append(float(jnp.abs(hamilton_jacobi(grid, rugged, t, flux=flux) - exact).max()))
+    assert 0.6 < fitted_order(counts, errors) < 1.3
+
+
+class Kinetic(hj_reachability.Dynamics):
+    """The Hamiltonian |p|^2/2 for hj_reachability, which writes v_t = H for growing times."""
+
+    def __init__(self):
+        super().__init__(None, None, None, None)
+
+    def __call__(self, state, control, disturbance, time):
+        raise NotImplementedError
+
+    def optimal_control_and_disturbance(self, state, time, grad_value):
+        raise NotImplementedError
+
+    def hamiltonian(self, state, time, value, grad_value):
+        return jnp.sum(grad_value**2) / 2
+
+    def partial_max_magnitudes(self, state, time, value, grad_value_box):
+        return jnp.maximum(jnp.abs(grad_value_box.lo), jnp.abs(grad_value_box.hi))
+
+
+@NDIMS
+def test_hj_reachability_agrees(ndim):
+    """WENO5 in space and third order in time, before the shock, and after it."""
+    n, reach = (400, 120)[ndim - 1], hj_reachability
+    grid = box(ndim, n)
+    domain = reach.sets.Box(jnp.asarray(grid.lower), jnp.asarray(grid.upper))
+    edge = reach.boundary_conditions.extrapolate_away_from_zero
+    theirs = reach.Grid.from_lattice_parameters_and_boundary_conditions(
+        domain, grid.shape, boundary_conditions=(edge,) * ndim
+    )
+    settings = reach.SolverSettings.with_accuracy("very_high")
+    inside = np.abs(grid.points.reshape(*grid.shape, ndim)).max(axis=-1) <= 1.5
+    for t, kink in ((0.1, 0.02), (0.3, 0.5)):
+        v = reach.step(settings, Kinetic(), theirs, 0.0, grid.sample(rugged), t, progress_bar=False)
+        error = lambda u, v=v: float(jnp.abs(u - v)[inside].max())  # noqa: E731
+        h = grid.spacing[0]
+        assert error(hopf_lax(grid, rugged, t).value) < ndim * (kink * h + 10 * h**2)
+        assert error(hamilton_jacobi(grid, rugged, t)) < ndim * 5 * h
+
+
+@FLUXES
+@pytest.mark.parametrize("beta", [float("inf"), 5.0])
+@NDIMS
+def test_comparison_and_sup_norm(flux, beta, ndim):
+    """Rough random data at exactly the CFL number: monotone, so ordered and non-expansive."""
+    grid = box(ndim, (60, 16)[ndim - 1])
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        f, g = rng.normal(size=(2, *grid.shape))
+        top = np.maximum(f, g)
+        steps = max(monotone_steps(grid, v, 0.05, beta) for v in (f, g, top))
+        # Lax-Friedrichs' viscosity depends on the data: one program per pair needs one bound.
+        solve = lambda v: hamilton_jacobi(grid, v, 0.05, beta=beta, flux=flux, num_steps=steps)  # noqa: B023, E731
+        u = solve(f)
+        assert f.min() - 1e-13 <= u.min()
+        assert u.max() <= f.max() + 1e-13  # compared with constants
+        for axis, h in enumerate(grid.spacing):  # compared with translates: slopes do not grow
+            del h
+            before = np.abs(np.diff(f, axis=axis)).max()
+            assert np.abs(np.diff(u, axis=axis)).max() <= before + 1e-12
+        if flux == "godunov":
+            v, w = solve(g), solve(top)
+            assert (w >= jnp.maximum(u, v) - 1e-13).all()
+            assert jnp.abs(u - v).max() <= np.abs(f - g).max() + 1e-13
+
+
+def test_inside_jit_and_rejections():
+    grid = box(1, 50)
+    f = grid.sample(rugged)
+    solve = jax.jit(lambda f: hamilton_jacobi(grid, f, 0.1, num_steps=40))
+    np.testing.assert_allclose(solve(f), hamilton_jacobi(grid, f, 0.1, num_steps=40), rtol=1e-14)
+    with pytest.raises(ValueError, match="num_steps must be given inside jax.jit"):
+        jax.jit(lambda f: hamilton_jacobi(grid, f, 0.1))(f)
+    with pytest.raises(ValueError, match="num_steps=2 makes steps too long"):
+        hamilton_jacobi(grid, f, 0.1, num_steps=2)
+    with pytest.raises(ValueError, match="flux must be"):
+        hamilton_jacobi(grid, f, 0.1, flux="upwind")

@@ -1,0 +1,118 @@
+"""Cole-Hopf: dense quadrature, closed forms up to beta = 1e6, Hopf-Lax and the monotone scheme."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix.pde import Grid, cole_hopf, hopf_lax, viscous_hj
+
+LINE = Grid((-7.0,), (7.0,), (281,))
+POINTS = np.linspace(-2, 2, 9)
+BETAS = pytest.mark.parametrize("beta", [1.0, 30.0, 1e3, 1e6])
+
+
+def rugged(x):
+    return jnp.sum(jnp.cos(3 * x) + x**2 / 2)
+
+
+def dense(x, t, beta):
+    """Value and gradient by one sum over two million nodes."""
+    y = np.linspace(-7, 7, 2_000_001)
+    h = np.cos(3 * y) + y**2 / 2 + (x - y) ** 2 / (2 * t)
+    w = np.exp(-beta * (h - h.min()))
+    log_integral = np.log(w.sum() * (y[1] - y[0])) - np.log(2 * np.pi * t / beta) / 2
+    return h.min() - log_integral / beta, w @ (x - y) / w.sum() / t
+
+
+class TestColeHopf:
+    @BETAS
+    def test_dense_quadrature(self, beta):
+        u = cole_hopf(LINE, rugged, 0.4, beta, POINTS)
+        value, gradient = np.transpose([dense(x, 0.4, beta) for x in POINTS])
+        np.testing.assert_allclose(u.value, value, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(u.gradient, gradient, rtol=0, atol=1e-9)
+
+    @BETAS
+    def test_quadratic_in_the_plane(self, beta):  # Lemma 4, Example 13
+        grid, t = Grid((-6.0, -6.0), (6.0, 6.0), (61, 61)), 0.7
+        Q = np.asarray([[2.0, 0.5], [0.5, 1.0]])
+        points = np.random.default_rng(0).uniform(-2, 2, size=(5, 3, 2))
+        u = cole_hopf(grid, lambda x: x @ jnp.asarray(Q) @ x / 2, t, beta, points)
+        M = np.linalg.solve(np.eye(2) + t * Q, Q)
+        value = np.einsum("...i,ij,...j", points, M, points) / 2
+        value += np.log(np.linalg.det(np.eye(2) + t * Q)) / (2 * beta)
+        np.testing.assert_allclose(u.value, value, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(u.gradient, points @ M, rtol=0, atol=1e-11)
+
+    def test_gradient_is_the_derivative_of_the_value(self):
+        step = 1e-4
+        for beta in (2.0, 50.0):
+            shifted = [cole_hopf(LINE, rugged, 0.4, beta, POINTS + s).value for s in (step, -step)]
+            gradient = cole_hopf(LINE, rugged, 0.4, beta, POINTS).gradient
+            slope = (shifted[0] - shifted[1]) / (2 * step)
+            np.testing.assert_allclose(slope, gradient, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("ndim", [1, 2])
+    def test_hopf_lax_is_the_limit(self, ndim):
+        grid = Grid((-3.0,) * ndim, (3.0,) * ndim, ((6001,), (601,) * 2)[ndim - 1])
+        coarse = Grid((-3.0,) * ndim, (3.0,) * ndim, (61,) * ndim)
+        t, beta = 0.4, 1e6
+        rng = np.random.default_rng(1)
+        points = rng.uniform(-1.5, 1.5, size=(40, *grid.point_shape))
+        limit = hopf_lax(grid, rugged, t)
+        u = cole_hopf(coarse, rugged, t, beta, points)
+        # (N/2 beta) log(1 + t f''), the nodes' distance to the minimiser, linear interpolation
+        curvature, h = 10.0 + 1 / t, grid.spacing[0]
+        bound = ndim * (2 / beta + curvature * h**2 / 4)
+        np.testing.assert_allclose(u.value, grid.interpolate(limit.value, points), atol=bound)
+        if ndim == 1:
+            expected = grid.interpolate(limit.gradient, points)
+            np.testing.assert_allclose(u.gradient, expected, rtol=0, atol=2 * h / t)
+
+    def test_values_alone(self):
+        fine = Grid((-7.0,), (7.0,), (2801,))
+        for beta in (1.0, 1e4):
+            u = cole_hopf(fine, fine.sample(rugged), 0.4, beta, POINTS)
+            v = cole_hopf(fine, rugged, 0.4, beta, POINTS)
+            np.testing.assert_allclose(u.value, v.value, rtol=0, atol=10 * 0.005**2 / 8)
+
+    def test_order_and_sup_norm(self):
+        grid = Grid((-3.0,), (3.0,), (121,))
+        rng = np.random.default_rng(2)
+        for beta in (0.5, 20.0):
+            for _ in range(5):
+                f, g = rng.normal(size=(2, 121))
+                relax = lambda f: cole_hopf(grid, f, 0.3, beta, num_halvings=2).value  # noqa: B023, E731
+                assert jnp.abs(relax(f) - relax(g)).max() <= np.abs(f - g).max() + 1e-12
+                assert (relax(np.maximum(f, g)) >= jnp.maximum(relax(f), relax(g)) - 1e-12).all()
+
+    def test_inside_jit(self):
+        relax = jax.jit(lambda t: cole_hopf(LINE, rugged, t, 3.0, POINTS, num_halvings=0).gradient)
+        np.testing.assert_allclose(
+            relax(0.4), cole_hopf(LINE, rugged, 0.4, 3.0, POINTS).gradient, rtol=1e-12
+        )
+        with pytest.raises(ValueError, match="num_halvings must be given"):
+            jax.jit(lambda t: cole_hopf(LINE, rugged, t, 3.0).value)(0.4)
+
+    def test_rejects(self):
+        with pytest.raises(ValueError, match="beta must be one number > 0 and finite"):
+            cole_hopf(LINE, rugged, 0.4, float("inf"))
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("beta", [2.0, 50.0])
+def test_monotone_scheme_converges_to_cole_hopf(ndim, beta):
+    t, errors = 0.15, []
+    counts = [(60, 120, 240, 480), (30, 60, 120)][ndim - 1]
+    quadrature = Grid((-7.0,) * ndim, (7.0,) * ndim, (141,) * ndim)
+    points = np.random.default_rng(3).choice([-1.0, -0.8, -0.2, 0.4, 1.0], size=(12, ndim))
+    points = points.reshape(12, *quadrature.point_shape)
+    exact = cole_hopf(quadrature, rugged, t, beta, points).value
+    for n in counts:
+        grid = Grid((-3.0,) * ndim, (3.0,) * ndim, (n + 1,) * ndim)  # the points are nodes
+        u = grid.interpolate(viscous_hj(grid, rugged, t, beta), points)
+        errors.append(float(jnp.abs(u - exact).max()))
+    order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert 0.75 < order < 1.3
+    assert errors[-1] < 0.1 * ndim
