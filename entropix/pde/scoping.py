@@ -1,0 +1,209 @@
+"""What relaxation does to a landscape: the data of `entropix figure1`.
+
+All three relaxations of one function at several times, where each is convex, and a descent while
+gamma goes to 0 (scoping, §7.5), as NumPy arrays that can be saved.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from entropix.pde.grid import Function, Grid, check_positive
+from entropix.pde.heat import heat_on_grid
+from entropix.pde.hopf_lax import hopf_lax
+from entropix.pde.viscous import cole_hopf
+
+KINDS = ("viscous_hj", "hj", "heat")
+_FINER = 16  # nodes of the Hopf-Lax solver per node, whose u is only O(h^2) smooth
+_GENTLE = 0.25  # of the longest step that never overshoots: a path to look at
+
+
+class Relaxations(NamedTuple):
+    """A function and its relaxations; `shape` is that of the nodes, (n,) or (n, m).
+
+    Attributes:
+      points: the nodes, shape (*shape, *point_shape).
+      f: values at the nodes.
+      values: shape (3, times, *shape), in the order of `KINDS`.
+      convex: whether each is convex around a node; shape as `values`.
+      f_convex: the same for f.
+      times: those of the PDEs.
+      beta: inverse temperature.
+    """
+
+    points: np.ndarray
+    f: np.ndarray
+    values: np.ndarray
+    convex: np.ndarray
+    f_convex: np.ndarray
+    times: np.ndarray
+    beta: float
+
+
+class Scoping(NamedTuple):
+    """A descent on u(., gamma_k), gamma_k -> 0, and one on f from the same start.
+
+    Attributes:
+      gammas: shape (frames,).
+      values: u(., gamma_k), shape (frames, *shape).
+      path: where the descent was at each frame, shape (frames, *point_shape).
+      plain: the same for steepest descent on f.
+    """
+
+    gammas: np.ndarray
+    values: np.ndarray
+    path: np.ndarray
+    plain: np.ndarray
+
+
+def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) -> Relaxations:
+    """Solves viscous Hamilton-Jacobi, Hamilton-Jacobi and heat for f at several times.
+
+    Beyond the grid's box f goes on as far as half a box to every side, if it is finite there;
+    otherwise the box has walls: no minimiser lies outside, and no heat leaves.
+
+    Args:
+      grid: the nodes.
+      f: a JAX function of a point (see `Grid`), finite in the box.
+      times: t > 0 of the solutions.
+      beta: inverse temperature > 0 of viscous Hamilton-Jacobi and heat.
+
+    Returns:
+      `Relaxations`, in NumPy.
+
+    Raises:
+      ValueError: for an argument outside its range, and an f that is not finite in the box.
+
+    Example:
+      >>> import jax
+      >>> from entropix.pde import Grid
+      >>> from entropix.pde.scoping import relaxations
+      >>> with jax.enable_x64(True):
+      ...     data = relaxations(Grid(-2.0, 2.0, 81), lambda x: (x**2 - 1) ** 2, [1.0], 4.0)
+      >>> bool(data.f_convex[40]), [bool(kind[0, 40]) for kind in data.convex]  # around x = 0
+      (False, [True, False, False])
+    """
+    if not len(times):
+        raise ValueError("times must have at least one time > 0; got none")
+    for t in times:
+        check_positive(time=t)
+    check_positive(beta=beta)
+    wide, inside = _widened(grid, f)
+    values = [
+        [np.asarray(cole_hopf(wide, f, t, beta, grid.points).value) for t in times],
+        [_hopf_lax(wide, f, t)[inside] for t in times],
+        [np.asarray(heat_on_grid(wide, f, t, beta))[inside] for t in times],
+    ]
+    at_nodes = np.asarray(grid.sample(f))
+    return Relaxations(
+        points=grid.points,
+        f=at_nodes,
+        values=np.asarray(values),
+        convex=np.asarray([[convex_nodes(v, grid) for v in kind] for kind in values]),
+        f_convex=convex_nodes(at_nodes, grid),
+        times=np.asarray(times, float),
+        beta=float(beta),
+    )
+
+
+def scoping(
+    grid: Grid, f: Function, gammas: Sequence[float], beta: float, start: Sequence[float]
+) -> Scoping:
+    r"""Follows x <- x - eta_k grad u(x, gamma_k), one step a gamma.
+
+    The step is a quarter of 1/(1/(1/C + gamma_k)), Lemma 18's bound of the curvature of
+    u(., gamma_k), with C the largest second derivative of f: it never overshoots, however small
+    gamma. Steepest descent on f, for comparison, takes steps of 1/(4C).
+
+    Args:
+      grid: the nodes; paths end at the box.
+      f: a JAX function of a point.
+      gammas: scopes > 0, one a frame.
+      beta: inverse temperature.
+      start: x at the first frame, one number a dimension.
+
+    Returns:
+      `Scoping`, in NumPy.
+    """
+    check_positive(beta=beta)
+    wide, _ = _widened(grid, f)
+    values = grid.sample(f)
+    second = [jnp.diff(values, 2, axis=i).max() / h**2 for i, h in enumerate(grid.spacing)]
+    radius = 1 / max(float(sum(jnp.maximum(c, 0) for c in second)), 1e-3)  # 1/C
+    low, high = np.asarray(grid.lower), np.asarray(grid.upper)
+    slope = grid.gradient(values)
+    x = y = np.clip(np.asarray(start, float), low, high)
+    frames, path, plain = [], [], []
+    for gamma in gammas:
+        check_positive(gamma=gamma)
+        u = cole_hopf(wide, f, gamma, beta, grid.points)
+        frames.append(np.asarray(u.value))
+        path.append(x)
+        plain.append(y)
+        x = np.clip(x - _GENTLE * (radius + gamma) * _at(grid, u.gradient, x), low, high)
+        y = np.clip(y - _GENTLE * radius * _at(grid, slope, y), low, high)
+    shape = (len(frames), *grid.point_shape)
+    return Scoping(
+        np.asarray(gammas, float),
+        np.asarray(frames),
+        np.asarray(path).reshape(shape),
+        np.asarray(plain).reshape(shape),
+    )
+
+
+def convex_nodes(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Marks the nodes around which `values` are convex, by second differences over two steps.
+
+    In 2-D the smaller eigenvalue of the difference Hessian decides. Differences within 1e-3 of
+    the largest, which is what Hopf-Lax on nodes leaves uncertain, do not count as positive; nodes
+    at the edge do as their neighbours.
+    """
+    v = np.asarray(values, float)
+    h = grid.spacing
+    if grid.ndim == 1:
+        smallest = np.diff(v, 2) / h[0] ** 2
+    else:
+        xx = (v[2:, 1:-1] - 2 * v[1:-1, 1:-1] + v[:-2, 1:-1]) / h[0] ** 2
+        yy = (v[1:-1, 2:] - 2 * v[1:-1, 1:-1] + v[1:-1, :-2]) / h[1] ** 2
+        xy = (v[2:, 2:] - v[2:, :-2] - v[:-2, 2:] + v[:-2, :-2]) / (4 * h[0] * h[1])
+        smallest = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
+    uncertain = 1e-3 * np.abs(smallest).max()
+    return np.pad(smallest > uncertain, 1, mode="edge")
+
+
+def convex_intervals(x: np.ndarray, convex: np.ndarray) -> np.ndarray:
+    """The intervals of marked nodes, shape (intervals, 2): first and last node of each run."""
+    edges = np.diff(np.concatenate([[False], convex, [False]]).astype(int))
+    return np.stack([x[np.flatnonzero(edges == 1)], x[np.flatnonzero(edges == -1) - 1]], axis=-1)
+
+
+def _widened(grid: Grid, f: Function) -> tuple[Grid, tuple[slice, ...]]:
+    """A box with half as much again on every side, or the box itself; and the box within it."""
+    values = np.asarray(grid.sample(f))
+    if not np.isfinite(values).all():
+        bad = grid.points.reshape(-1, grid.ndim)[np.argmin(np.isfinite(values.ravel()))]
+        where = ", ".join(f"{name}={v:.6g}" for name, v in zip("xy", bad, strict=False))
+        raise ValueError(f"the function is not finite at {where}; choose another interval")
+    extra = [(n - 1) // 2 for n in grid.shape]
+    wide = Grid(
+        tuple(a - k * h for a, k, h in zip(grid.lower, extra, grid.spacing, strict=True)),
+        tuple(b + k * h for b, k, h in zip(grid.upper, extra, grid.spacing, strict=True)),
+        tuple(n + 2 * k for n, k in zip(grid.shape, extra, strict=True)),
+    )
+    if np.isfinite(np.asarray(wide.sample(f))).all():
+        return wide, tuple(slice(k, k + n) for k, n in zip(extra, grid.shape, strict=True))
+    return grid, tuple(slice(None) for _ in grid.shape)
+
+
+def _hopf_lax(grid: Grid, f: Function, t: float) -> np.ndarray:
+    """Hopf-Lax on a finer grid (in 2-D: a quarter as fine), at the nodes of this one."""
+    finer = _FINER if grid.ndim == 1 else _FINER // 4
+    fine = Grid(grid.lower, grid.upper, tuple(finer * (n - 1) + 1 for n in grid.shape))
+    return np.asarray(hopf_lax(fine, f, t).value)[(slice(None, None, finer),) * grid.ndim]
+
+
+def _at(grid: Grid, gradient: jnp.ndarray, x: np.ndarray) -> np.ndarray:
+    point = x.reshape(grid.point_shape)
+    return np.asarray(grid.interpolate(gradient, point)).reshape(x.shape)
