@@ -46,7 +46,7 @@ options of figure1:
   --interval=LOW,HIGH         of x; in 2-D also LOW,HIGH,LOW,HIGH of x and y (default: -4,4)
   --times=T,T,...             of the relaxations (default: 0.05,0.2,1); gamma begins at the last
   --beta=NUMBER               inverse temperature (default: 10)
-  --start=X[,Y]               where the descents begin (default: an eighth into the interval)
+  --start=X[,Y]               where the descents begin (default: an eighth from the upper end)
   --nodes=N                   nodes a dimension (default: 401; in 2-D 61)
   --frames=N                  of the animation (default: 60; 0 for none)
 """

@@ -8,6 +8,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from entropix.figures.convergence import COLOURS
@@ -39,7 +40,7 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
       The matplotlib `Figure`.
     """
     figure = _curves(data) if data["f"].ndim == 1 else _contours(data)
-    beta = _plain_number(data["beta"])
+    beta = _plain_number(float(data["beta"]))
     figure.suptitle(rf"$f$ = {data['function']},  $\beta$ = {beta}", fontsize=10, parse_math=True)
     if path is not None:
         figure.savefig(path, dpi=110)
@@ -107,7 +108,7 @@ def _contours(data: Data) -> Figure:
 
 def _landscape(
     panel: Axes, data: Data, values: np.ndarray, convex: np.ndarray, levels: np.ndarray
-) -> object:
+) -> ContourSet:
     x, y = data["points"][..., 0], data["points"][..., 1]
     drawn = panel.contourf(x, y, values, levels, cmap="viridis", extend="both")
     if convex.any() and not convex.all():
@@ -116,13 +117,13 @@ def _landscape(
     return drawn
 
 
-def scoping_animation(data: Data, path: str | pathlib.Path, *, milliseconds: int = 100) -> None:
+def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: int = 10) -> None:
     """Writes a GIF of gamma -> 0, with the descent on u(., gamma) and that on f.
 
     Args:
       data: the fields of `entropix.pde.scoping.Scoping`, `points`, `f` and `function`, by name.
       path: where to save it; ends in `.gif`.
-      milliseconds: of a frame.
+      frames_a_second: speed.
     """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -139,8 +140,8 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, milliseconds: int
         return []
 
     frames = len(data["gammas"])
-    animation = FuncAnimation(figure, frame, frames=frames, interval=milliseconds, blit=False)
-    animation.save(path, writer=PillowWriter(fps=1000 / milliseconds), dpi=80)
+    animation = FuncAnimation(figure, frame, frames=frames, blit=False)
+    animation.save(path, writer=PillowWriter(fps=frames_a_second), dpi=80)
 
 
 def _curve_frame(panel: Axes, data: Data, k: int) -> None:
@@ -191,4 +192,4 @@ def _shades(colour: str, count: int) -> list[np.ndarray]:
 
 
 def _plain_number(value: float) -> str:
-    return f"{float(value):.3g}"
+    return f"{value:.3g}"

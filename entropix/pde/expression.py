@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -148,10 +148,10 @@ class _Reader(NamedTuple):
         )
 
     def number(self, node: ast.Constant) -> _Term:
-        if type(node.value) not in (int, float):
+        if not _is_real(node.value):
             raise self.refusal(node, "only real numbers are known")
         try:
-            value = float(node.value)
+            value = float(node.value)  # of an integer of hundreds of digits, an error
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
@@ -203,8 +203,12 @@ def _whole(node: ast.AST) -> int | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         power = _whole(node.operand)
         return None if power is None else -power
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and _is_real(node.value):
         value = node.value
         if abs(value) <= _MAX_POWER and value == int(value):
             return int(value)
     return None
+
+
+def _is_real(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -33,7 +33,7 @@ def save_landscape(
       interval: low, high; in 2-D perhaps low, high, low, high of x and y.
       times: of the relaxations; the last is the first gamma of scoping.
       beta: inverse temperature.
-      start: of the descents; by default an eighth of the interval from its lower end.
+      start: of the descents; by default an eighth of the interval from its upper end.
       nodes: a dimension.
       frames: of scoping; 0 for none.
 
@@ -44,7 +44,7 @@ def save_landscape(
     grid = _grid(expression, interval, nodes)
     ndim = grid.ndim
     if start is None:
-        start = [a + (b - a) / 8 for a, b in zip(grid.lower, grid.upper, strict=True)]
+        start = [b - (b - a) / 8 for a, b in zip(grid.lower, grid.upper, strict=True)]
     inside = len(start) == ndim and all(
         a <= s <= b for a, s, b in zip(grid.lower, start, grid.upper, strict=True)
     )
@@ -63,7 +63,7 @@ def save_landscape(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in files.items():
-        np.savez_compressed(folder / f"{name}.npz", **arrays)
+        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
