@@ -22,6 +22,7 @@ from entropix.optimizers import (
 from entropix.transforms import (
     ElasticAveragingState,
     ElasticState,
+    HJProx,
     Relaxation,
     RelaxationState,
     StepwiseState,
@@ -31,6 +32,7 @@ from entropix.transforms import (
     eval_params,
     hamilton_jacobi,
     heat,
+    hj_prox,
     local_entropy,
     relax,
     relaxed_grad,
@@ -46,6 +48,7 @@ _ROOMS = ("data", "figures", "models", "pde", "training")
 __all__ = [
     "ElasticAveragingState",
     "ElasticState",
+    "HJProx",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
@@ -60,6 +63,7 @@ __all__ = [
     "hamilton_jacobi",
     "heat",
     "heat_sgd",
+    "hj_prox",
     "hj_sgd",
     "local_entropy",
     "parle",

@@ -24,6 +24,9 @@ commands:
 
   report   make table and figure again, from metric files alone:
                                    entropix report RUNS ... --workdir=FOLDER
+  figure1  draw a function of x, or of x and y, with its viscous Hamilton-Jacobi, Hamilton-Jacobi
+           and heat relaxations, and animate a descent while gamma goes to 0:
+                                   entropix figure1 --function="x**2/10 + sin(3*x)"
 
 options:
   --config=FILE[:ALGORITHMS]  an experiment; after the colon one algorithm or several, with commas
@@ -42,7 +45,19 @@ options:
   --write                     also record choice and trials in the header of the config file, in
                               place of an older record; the values in its code stay yours (tune)
   --[no]progress              progress bars (default: in a terminal)
+
+options of figure1:
+  --function=TEXT             numbers, x, y, pi, e, + - * / **, and functions such as sin and exp
+  --interval=LOW,HIGH         of x; in 2-D also LOW,HIGH,LOW,HIGH of x and y (default: -4,4)
+  --times=T,T,...             of the relaxations (default: 0.05,0.2,1); gamma begins at the last
+  --beta=NUMBER               inverse temperature (default: 10)
+  --start=X[,Y]               where the descents begin (default: an eighth from the upper end)
+  --nodes=N                   nodes a dimension (default: 401; in 2-D 61)
+  --frames=N                  of the animation (default: 60; 0 for none)
 """
+
+# A wide minimum, and a lower one too narrow to be worth finding.
+FIGURE1 = "(x - 1)**2/8 + cos(6*x)/5 - exp(-((x + 1.6)/0.08)**2)"
 
 
 class UsageError(Exception):
@@ -160,6 +175,36 @@ def _parse_folders(argv: list[str]) -> Any:
     return types.SimpleNamespace(folders=folders, workdir=values.workdir)
 
 
+def _parse_figure1(argv: list[str]) -> Any:
+    """Parses `figure1 [--function=TEXT] ...`."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("function", FIGURE1, "f", flag_values=values)
+    flags.DEFINE_list("interval", ["-4", "4"], "of x, or of x and y", flag_values=values)
+    flags.DEFINE_list("times", ["0.05", "0.2", "1"], "of the relaxations", flag_values=values)
+    flags.DEFINE_float("beta", 10.0, "inverse temperature", flag_values=values)
+    flags.DEFINE_list("start", None, "of the descents", flag_values=values)
+    flags.DEFINE_integer("nodes", None, "a dimension", 11, 4001, flag_values=values)
+    flags.DEFINE_integer("frames", 60, "of the animation", 0, 1000, flag_values=values)
+    flags.DEFINE_string("workdir", "runs/figure1", "results", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    if rest:
+        raise UsageError(f"unexpected {rest[0]!r}; options are written --name=value.")
+    for name in ("interval", "times", "start"):
+        if values[name].value is not None:
+            values[name].value = [_number(name, text) for text in values[name].value]
+    return types.SimpleNamespace(**{name: values[name].value for name in values})
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be numbers with commas between; got {text!r}.") from None
+
+
 def _complaint(text: str) -> str:
     """A config file's own complaint without the way it took; a bug in one keeps its traceback."""
     last = text.strip().splitlines()[-1]
@@ -233,11 +278,28 @@ def _tune(options: Any) -> None:
         print(f"{path}: its header now holds the record; its values are as they were")
 
 
+def _figure1(options: Any) -> None:
+    from entropix.figures import figure1, scoping_animation
+    from entropix.pde.saved import load, save_landscape
+
+    save_landscape(
+        options.workdir, options.function, options.interval, options.times, options.beta,
+        start=options.start, nodes=options.nodes, frames=options.frames,
+    )  # fmt: skip
+    made = ["relaxations.npz", "figure1.png"]
+    figure1(load(f"{options.workdir}/relaxations.npz"), f"{options.workdir}/figure1.png")
+    if options.frames:
+        made += ["scoping.npz", "scoping.gif"]
+        scoping_animation(load(f"{options.workdir}/scoping.npz"), f"{options.workdir}/scoping.gif")
+    print(f"{options.workdir}/ now holds {', '.join(made)}")
+
+
 _COMMANDS: dict[str, tuple[Callable[[list[str]], Any], Callable[[Any], None]]] = {
     "train": (_parse, _train),
     "compare": (_parse, _compare),
     "tune": (_parse, _tune),
     "report": (_parse_folders, _report),
+    "figure1": (_parse_figure1, _figure1),
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Figures, made from saved results only."""
 
 from entropix.figures.convergence import convergence
+from entropix.figures.figure1 import figure1, scoping_animation
 
-__all__ = ["convergence"]
+__all__ = ["convergence", "figure1", "scoping_animation"]

@@ -8,6 +8,7 @@ from entropix.transforms.averaging import (
 from entropix.transforms.coupling import ElasticState, elastic_coupling
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
+from entropix.transforms.hj_prox import HJProx, hj_prox
 from entropix.transforms.keys import reseed
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.relax import relax, relaxed_grad
@@ -18,6 +19,7 @@ from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
 __all__ = [
     "ElasticAveragingState",
     "ElasticState",
+    "HJProx",
     "Relaxation",
     "RelaxationState",
     "StepwiseState",
@@ -27,6 +29,7 @@ __all__ = [
     "eval_params",
     "hamilton_jacobi",
     "heat",
+    "hj_prox",
     "local_entropy",
     "relax",
     "relaxed_grad",

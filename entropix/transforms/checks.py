@@ -32,6 +32,13 @@ def check_positive(name: str, value: Any, *, infinite: bool = False) -> None:
         _check(name, value, lambda v: (v > 0) & np.isfinite(v), POSITIVE)
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is one number > 0, concrete or traced; no schedule."""
+    if callable(value) or np.ndim(value) > 0:
+        raise ValueError(f"{name} must be one number > 0; got {name}={value!r}.")
+    _check(name, value, lambda v: (v > 0) & np.isfinite(v), "one number > 0")
+
+
 def check_non_negative(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` >= 0 and finite."""
     _check(name, value, lambda v: (v >= 0) & np.isfinite(v), NON_NEGATIVE)

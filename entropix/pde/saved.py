@@ -1,0 +1,87 @@
+"""Relaxations of a user's function, computed and saved; figures are made from the files alone."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from entropix.pde.expression import Expression, parse
+from entropix.pde.grid import Grid
+from entropix.pde.scoping import relaxations, scoping
+
+_NODES = {1: 401, 2: 61}
+_MOST_NODES = {1: 4001, 2: 121}
+
+
+def save_landscape(
+    folder: str | pathlib.Path,
+    text: str,
+    interval: Sequence[float],
+    times: Sequence[float],
+    beta: float,
+    *,
+    start: Sequence[float] | None = None,
+    nodes: int | None = None,
+    frames: int = 60,
+) -> None:
+    """Writes `relaxations.npz` and, with frames, `scoping.npz`, in double precision.
+
+    Args:
+      folder: where to; it is made when all is computed.
+      text: the function, see `entropix.pde.expression`.
+      interval: low, high; in 2-D perhaps low, high, low, high of x and y.
+      times: of the relaxations; the last is the first gamma of scoping.
+      beta: inverse temperature.
+      start: of the descents; by default an eighth of the interval from its upper end.
+      nodes: a dimension.
+      frames: of scoping; 0 for none.
+
+    Raises:
+      ValueError: for anything that cannot be taken, in one line, before anything is written.
+    """
+    expression = parse(text)
+    grid = _grid(expression, interval, nodes)
+    ndim = grid.ndim
+    if start is None:
+        start = [b - (b - a) / 8 for a, b in zip(grid.lower, grid.upper, strict=True)]
+    inside = len(start) == ndim and all(
+        a <= s <= b for a, s, b in zip(grid.lower, start, grid.upper, strict=True)
+    )
+    if not inside:
+        raise ValueError(f"start must be {ndim} numbers within the interval; got {list(start)}")
+    f = expression.function
+    common = {"function": np.asarray(text)}
+    files = {}
+    with jax.enable_x64(True):
+        relaxed = relaxations(grid, f, times, beta)
+        files["relaxations"] = common | relaxed._asdict()
+        if frames:
+            descent = scoping(grid, f, max(times), beta, start, frames)
+            common |= {"points": relaxed.points, "f": relaxed.f}
+            files["scoping"] = common | descent._asdict()
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, arrays in files.items():
+        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
+
+
+def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a saved file, by name."""
+    with np.load(path) as data:
+        return dict(data)
+
+
+def _grid(expression: Expression, interval: Sequence[float], nodes: int | None) -> Grid:
+    ndim = expression.ndim
+    if len(interval) not in (2, 2 * ndim):
+        more = " or low,high,low,high for x and y" if ndim == 2 else ""
+        raise ValueError(f"interval must be low,high{more}; got {list(interval)}")
+    ends = np.asarray(interval if len(interval) == 2 * ndim else [*interval] * ndim, float)
+    nodes = _NODES[ndim] if nodes is None else nodes
+    if nodes > _MOST_NODES[ndim]:
+        raise ValueError(f"nodes must be at most {_MOST_NODES[ndim]} in {ndim}-D; got {nodes}")
+    low, high = ends[0::2], ends[1::2]
+    if not (np.isfinite(ends).all() and (low < high).all()):
+        raise ValueError(f"interval must have finite ends, low < high; got {list(interval)}")
+    return Grid(tuple(low), tuple(high), (nodes,) * ndim)
