@@ -1,0 +1,305 @@
+"""What do replicas cost: in each layout, in communication, and on many devices?
+
+JAX_NUM_CPU_DEVICES=8 python benchmarks/replicas.py [agreement] [layouts] [bytes] [scaling]
+
+"""
+
+import collections
+import pathlib
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from inner_step import BATCH, MODELS, data
+from jax import lax
+
+import entropix
+from entropix import replicas
+from entropix.data import load, sample_batch
+from entropix.training import experiment, runs
+from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
+from entropix.training.epoch import cross_entropy, make_interval, make_step
+from entropix.training.network import build_network
+from entropix.training.state import init_state
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
+from communication import traffic
+
+AXIS = REPLICA_AXIS
+STEPS, ROUNDS = 10, 15
+PARLE_L, DILOCO_H, EASGD_TAU = 20, 500, 10
+
+
+def lenet():
+    (config,) = runs(
+        experiment(
+            dataset="digits", model=MODELS["lenet"], optimizers={"sgd": {}}, algorithms="sgd"
+        )
+    ).values()
+    return config, build_network(config.model, (28, 28, 1), seed=0)
+
+
+# Layouts: time per replica-gradient, over one replica's step alone.
+
+
+def layouts_of(p):
+    found = {"vmap": replicas.layout(p, "vmap"), "map": replicas.layout(p, "map")}
+    if p > 1:
+        found[f"shard_map over {p} devices"] = replicas.layout(p, "shard_map", devices=p)
+        found[f"pmap over {p} devices"] = replicas.layout(p, "pmap", devices=p)
+    if p > 2:
+        for each in ("map", "vmap"):
+            found[f"shard_map over 2 devices, {each} inside"] = replicas.layout(
+                p, "shard_map", devices=2, each=each
+            )
+    return found
+
+
+def program(algorithm, dataset, layout=None):
+    _, network = lenet()
+    state = init_state(algorithm, [(network.params, network.batch_stats)], seed=0)
+    state = jax.tree.map(jnp.copy, state)
+    if layout is not None:
+        state, dataset = layout.place(state), layout.share(dataset)
+    interval = make_interval(make_step(network.apply, algorithm, BATCH, layout), STEPS)
+    return [jax.jit(interval, donate_argnums=0).lower(state, dataset).compile(), state, dataset]
+
+
+def timed(case):
+    start = time.perf_counter()
+    case[1], loss = case[0](case[1], case[2])
+    jax.block_until_ready(loss)
+    return 1e3 * (time.perf_counter() - start) / STEPS
+
+
+def interleaved(cases):
+    for case in cases.values():
+        timed(case)
+    times = collections.defaultdict(list)
+    for _ in range(ROUNDS):
+        for label, case in cases.items():
+            times[label].append(timed(case))
+    return {label: np.asarray(values) for label, values in times.items()}
+
+
+def elastic(p, *, coupled=True):
+    (config,) = runs(
+        experiment(
+            dataset="digits",
+            model=MODELS["lenet"],
+            optimizers={"elastic_sgd": {}},
+            algorithms="elastic_sgd",
+            replicas=(p,),
+        )
+    ).values()
+    algorithm = make_algorithm(config.optimizer, 32.0)
+    if coupled:
+        return algorithm
+    return algorithm._replace(optimizer=entropix.sgd(0.1))
+
+
+def layouts():
+    dataset = data()
+    alone = Algorithm(entropix.heat(1.0, num_steps=1, temperature=0), entropix.sgd(0.1), None, None)
+    print("| p | layout | ms per replica-gradient | over one replica alone (quartiles) |")
+    print("|---|---|---|---|")
+    for p in (1, 2, 4, 8):
+        cases = {"alone": program(alone, dataset)}
+        for label, layout in layouts_of(p).items():
+            cases[label] = program(elastic(p), dataset, layout)
+        if p == 2:
+            for name in ("map", "shard_map over 2 devices"):
+                uncoupled = elastic(p, coupled=False)
+                cases[f"{name}, uncoupled"] = program(uncoupled, dataset, layouts_of(p)[name])
+        times = interleaved(cases)
+        for label, values in times.items():
+            own = values / (1 if label == "alone" else p)
+            low, middle, high = np.percentile(own / times["alone"], [25, 50, 75])
+            print(
+                f"| {p} | {label} | {np.median(own):.2f} | {middle:.3f} ({low:.3f}-{high:.3f}) |",
+                flush=True,
+            )
+        if p == 2:
+            for name in ("map", "shard_map over 2 devices"):
+                cost = times[name] / times[f"{name}, uncoupled"]
+                low, middle, high = np.percentile(cost, [25, 50, 75])
+                print(f"coupling, {name}: {middle:.3f} ({low:.3f}-{high:.3f}) of uncoupled steps")
+        best = min(
+            (k for k in times if "unc" not in k and k != "alone"), key=lambda k: np.median(times[k])
+        )
+        chosen = replicas.layout(p, devices=replicas.host_devices(p, 2))
+        print(
+            f"fastest for p = {p}: {best}; auto takes {chosen.kind}, {chosen.per_device} a device"
+        )
+
+
+# Communication: bytes that enter collectives, counted in the compiled program of one update.
+
+
+def averaged_sgd():
+    return optax.chain(entropix.average_updates(AXIS), entropix.sgd(0.1))
+
+
+FAMILY = {  # label: optimiser, gradients per update, updates per communication
+    "data-parallel SGD": (averaged_sgd, 1, 1),
+    "Elastic-SGD": (lambda: entropix.elastic_sgd(0.1, 1.0, AXIS), 1, 1),
+    f"Elastic-SGD, period {EASGD_TAU}": (
+        lambda: entropix.elastic_sgd(0.1, 1.0, AXIS, period=EASGD_TAU),
+        1,
+        EASGD_TAU,
+    ),
+    f"EASGD, tau = {EASGD_TAU}": (
+        lambda: entropix.easgd(0.1, AXIS, period=EASGD_TAU),
+        1,
+        EASGD_TAU,
+    ),
+    f"Parle, L = {PARLE_L}": (
+        lambda: entropix.parle(0.1, 1.0, 1.0, AXIS, num_steps=PARLE_L),
+        PARLE_L,
+        1,
+    ),
+    f"DiLoCo, H = {DILOCO_H}": (
+        lambda: entropix.diloco(0.7, AXIS, num_steps=DILOCO_H),
+        DILOCO_H,
+        1,
+    ),
+}
+
+
+def one_step(network, tx, dataset):
+    """A step of one replica, as a user would write it: `step(state, key) -> (state, loss)`."""
+
+    def step(state, key):
+        params, stats, opt_state = state
+
+        def loss_fn(params, key):
+            images, labels = sample_batch(key, dataset, BATCH)
+            logits, _ = network.apply(params, stats, images, train=True, key=key)
+            return cross_entropy(logits, labels)
+
+        def grad_fn(params, i):
+            return jax.grad(loss_fn)(params, jax.random.fold_in(key, i))
+
+        updates, opt_state = tx.update(grad_fn(params, 0), opt_state, params, grad_fn=grad_fn)
+        return (optax.apply_updates(params, updates), stats, opt_state), lax.axis_index(AXIS)
+
+    return step
+
+
+def measured_bytes(devices=8):
+    """Label -> bytes per gradient that a device puts into collectives, from the program's text."""
+    _, network = lenet()
+    dataset, found = data(), {}
+    layout = replicas.layout(devices, "shard_map", devices=devices)
+    for label, (make, gradients, period) in FAMILY.items():
+        tx = make()
+        one = network.params, network.batch_stats, tx.init(network.params)
+        states = layout.place(replicas.replicate(one, devices))
+        keys = layout.place(jax.random.split(jax.random.key(0), devices))
+        run = jax.jit(replicas.runner(one_step(network, tx, dataset), layout))
+        seen = traffic(run.lower(states, keys).compile().as_text())
+        found[label] = (seen, (seen.always + seen.sometimes / period) / gradients)
+    return found, 4 * sum(leaf.size for leaf in jax.tree.leaves(network.params))
+
+
+def communicated():
+    found, size = measured_bytes()
+    print(f"LeNet's parameters: {size:,} bytes\n")
+    print("| | every update, bytes | inside a branch, bytes | per gradient, bytes | over SGD |")
+    print("|---|---|---|---|---|")
+    base = found["data-parallel SGD"][1]
+    for label, (seen, each) in found.items():
+        print(
+            f"| {label} | {seen.always:,} | {seen.sometimes:,} | {each:,.0f} | {each / base:.4f} |"
+        )
+
+
+LINKS = {"10 Gbit/s Ethernet": 1.25e9, "200 Gbit/s InfiniBand": 25e9, "NVLink, 300 GB/s": 300e9}
+LATENCY = 5e-6  # seconds a hop, an assumption
+
+
+def scaling():
+    """Speed of n devices over one, in gradients a second, from the bytes alone."""
+    dataset = data()
+    alone = Algorithm(entropix.heat(1.0, num_steps=1, temperature=0), entropix.sgd(0.1), None, None)
+    compute = np.median(interleaved({"alone": program(alone, dataset)})["alone"]) / 1e3
+    found, _ = measured_bytes()
+    for seconds, what in ((compute, "measured here"), (1e-3, "of an accelerator, assumed")):
+        print(
+            f"\nA gradient of LeNet in {1e3 * seconds:.2f} ms ({what}), {1e6 * LATENCY:.0f} us a hop"
+        )
+        print("| link | algorithm | 8 | 64 | 1,024 |")
+        print("|---|---|---|---|---|")
+        for link, speed in LINKS.items():
+            for label, (_, each) in found.items():
+                every = FAMILY[label][1] * FAMILY[label][2]  # gradients between two all-reduces
+                cells = []
+                for n in (8, 64, 1024):
+                    ring = 2 * (n - 1) / n * each / speed + 2 * np.log2(n) * LATENCY / every
+                    cells.append(f"{n * seconds / (seconds + ring):,.1f}")
+                print(f"| {link} | {label} | {' | '.join(cells)} |")
+
+
+# Agreement: one walk in every layout.
+
+
+def agreement():
+    (config,) = runs(
+        experiment(
+            dataset="digits", model={"name": "mlp", "widths": (64,)}, optimizers={"sgd": {}},
+            algorithms="sgd",
+        )
+    ).values()  # fmt: skip
+    dataset = load("digits")
+    network = build_network(config.model, dataset.image_shape, seed=0)
+    p, steps = 8, 20
+    family = {
+        "Elastic-SGD": lambda: entropix.elastic_sgd(0.1, 1.0, AXIS),
+        "EASGD": lambda: entropix.easgd(0.05, AXIS, period=5),
+        "Parle": lambda: entropix.parle(0.5, 1.0, 1.0, AXIS, num_steps=5, temperature=1e-4),
+        "DiLoCo": lambda: entropix.diloco(0.7, AXIS, num_steps=5, step_size=1e-3),
+    }
+    kinds = {
+        "map": replicas.layout(p, "map"),
+        "shard_map 8 x 1": replicas.layout(p, "shard_map", devices=8),
+        "shard_map 2 x 4, map": replicas.layout(p, "shard_map", devices=2, each="map"),
+        "shard_map 2 x 4, vmap": replicas.layout(p, "shard_map", devices=2, each="vmap"),
+        "pmap 8 x 1": replicas.layout(p, "pmap", devices=8),
+        "pmap 4 x 2, map": replicas.layout(p, "pmap", devices=4, each="map"),
+    }
+    print(f"Largest difference of a parameter from vmap's after {steps} steps, p = {p}, float32:\n")
+    print(f"| | {' | '.join(kinds)} | replicas apart |")
+    print("|---" * (len(kinds) + 2) + "|")
+    for label, make in family.items():
+        tx = make()
+        one = network.params, network.batch_stats, tx.init(network.params)
+        states = replicas.replicate(one, p)
+        keys = jax.random.split(jax.random.key(0), (steps, p))
+        step, ends = one_step(network, tx, dataset), {}
+        for name, layout in ({"vmap": replicas.layout(p, "vmap")} | kinds).items():
+            run = replicas.runner(step, layout)
+            walk = jax.jit(lambda s, k, run=run: lax.scan(run, s, k)[0])
+            end = walk(layout.place(states), layout.place(keys, axis=1))
+            ends[name] = jax.device_get(end[0])
+        apart = max(np.max(np.ptp(x, axis=0)) for x in jax.tree.leaves(ends["vmap"]))
+        cells = []
+        for name in kinds:
+            pairs = zip(jax.tree.leaves(ends[name]), jax.tree.leaves(ends["vmap"]), strict=True)
+            cells.append(f"{max(np.max(np.abs(a - b)) for a, b in pairs):.1e}")
+        print(f"| {label} | {' | '.join(cells)} | {apart:.2f} |", flush=True)
+
+
+SECTIONS = {
+    "agreement": agreement,
+    "layouts": layouts,
+    "bytes": communicated,
+    "scaling": scaling,
+}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or SECTIONS:
+        print(f"\n## {name}\n")
+        SECTIONS[name]()
