@@ -49,10 +49,10 @@ options:
 options of figure1:
   --function=TEXT             numbers, x, y, pi, e, + - * / **, and functions such as sin and exp
   --interval=LOW,HIGH         of x; in 2-D also LOW,HIGH,LOW,HIGH of x and y (default: -4,4)
-  --times=T,T,...             of the relaxations (default: 0.05,0.2,1); gamma begins at the last
+  --times=T,T,...             of the relaxations (default: 0.05,0.2,1); gamma begins at the largest
   --beta=NUMBER               inverse temperature (default: 10)
   --start=X[,Y]               where the descents begin (default: an eighth from the upper end)
-  --nodes=N                   nodes a dimension (default: 401; in 2-D 61)
+  --nodes=N                   nodes a dimension (default: 401; in 2-D 61, taking minutes)
   --frames=N                  of the animation (default: 60; 0 for none)
 """
 

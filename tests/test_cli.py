@@ -4,7 +4,10 @@ import pathlib
 import re
 import shlex
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from entropix.cli import main
 
@@ -17,7 +20,7 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
     [
         (
             ["comapre"],
-            "unknown command 'comapre'; known: train, compare, tune, report. Did you mean 'comp",
+            "unknown command 'comapre'; known: train, compare, tune, report, figure1. Did you mean",
         ),
         (["train"], "--config=FILE is missing"),
         (["report"], "report needs folders of runs"),
@@ -40,6 +43,20 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
         (["train", f"--config={CONFIG}:hj", "--config.optimizer.drop_factor=0"], "drop_factor mus"),
         (["train", f"--config={CONFIG}:hj", "--config.length=2"], r"length must be in \(0, 1\]"),
         (["train", f"--config={CONFIG}:hj", "--config.dataset=digit"], "Did you mean 'digits'"),
+        (["figure1", "--function=sni(x)"], "unknown function 'sni' at column 1.*mean 'sin'"),
+        (["figure1", "--function=__import__('os').getcwd()"], "column 1.*cannot be taken|unknown"),
+        (["figure1", "--function=log(x)"], "not finite at x=-4; choose another interval"),
+        (["figure1", "--function=9**9**9"], "not finite"),
+        (["figure1", "--interval=1,a"], "--interval must be numbers.*'a'"),
+        (["figure1", "--interval=2,1"], "interval must have finite ends, low < high"),
+        (["figure1", "--interval=1,2,3,4"], "interval must be low,high; got"),
+        (["figure1", "--times=0.1,-1"], "must be one number > 0 and finite; got time=-1"),
+        (["figure1", "--beta=0"], "beta must be one number > 0"),
+        (["figure1", "--start=9"], "start must be 1 numbers? within the interval"),
+        (["figure1", "--nodes=3"], "nodes"),
+        (["figure1", "--function=x*y", "--nodes=500"], "nodes must be at most 121 in 2-D"),
+        (["figure1", "--fuction=x"], "fuction.*Did you mean: function"),
+        (["figure1", "x**2"], r"unexpected 'x\*\*2'"),
         (["tune", f"--config={CONFIG}", "--config.search.hj.gamma=(2.0,1.0)"], "0 < low <= high"),
     ],
 )
@@ -49,6 +66,8 @@ def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
+    if argv[0] == "figure1":
+        assert error.count("\n") <= 2  # absl's own suggestion stands on a second line
     assert re.search(message, error), error
     assert not (tmp_path / "new").exists()  # nothing was begun
 
@@ -107,3 +126,27 @@ def test_tune_complains_of_a_file_without_header_before_work(tmp_path, capsys):
     assert main(argv) == 2
     assert "begins with a docstring" in capsys.readouterr().err
     assert not (tmp_path / "tune").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "nodes", "ndim"), [("x**2/10 + sin(3*x)", 81, 1), ("x**2 + cos(3*x)*y**2", 13, 2)]
+)
+def test_figure1_leaves_data_and_figures(function, nodes, ndim, tmp_path, capsys):
+    argv = ["figure1", f"--function={function}", f"--nodes={nodes}", "--frames=3", "--beta=2"]
+    assert main([*argv, "--interval=-2,2", "--times=0.1,0.5", f"--workdir={tmp_path}/f"]) == 0
+    assert "relaxations.npz, figure1.png, scoping.npz, scoping.gif" in capsys.readouterr().out
+    with np.load(tmp_path / "f" / "relaxations.npz") as data:
+        assert data["values"].shape == (3, 2, *[nodes] * ndim)
+        assert data["values"].dtype == np.float64
+        assert str(data["function"]) == function
+    assert (tmp_path / "f" / "figure1.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "f" / "scoping.gif") as film:
+        assert film.n_frames == 3
+
+
+def test_figure1_without_animation_leaves_precision_alone(tmp_path):
+    before = jnp.zeros(1).dtype
+    argv = ["figure1", "--function=x**2", "--nodes=21", "--frames=0", f"--workdir={tmp_path}"]
+    assert main(argv) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure1.png", "relaxations.npz"]
+    assert jnp.zeros(1).dtype == before

@@ -19,6 +19,7 @@ _TITLES = {
     "hj": "Hamilton-Jacobi",
     "heat": "heat",
 }
+_SHORT = {"viscous_hj": "viscous HJ", "hj": "HJ", "heat": "heat"}
 _COLOURS = {
     "viscous_hj": COLOURS["entropy_sgd"],
     "hj": COLOURS["hj"],
@@ -87,22 +88,22 @@ def _contours(data: Data) -> Figure:
     figure = Figure(figsize=(2.5 * (len(times) + 1) + 0.8, 7.4), layout="constrained")
     panels = figure.subplots(3, len(times) + 1, sharex=True, sharey=True)
     levels = _levels(data["f"])
-    for panel in panels[[0, 2], 0]:
+    for panel in panels[:2, 0]:
         panel.remove()
-    drawn = _landscape(panels[1, 0], data, data["f"], data["f_convex"], levels)
-    panels[1, 0].set_title("f", fontsize=9)
+    drawn = _landscape(panels[2, 0], data, data["f"], data["f_convex"], levels)
+    panels[2, 0].set_title("f (white: convex within)", fontsize=9)
     for row, kind in enumerate(KINDS):
         for n, t in enumerate(times):
             panel = panels[row, n + 1]
             _landscape(panel, data, data["values"][row, n], data["convex"][row, n], levels)
-            panel.set_title(f"{_TITLES[kind]}, t = {_plain_number(t)}", fontsize=9)
-    for panel in (panels[1, 0], *panels[2, 1:]):
+            panel.set_title(f"{_SHORT[kind]}, t = {_plain_number(t)}", fontsize=9)
+    for panel in panels[2]:
         panel.set_xlabel("x")
-        panel.tick_params(labelbottom=True)
-    panels[1, 0].set_ylabel("y")
-    bar = figure.colorbar(drawn, ax=panels[:, 1:], shrink=0.6, label="value")
+    for panel in (panels[2, 0], *panels[:2, 1]):
+        panel.set_ylabel("y")
+        panel.tick_params(labelleft=True)
+    bar = figure.colorbar(drawn, ax=panels[:, 1:], shrink=0.6, label="value", format="%.2g")
     bar.ax.tick_params(labelsize=8)
-    figure.text(0.02, 0.03, "white outline: convex within", fontsize=8)
     return figure
 
 
@@ -136,7 +137,9 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
         panel.set_xlabel("x")
         gamma = _plain_number(data["gammas"][k])
         panel.set_title(rf"viscous Hamilton-Jacobi, $\gamma$ = {gamma}", fontsize=10)
-        panel.legend(loc="upper right", fontsize=8)
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=4, fontsize=8, frameon=False
+        )
         return []
 
     frames = len(data["gammas"])

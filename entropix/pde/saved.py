@@ -31,9 +31,9 @@ def save_landscape(
       folder: where to; it is made when all is computed.
       text: the function, see `entropix.pde.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y.
-      times: of the relaxations; the last is the first gamma of scoping.
+      times: of the relaxations; the largest is the first gamma of scoping.
       beta: inverse temperature.
-      start: of the descents; by default an eighth of the interval from its upper end.
+      start: of the descents; by default an eighth (in y: a quarter) from the upper end.
       nodes: a dimension.
       frames: of scoping; 0 for none.
 
@@ -44,7 +44,9 @@ def save_landscape(
     grid = _grid(expression, interval, nodes)
     ndim = grid.ndim
     if start is None:
-        start = [b - (b - a) / 8 for a, b in zip(grid.lower, grid.upper, strict=True)]
+        # Off the diagonal, on which a symmetric function could hold the descent at a saddle.
+        ends = zip(grid.lower, grid.upper, (1 / 8, 1 / 4), strict=False)
+        start = [b - part * (b - a) for a, b, part in ends]
     inside = len(start) == ndim and all(
         a <= s <= b for a, s, b in zip(grid.lower, start, grid.upper, strict=True)
     )
