@@ -69,9 +69,10 @@ def _by_dimension(grid: Grid, u: jax.Array, t: jax.Array) -> Proximal:
     for axis, (coordinates, h) in enumerate(zip(grid.axes, grid.spacing, strict=True)):
         lines = jnp.moveaxis(u, axis, -1)
         sweep = functools.partial(_lower_envelope, curvature=h**2 / t)
-        for _ in range(u.ndim - 1):
-            sweep = jax.vmap(sweep)
-        value, index = sweep(lines)
+        if grid.ndim == 1:
+            value, index = sweep(lines)
+        else:
+            value, index = lax.map(sweep, lines)  # not vmap, which would copy the stacks each turn
         u, index = jnp.moveaxis(value, -1, axis), jnp.moveaxis(index, -1, axis)
         # Earlier dimensions' minimisers are those of the line that this sweep chose.
         prox = [jnp.take_along_axis(p, index, axis) for p in prox]
@@ -83,29 +84,28 @@ def _by_dimension(grid: Grid, u: jax.Array, t: jax.Array) -> Proximal:
 def _lower_envelope(f: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.Array]:
     """min_j f_j + curvature (i - j)^2/2 for every i, and the minimising j, in linear time.
 
-    `stack` holds the parabolas of the envelope so far, from left to right, and `start` where each
-    becomes the lowest. A parabola is pushed once and popped at most once, so 2 n turns of one
-    loop do, each a push or a pop; hence a loop of static length that `vmap` keeps in step.
+    `stack` has a row (j, where parabola j becomes the lowest) for each parabola of the envelope
+    so far, from left to right. A parabola is pushed once and popped at most once. A turn of the
+    loop writes one row, then reads the top: in that order XLA updates the stack in place.
     """
     n = len(f)
-    height = f / curvature + jnp.arange(n) ** 2 / 2
+    position = jnp.arange(n)
+    height = f / curvature + position**2 / 2
 
-    def turn(_: int, state: tuple) -> tuple:
-        stack, start, top, j = state
-        new = jnp.minimum(j, n - 1)
-        last = stack[top]
-        crossing = (height[new] - height[last]) / jnp.maximum(new - last, 1)
-        pop = (top > 0) & (crossing <= start[top])
-        push = (j < n) & ~pop
-        place = jnp.minimum(top + 1, n - 1)  # a scalar in bounds is updated in place
-        stack = stack.at[place].set(jnp.where(push, new, stack[place]))
-        start = start.at[place].set(jnp.where(push, crossing, start[place]))
-        top = jnp.where(j < n, jnp.where(pop, top - 1, top + 1), top)
-        return stack, start, top, j + push
+    def turn(state: tuple) -> tuple:
+        stack, top, (last, start), j = state
+        last = last.astype(int)
+        crossing = (height[j] - height[last]) / (j - last)
+        pop = crossing <= start  # never of the first, which starts at -infinity
+        place = jnp.where(pop, n, top + 1)  # row n is scratch
+        stack = lax.dynamic_update_index_in_dim(stack, jnp.stack([j * 1.0, crossing]), place, 0)
+        top = jnp.where(pop, top - 1, top + 1)
+        return stack, top, lax.dynamic_index_in_dim(stack, top, 0, keepdims=False), j + ~pop
 
-    stack = jnp.zeros(n, jnp.int64)
-    start = jnp.full(n, jnp.inf).at[0].set(-jnp.inf)
-    stack, start, top, _ = lax.fori_loop(1, 2 * n, turn, (stack, start, 0, 1))
-    start = jnp.where(jnp.arange(n) <= top, start, jnp.inf)  # what was popped is no part of it
-    index = stack[jnp.searchsorted(start, jnp.arange(n), side="right") - 1]
-    return f[index] + curvature * (jnp.arange(n) - index) ** 2 / 2, index
+    first = jnp.asarray([0.0, -jnp.inf])
+    stack = jnp.zeros((n + 1, 2)).at[0].set(first)
+    state = stack, jnp.asarray(0), first, jnp.asarray(1)
+    stack, top, *_ = lax.while_loop(lambda state: state[-1] < n, turn, state)
+    start = jnp.where(position <= top, stack[:n, 1], jnp.inf)
+    index = stack[jnp.searchsorted(start, position, side="right") - 1, 0].astype(int)
+    return f[index] + curvature * (position - index) ** 2 / 2, index

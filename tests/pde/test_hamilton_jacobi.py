@@ -84,7 +84,7 @@ def test_hj_reachability_agrees(ndim):
     )
     settings = reach.SolverSettings.with_accuracy("very_high")
     inside = np.abs(grid.points.reshape(*grid.shape, ndim)).max(axis=-1) <= 1.5
-    for t, kink in ((0.1, 0.02), (0.3, 0.5)):
+    for t, kink in ((0.1, 0.02), (0.3, 1.0)):  # shocks form at 1/8; at them WENO is first order
         v = reach.step(settings, Kinetic(), theirs, 0.0, grid.sample(rugged), t, progress_bar=False)
         error = lambda u, v=v: float(jnp.abs(u - v)[inside].max())  # noqa: E731
         h = grid.spacing[0]
@@ -103,16 +103,14 @@ def test_comparison_and_sup_norm(flux, beta, ndim):
         f, g = rng.normal(size=(2, *grid.shape))
         top = np.maximum(f, g)
         steps = max(monotone_steps(grid, v, 0.05, beta) for v in (f, g, top))
-        # Lax-Friedrichs' viscosity depends on the data: one program per pair needs one bound.
         solve = lambda v: hamilton_jacobi(grid, v, 0.05, beta=beta, flux=flux, num_steps=steps)  # noqa: B023, E731
         u = solve(f)
         assert f.min() - 1e-13 <= u.min()
         assert u.max() <= f.max() + 1e-13  # compared with constants
-        for axis, h in enumerate(grid.spacing):  # compared with translates: slopes do not grow
-            del h
+        for axis in range(ndim):  # compared with translates: slopes do not grow
             before = np.abs(np.diff(f, axis=axis)).max()
             assert np.abs(np.diff(u, axis=axis)).max() <= before + 1e-12
-        if flux == "godunov":
+        if flux == "godunov":  # Lax-Friedrichs' viscosity depends on the data: no pairs
             v, w = solve(g), solve(top)
             assert (w >= jnp.maximum(u, v) - 1e-13).all()
             assert jnp.abs(u - v).max() <= np.abs(f - g).max() + 1e-13

@@ -1,0 +1,192 @@
+"""Section 6 measured: Examples 13-16, (28), (29), Remark 17, Lemmas 18-20."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix import pde
+
+BETAS = [0.5, 5.0, 100.0, 1e6]
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def line(width, n):
+    return pde.Grid((-width,), (width,), (n,))
+
+
+def landscape(seed, ndim):
+    """Six random waves in a bowl."""
+    rng = np.random.default_rng(seed)
+    k = jnp.asarray(rng.uniform(-3, 3, size=(6, ndim)))
+    phase, size = rng.uniform(0, 2 * np.pi, size=6), rng.normal(size=6) / 3
+
+    def f(x):
+        return jnp.sum(x**2) / 2 + size @ jnp.cos(k @ jnp.atleast_1d(x) + phase)
+
+    return f
+
+
+def relaxed(f, ndim, t, beta):
+    """A fine patch of the plane or line, and u there; the integral runs over a wide box."""
+    width, n = ((1.5, 121), (0.75, 13))[ndim - 1]
+    patch = pde.Grid((-width,) * ndim, (width,) * ndim, (n,) * ndim)
+    wide = pde.Grid((-8.0,) * ndim, (8.0,) * ndim, ((401,), (97, 97))[ndim - 1])
+    return patch, pde.cole_hopf(wide, f, t, beta, patch.points).value
+
+
+def suprema(f, ndim):
+    """C_k = sup f_kk, k = 1..N, and C = sup Laplacian f, over what the integral sees."""
+    wide = pde.Grid((-8.0,) * ndim, (8.0,) * ndim, ((6401,), (401, 401))[ndim - 1])
+    diagonal = jnp.diagonal(pde.hessian(wide, f), axis1=-2, axis2=-1).reshape(-1, ndim)
+    return diagonal.max(axis=0), diagonal.sum(axis=-1).max()
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_example_13(ndim, beta):
+    c, t = 2.0, 0.6
+    patch, u = relaxed(lambda x: c * jnp.sum(x**2) / 2, ndim, t, beta)
+    x = patch.points.reshape(*patch.shape, ndim)
+    exact = (x**2).sum(axis=-1) / (2 * (t + 1 / c)) + ndim / (2 * beta) * np.log(1 + c * t)
+    np.testing.assert_allclose(u, exact, rtol=0, atol=1e-11)
+    expected = pde.curvature_bound(c, t) * jnp.eye(ndim)
+    assert jnp.abs(pde.hessian(patch, u) - expected).max() < 1e-7
+    np.testing.assert_allclose(pde.curvature_bound(c, t), c / (1 + c * t), rtol=1e-15)
+
+
+def test_example_14():
+    beta, k, size = 2.0, 1.5, 1.0
+    c, eigenvalue = size * k**2, k**2 / (2 * beta)
+    grid = line(0.02, 5)
+    for t in (0.01, 0.1, 1.0):
+        v = pde.heat(grid, lambda x: -size * jnp.cos(k * x), t, beta).value
+        measured = float(pde.hessian(grid, v)[1, 0, 0])
+        expected = float(pde.heat_curvature(c, t, eigenvalue))
+        assert abs(measured - expected) < 1e-4 * c
+        if t <= 0.1:  # slower than viscous Hamilton-Jacobi at first, as c > lambda
+            assert measured > pde.curvature_bound(c, t)
+
+
+def test_equations_28_and_29():
+    """Along characteristics 1/min p_x = t - t*: extrapolated from early times it gives t*."""
+    f = lambda x: jnp.cos(3 * x) + x**2 / 2  # noqa: E731
+    grid = line(2.0, 4001)
+    critical = pde.shock_time(grid, f)
+    assert abs(critical - 1 / 8) < 1e-8
+    times = critical * np.asarray([0.2, 0.4, 0.6])
+    steepest = []
+    for t in times:
+        p = pde.characteristics(jax.grad(f), grid.points, t)
+        np.testing.assert_allclose(p, jax.vmap(jax.grad(f))(grid.points - t * p), atol=1e-12)
+        steepest.append(float(grid.gradient(p).min()))
+    slope, intercept = np.polyfit(times, 1 / np.asarray(steepest), 1)
+    assert abs(-intercept / slope - critical) < 1e-4
+    # Past t* the minimiser of f(y) + |x - y|^2/(2t) jumps (Remark 6); before, it does not.
+    fine = line(2.0, 40001)
+    jumps = [float(jnp.diff(pde.hopf_lax(fine, f, critical * a).prox).max()) for a in (0.9, 1.5)]
+    assert jumps[0] < 0.01
+    assert jumps[1] > 0.3
+
+
+@pytest.mark.parametrize("a", [0.1, 0.5, 0.9])
+def test_example_16(a):
+    f = lambda x: -jnp.cos(x) + 0.1 * x  # noqa: E731
+    grid = line(4.0, 4001)
+    t = a * pde.shock_time(grid, f)
+    minimum = -np.arcsin(0.1)
+    interval = pde.convex_interval(grid, f, minimum)
+    low, high = pde.widened_interval(f, interval, t)
+    p = pde.characteristics(jax.grad(f), grid.points, t)
+    u = jax.vmap(f)(grid.points - t * p) + t * p**2 / 2
+    measured = pde.convex_interval(grid, u, minimum)
+    np.testing.assert_allclose(measured, (low, high), rtol=0, atol=1e-4)
+    assert low < interval[0] < interval[1] < high
+    np.testing.assert_allclose(high - interval[1], t * 1.1, rtol=1e-5)  # t f'(x+)
+
+
+class TestRemark17:
+    skew = staticmethod(lambda x: jnp.exp(x) - 2 * x + x**2 / 10)  # convex, not symmetric
+
+    @pytest.mark.parametrize("beta", [2.0, 1e6])
+    def test_convex_stays_convex(self, beta):
+        patch, u = relaxed(self.skew, 1, 1.0, beta)
+        assert pde.hessian(patch, u).min() > 0
+
+    def test_minimisers_stay_without_viscosity(self):
+        grid = line(4.0, 8001)
+        start = grid.points[int(jnp.argmin(grid.sample(self.skew)))]
+        for t in (0.1, 1.0, 10.0):
+            u = pde.hopf_lax(grid, self.skew, t).value
+            assert grid.points[int(jnp.argmin(u))] == start
+
+    def test_minimisers_of_a_skew_loss_move_with_viscosity(self):
+        # "The same minimisers" is a statement about HJ: noise pushes towards the flatter side.
+        patch, u = relaxed(self.skew, 1, 1.0, 2.0)
+        moved = patch.points[int(jnp.argmin(u))]
+        start = patch.points[int(jnp.argmin(patch.sample(self.skew)))]
+        assert moved < start - 1.5 * patch.spacing[0]  # each is known to half a spacing
+
+    def test_local_minima_persist_then_vanish(self):
+        f = lambda x: jnp.cos(3 * x) / 2 + (x - 0.4) ** 2 / 2  # noqa: E731
+        grid = line(3.0, 3001)
+
+        def minima(values):
+            slope = np.sign(np.diff(np.asarray(values)))
+            slope = slope[slope != 0]
+            return int(((slope[:-1] < 0) & (slope[1:] > 0)).sum())
+
+        assert minima(grid.sample(f)) == 2
+        assert minima(pde.hopf_lax(grid, f, 0.05).value) == 2
+        assert minima(pde.hopf_lax(grid, f, 3.0).value) == 1
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize(("ndim", "seed"), [(1, 0), (1, 1), (2, 2), (2, 3)])
+def test_lemmas_18_and_20(ndim, seed, beta):
+    """Second differences are averages of second derivatives, so the bounds hold for them, too."""
+    f = landscape(seed, ndim)
+    C, C_laplacian = suprema(f, ndim)
+    for t in (0.1, 1.0):
+        patch, u = relaxed(f, ndim, t, beta)
+        H = pde.hessian(patch, u)
+        diagonal = jnp.diagonal(H, axis1=-2, axis2=-1).reshape(-1, ndim)
+        # C is a maximum over nodes, hence a little low: 1e-3 covers it.
+        assert (diagonal.max(axis=0) <= pde.curvature_bound(C, t) * (1 + 1e-3)).all()
+        assert diagonal.sum(-1).max() <= pde.curvature_bound(C_laplacian, t, ndim) * (1 + 1e-3)
+        assert (diagonal.max(axis=0) > 0.2 * pde.curvature_bound(C, t)).all()  # no empty claim
+
+        eigenvalues = jnp.linalg.eigvalsh(H).reshape(-1, ndim)
+        convex = eigenvalues[eigenvalues.min(axis=-1) > 1e-3]  # local minima are among these
+        assert len(convex)
+        assert pde.harmonic_mean(convex).max() <= pde.minimum_bound(C, t) * (1 + 1e-3)
+
+
+def test_lemma_19():
+    rng = np.random.default_rng(0)
+    gaps = []
+    for n in (2, 3, 5, 10):
+        for _ in range(50):
+            A = rng.normal(size=(n, n + 1))
+            A = A @ A.T
+            eigenvalues = pde.harmonic_mean(np.linalg.eigvalsh(A))
+            gaps.append(float(pde.harmonic_mean(np.diag(A)) / eigenvalues))
+    assert min(gaps) >= 1 - 1e-12
+    assert max(gaps) > 2
+    D = rng.uniform(1, 2, size=5)
+    np.testing.assert_allclose(pde.harmonic_mean(D), 1 / np.mean(1 / D), rtol=1e-15)
+
+
+def test_rejections():
+    grid = line(2.0, 101)
+    with pytest.raises(ValueError, match="convex at minimum=0.0"):
+        pde.convex_interval(grid, jnp.cos, 0.0)
+    with pytest.raises(ValueError, match="one dimension"):
+        pde.convex_interval(pde.Grid((0.0, 0.0), (1.0, 1.0), (4, 4)), lambda x: x[0], 0.0)
+    assert pde.shock_time(grid, lambda x: x**2) == float("inf")
+    assert pde.shock_time(grid, grid.sample(lambda x: -(x**2))) == pytest.approx(0.5)
