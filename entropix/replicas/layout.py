@@ -145,7 +145,7 @@ def host_devices(replicas: int, cores: int) -> int:
     return next((n for n in range(cores, replicas) if replicas % n == 0), replicas)
 
 
-def _put(tree: Any, sharding: NamedSharding | None) -> Any:
+def _put(tree: Any, sharding: Any) -> Any:
     """`jax.device_put`, which in a run of several processes takes neither keys nor all arrays."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
