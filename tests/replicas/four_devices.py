@@ -17,13 +17,10 @@ from entropix import replicas
 # Results differ by the order of a mean's sum; a dozen steps of a contracting walk keep that small.
 TOLERANCE = 2e-6
 LAYOUTS = {
-    "map": {"kind": "map"},
     "shard_map": {"kind": "shard_map"},
     "shard_map-2x2-map": {"kind": "shard_map", "devices": 2, "each": "map"},
-    "shard_map-2x2-vmap": {"kind": "shard_map", "devices": 2, "each": "vmap"},
     "shard_map-1x4-map": {"kind": "shard_map", "devices": 1},
     "pmap": {"kind": "pmap"},
-    "pmap-2x2-map": {"kind": "pmap", "devices": 2, "each": "map"},
     "pmap-2x2-vmap": {"kind": "pmap", "devices": 2, "each": "vmap"},
 }
 every_layout = pytest.mark.parametrize("options", LAYOUTS.values(), ids=LAYOUTS)
@@ -170,7 +167,7 @@ def communicating(hlo):
     return always, sometimes
 
 
-@pytest.mark.parametrize("options", [LAYOUTS[n] for n in LAYOUTS if n != "map"])
+@pytest.mark.parametrize("options", LAYOUTS.values())
 @pytest.mark.parametrize("name", steps.OPTIMISERS)
 def test_communication_stands_where_it_should(name, options):
     """With a period, or between outer steps, nothing is communicated: seen in the program."""

@@ -142,7 +142,7 @@ class TestTwoProcesses:
             assert status == 0, err
         assert_close(trainings.folder / "two", trainings.folder / "elastic_sgd")
 
-    @pytest.mark.parametrize("victim", [0, 1])
+    @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_one_is_killed_the_other_ends_and_both_resume(self, trainings, victim):
         name = f"killed_{victim}"
         long = ("--config.layout=shard_map", "--config.num_evals=20")
