@@ -40,7 +40,13 @@ OPTIMIZERS = {
     "hj": {"learning_rate": 0.297, "gamma": 0.31},
     "heat": {"learning_rate": 1.33, "gamma": 0.0378},
     "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0},
-    "parle": {"learning_rate": 2.06, "gamma": 0.355, "rho": 1.0, "rho_end": 0.1},  # see above
+    "parle": {
+        "learning_rate": 0.3783,
+        "gamma": 0.1934,
+        "temperature": 1.761e-10,
+        "rho": 1.0,  # its authors', not searched
+        "rho_end": 0.1,
+    },
 }
 
 

@@ -187,7 +187,7 @@ config = experiment(
         "entropy_sgd": {"learning_rate": 2.06, "gamma": 0.355},
         "hj": {"learning_rate": 0.297, "gamma": 0.31},
         "heat": {"learning_rate": 1.33, "gamma": 0.0378},
-        "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0, "replicas": 3},
+        "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0},
     },
     seeds=3,
     gradients_per_eval=60,

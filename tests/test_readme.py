@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -17,7 +18,11 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
 def test_python_blocks_run(page: pathlib.Path):
     code = "\n".join(blocks(page, "python"))
     assert code
-    exec(compile(code, str(page), "exec"), {})
+    before = jax.config.jax_enable_x64  # a page may change it for all that it runs
+    try:
+        exec(compile(code, str(page), "exec"), {})
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -15,6 +15,13 @@ import pytest
 import entropix
 
 
+@pytest.fixture(autouse=True)
+def x64():
+    """Optimisers are used, and checked here, in single precision."""
+    with jax.enable_x64(False):
+        yield
+
+
 def around_a_fixed_centre(grad, x, gamma, temperature, step_size, p, steps, burn_in, seed):
     """Mean over time and p replicas of Elastic-SGD whose centre stays at x, for every chain.
 

@@ -304,7 +304,7 @@ def test_compare_goes_on_after_an_algorithm_that_diverged(tmp_path):
     found = compare(make("", optimizers), tmp_path, progress=False, report=said.append)
     assert "sgd: seed 0 stopped" in said[0]
     assert "| HJ | 5 | 1 | " in said[1]
-    assert "| SGD | 1 | 1 | 60, 60 | not at the end |" in said[1]
+    assert "| SGD | 1 | 1 | 20, 20 | not at the end |" in said[1]
     assert "left out: SGD's seed 0, SGD's seed 1." in said[1]
     lost = [row for row in found if row["algorithm"] == "sgd"]
     assert [row["val_error"] for row in lost] == [None, None]  # at the evaluation not reached
