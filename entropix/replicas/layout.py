@@ -135,14 +135,15 @@ def layout(
 def host_devices(replicas: int, cores: int) -> int:
     """How many devices a CPU of so many cores should pretend to be, for p replicas.
 
-    The fewest that divide p and keep every core busy; a few more devices than cores do no harm.
+    One for each replica, or as many as divide p below four times the cores: more devices than cores
+    keep them busy while some wait (`benchmarks/replicas.py`).
 
     Example:
       >>> from entropix import replicas
       >>> [replicas.host_devices(p, cores=2) for p in (1, 2, 3, 6, 8)]
-      [1, 2, 3, 2, 2]
+      [1, 2, 3, 6, 8]
     """
-    return next((n for n in range(cores, replicas) if replicas % n == 0), replicas)
+    return max(n for n in range(1, min(replicas, 4 * cores) + 1) if replicas % n == 0)
 
 
 def _put(tree: Any, sharding: Any) -> Any:
