@@ -1,6 +1,6 @@
 """What do replicas cost: in each layout, in communication, and on many devices?
 
-JAX_NUM_CPU_DEVICES=8 python benchmarks/replicas.py [agreement] [layouts] [bytes] [scaling]
+    JAX_NUM_CPU_DEVICES=8 python benchmarks/replicas.py [agreement] [layouts] [bytes] [scaling]
 
 Two cores of an AMD EPYC, one of them busy otherwise, jax 0.10.2, LeNet, batch 128. Time per
 replica-gradient over one replica's step alone, rounds interleaved (median and quartiles of ratios):
