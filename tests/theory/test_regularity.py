@@ -147,7 +147,9 @@ class TestRemark17:
 
 
 @pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize(("ndim", "seed"), [(1, 0), (1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ("ndim", "seed"), [(1, 0), (1, 1), (2, 2), pytest.param(2, 3, marks=pytest.mark.slow)]
+)
 def test_lemmas_18_and_20(ndim, seed, beta):
     """Second differences are averages of second derivatives, so the bounds hold for them, too."""
     f = landscape(seed, ndim)

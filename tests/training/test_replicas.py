@@ -104,8 +104,17 @@ def trainings(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("algorithm", ["elastic_sgd", "parle"])
-@pytest.mark.parametrize(("layout", "devices"), [("vmap", 1), ("shard_map", 4), ("pmap", 2)])
+@pytest.mark.parametrize(
+    ("algorithm", "layout", "devices"),
+    [
+        ("elastic_sgd", "vmap", 1),
+        ("elastic_sgd", "pmap", 2),
+        ("parle", "shard_map", 4),
+        pytest.param("elastic_sgd", "shard_map", 4, marks=pytest.mark.slow),
+        pytest.param("parle", "vmap", 1, marks=pytest.mark.slow),
+        pytest.param("parle", "pmap", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_layouts_agree(trainings, algorithm, layout, devices):
     name = f"{algorithm}_{layout}"
     run = trainings.start(name, f"--config.layout={layout}", algorithm=algorithm, devices=devices)
