@@ -36,7 +36,7 @@ def test_ten_kills_change_no_bit(tmp_path):
     assert -1 < left[-1] < STEPS
     assert len(set(left)) > 3  # it went on, and was killed in different places
     said = experiment.finish("broken")
-    assert f"continuing at outer step {left[-1]} of" in said
+    assert f"continuing at outer step {left[-1]}, with" in said
     assert_identical(experiment.result("broken"), experiment.result("whole"))
 
 
@@ -69,7 +69,7 @@ def test_a_request_to_stop_saves_first(long_run, signum):
     assert 0 < stopped < 4000
     assert metrics.read_text() == ""  # in the middle of an interval
     said = long_run.finish(name)
-    assert f"continuing at outer step {stopped} of 4000" in said
+    assert f"continuing at outer step {stopped}, with {5 * stopped} of 20000 gradients" in said
     assert_identical(long_run.result(name), long_run.result("whole"))
 
 
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(long_run):
     assert "Earlier ones are intact" in said
     assert long_run.newest("full") == stopped
     said = long_run.finish("full")
-    assert f"continuing at outer step {stopped} of 4000" in said
+    assert f"continuing at outer step {stopped}, with {5 * stopped} of 20000 gradients" in said
     assert_identical(long_run.result("full"), long_run.result("whole"))
 
 
