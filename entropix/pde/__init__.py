@@ -2,10 +2,11 @@
 
 from entropix.pde.annealing import scoping, simulated_annealing
 from entropix.pde.burgers import burgers, characteristics
+from entropix.pde.checks import check_float64
 from entropix.pde.control import ControlGap, control_gap, feedback, value_function
 from entropix.pde.escape import exit_time, first_passage, kramers_time
 from entropix.pde.fokker_planck import fokker_planck, gibbs, mass
-from entropix.pde.grid import Grid, Relaxed, check_float64
+from entropix.pde.grid import Grid, Relaxed
 from entropix.pde.hamilton_jacobi import hamilton_jacobi, monotone_steps
 from entropix.pde.heat import heat, heat_on_grid
 from entropix.pde.homogenisation import fast_slow, gradient_flow

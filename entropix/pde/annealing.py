@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import check_float64
+from entropix.pde.checks import check_float64
 
 Gradient = Callable[[jax.Array], jax.Array]
 

@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import Function, Grid, check_float64, check_positive
+from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.grid import Function, Grid
 from entropix.pde.hamilton_jacobi import godunov
 
 _BISECTIONS = 64  # a bracket shrinks to the last bit of float64

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count
+from entropix.pde.checks import check_count, check_multiple, check_positive
 from entropix.pde.exchange import implicit_step
 from entropix.pde.fokker_planck import in_time
-from entropix.pde.grid import Function, Grid, check_positive
+from entropix.pde.grid import Function, Grid
 from entropix.pde.hamilton_jacobi import godunov, one_sided
 from entropix.pde.sde import Drift, Estimate, estimate, simulate
+from entropix.pde.stepping import saved_steps
 
 _CFL = 0.9
 _LARGEST_EXPONENT = 600.0
@@ -75,14 +76,11 @@ def value_function(
     check_positive(beta=beta, horizon=horizon)
     num_steps = num_levels if num_steps is None else num_steps
     check_count(num_levels=num_levels, num_steps=num_steps)
-    if num_steps % num_levels:
-        raise ValueError(
-            f"num_steps must be a multiple of num_levels; got {num_steps} and {num_levels}"
-        )
+    check_multiple("num_steps", num_steps, "num_levels", num_levels)
     if method not in ("upwind", "linear"):
         raise ValueError(f"method must be 'upwind' or 'linear'; got method={method!r}")
     f, V = grid.sample(f), grid.sample(V)
-    dt, per_level = horizon / num_steps, num_steps // num_levels
+    dt = horizon / num_steps
 
     def linear_part(values: jax.Array, dt: jax.Array | float) -> jax.Array:
         return implicit_step(grid, values, f, diffusion=1 / (2 * beta), dt=dt, adjoint=True)
@@ -93,11 +91,9 @@ def value_function(
     else:
         step, start = lambda u: _upwind(grid, u, dt, linear_part), V
 
-    def level(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        values = lax.fori_loop(0, per_level, lambda _, v: step(v), values)
-        return values, values
-
-    levels = lax.scan(level, start, length=num_levels)[1]
+    levels = saved_steps(
+        lambda values, _: step(values), start, num_steps=num_steps, num_saves=num_levels
+    )
     if method == "linear":
         levels = V.min() - jnp.log(levels) / beta
     return jnp.concatenate([V[None], levels])[::-1]

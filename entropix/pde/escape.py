@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count
-from entropix.pde.grid import Function, Grid, check_float64, check_positive
+from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.grid import Function, Grid
 
 Loop = tuple[jax.Array, jax.Array, jax.Array]
 

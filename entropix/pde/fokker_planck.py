@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count
+from entropix.pde.checks import check_float64, check_positive
 from entropix.pde.exchange import cells, implicit_step
-from entropix.pde.grid import Function, Grid, check_float64, check_positive
+from entropix.pde.grid import Function, Grid
+from entropix.pde.stepping import check_saves, saved_steps
 
 
 def fokker_planck(
@@ -66,23 +66,15 @@ def fokker_planck(
       <https://doi.org/10.1016/0021-9991(70)90001-X>`_, 1970.
     """
     check_positive(beta=beta, horizon=horizon)
-    check_count(num_steps=num_steps, num_saves=num_saves)
-    if num_steps % num_saves:
-        raise ValueError(
-            f"num_steps must be a multiple of num_saves; got {num_steps} and {num_saves}"
-        )
+    check_saves(num_steps, num_saves)
     at, dt = in_time(grid, potential, horizon), horizon / num_steps
 
-    def step(rho: jax.Array, n: jax.Array) -> tuple[jax.Array, None]:
+    def step(rho: jax.Array, n: jax.Array) -> jax.Array:
         V = at((n + 0.5) * dt)
-        return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt), None
+        return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt)
 
-    def until_saved(rho: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rho, _ = lax.scan(step, rho, counts)
-        return rho, rho
-
-    counts = jnp.arange(num_steps).reshape(num_saves, -1)
-    return lax.scan(until_saved, grid.sample(density), counts)[1]
+    start = grid.sample(density)
+    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
 
 
 def in_time(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +12,9 @@ import numpy as np
 from jax.scipy import ndimage
 from jax.typing import ArrayLike
 
+from entropix.pde.checks import check_float64
+
 Function = Callable[[jax.Array], jax.Array]
-
-
-def check_float64() -> None:
-    """Raises a ValueError unless JAX computes in double precision.
-
-    The solvers' errors are measured against closed forms down to 1e-12, and the log-sum-exp of
-    beta = 1e6 has no digit left in single precision.
-    """
-    if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
-        raise ValueError(
-            "entropix.pde needs float64, and JAX is set to float32; call "
-            'jax.config.update("jax_enable_x64", True) first, or work inside '
-            "`with jax.enable_x64(True):`"
-        )
-
-
-def check_positive(**values: Any) -> None:
-    """Raises a ValueError unless every number is positive and finite; traced ones pass."""
-    for name, value in values.items():
-        if isinstance(value, jax.core.Tracer):
-            continue
-        try:
-            good = 0 < float(value) < math.inf
-        except (TypeError, ValueError):
-            good = False
-        if not good:
-            raise ValueError(f"{name} must be one number > 0 and finite; got {name}={value!r}")
 
 
 class Relaxed(NamedTuple):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import Function, Grid, check_positive
+from entropix.pde.checks import check_positive
+from entropix.pde.grid import Function, Grid
 
 Flux = Literal["godunov", "lax_friedrichs"]
 

@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import Function, Grid, Relaxed, check_float64, check_positive
+from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.grid import Function, Grid, Relaxed
 
 _WIDTH = 9.0  # in standard deviations; the density there is 1e-18
 _BATCH = 64

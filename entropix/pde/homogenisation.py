@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count
-from entropix.pde.grid import Function, check_float64, check_positive
+from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.grid import Function
 from entropix.pde.sde import simulate
 
 FORMS = ("proximal", "gradient", "heat")

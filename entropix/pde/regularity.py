@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import Function, Grid, check_positive
+from entropix.pde.checks import check_positive
+from entropix.pde.grid import Function, Grid
 
 
 def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:

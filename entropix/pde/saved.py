@@ -8,7 +8,7 @@ import numpy as np
 
 from entropix.pde.expression import Expression, parse
 from entropix.pde.grid import Grid
-from entropix.pde.scoping import relaxations, scoping
+from entropix.pde.relaxations import relaxations, scoping
 
 _NODES = {1: 401, 2: 61}
 _MOST_NODES = {1: 4001, 2: 121}

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count
-from entropix.pde.grid import check_float64, check_positive
+from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.stepping import check_saves, saved_steps
 
 Drift = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -70,11 +69,7 @@ def simulate(
     """
     check_float64()
     check_positive(horizon=horizon)
-    check_count(num_steps=num_steps, num_saves=num_saves)
-    if num_steps % num_saves:
-        raise ValueError(
-            f"num_steps must be a multiple of num_saves; got {num_steps} and {num_saves}"
-        )
+    check_saves(num_steps, num_saves)
     if method not in ("heun", "euler"):
         raise ValueError(f"method must be 'heun' or 'euler'; got method={method!r}")
     start, sigma = jnp.asarray(start, jnp.float64), jnp.asarray(sigma, jnp.float64)
@@ -87,19 +82,14 @@ def simulate(
     b = jax.vmap(drift, in_axes=(0, None))
     noise = _noise(start, sigma, antithetic)
 
-    def step(x: jax.Array, n: jax.Array) -> tuple[jax.Array, None]:
+    def step(x: jax.Array, n: jax.Array) -> jax.Array:
         dw = noise(jax.random.fold_in(key, n)) * dt**0.5
         slope = b(x, n * dt)
         if method == "heun":
             slope = (slope + b(x + dt * slope + dw, (n + 1) * dt)) / 2
-        return x + dt * slope + dw, None
+        return x + dt * slope + dw
 
-    def until_saved(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, _ = lax.scan(step, x, counts)
-        return x, x
-
-    counts = jnp.arange(num_steps).reshape(num_saves, -1)
-    return lax.scan(until_saved, start, counts)[1]
+    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
 
 
 def _noise(

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.grid import Function, Grid, Relaxed, check_positive
+from entropix.pde.checks import check_positive
+from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.hamilton_jacobi import hamilton_jacobi
 
 _KEPT = {1: 512, 2: 2048}  # cells kept by a refinement; one well needs 31 in 1-D, 750 in 2-D

@@ -9,8 +9,8 @@ from PIL import Image
 
 from entropix.figures import figure1, scoping_animation
 from entropix.pde import Grid
+from entropix.pde.relaxations import convex_intervals, convex_nodes, relaxations, scoping
 from entropix.pde.saved import load, save_landscape
-from entropix.pde.scoping import convex_intervals, convex_nodes, relaxations, scoping
 
 RUGGED = "(x**2 - 1)**2/2 + cos(5*x)/4"
 

@@ -1,10 +1,14 @@
 """Grids: nodes, sampling, interpolation and differences against what is known of them."""
 
+import importlib
+import pkgutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entropix import pde
 from entropix.pde import Grid
 
 LINE = Grid(-1.0, 3.0, 41)
@@ -128,3 +132,10 @@ class TestGradient:
         a, b = PLANE.points[..., 0], PLANE.points[..., 1]
         expected = np.stack([2 * a - 3 * b, 2 * b - 3 * a], axis=-1)
         np.testing.assert_allclose(PLANE.gradient(values), expected, rtol=0, atol=1e-12)
+
+
+def test_public_names_stay_functions_whatever_is_imported():
+    """A file called as a public function would take its place when it is first imported."""
+    for module in pkgutil.iter_modules(pde.__path__):
+        importlib.import_module(f"entropix.pde.{module.name}")
+    assert all(callable(getattr(pde, name)) for name in pde.__all__)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from entropix.pde.grid import Function, Grid, Relaxed, check_positive
+from entropix.pde.checks import check_positive
+from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.heat import heat_on_grid
 from entropix.pde.hopf_lax import hopf_lax
 from entropix.pde.viscous import cole_hopf
@@ -82,7 +83,7 @@ def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) ->
     Example:
       >>> import jax
       >>> from entropix.pde import Grid
-      >>> from entropix.pde.scoping import relaxations
+      >>> from entropix.pde.relaxations import relaxations
       >>> with jax.enable_x64(True):
       ...     data = relaxations(Grid(-2.0, 2.0, 81), lambda x: (x**2 - 1) ** 2, [0.2], 50.0)
       >>> bool(data.f_convex[50]), [bool(kind[0, 50]) for kind in data.convex]  # x = 0.5

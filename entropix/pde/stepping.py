@@ -1,0 +1,41 @@
+"""Many steps, and the states that are kept on the way."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from entropix.pde.checks import check_count, check_multiple
+
+
+def saved_steps(
+    step: Callable[[jax.Array, jax.Array], jax.Array],
+    start: jax.Array,
+    *,
+    num_steps: int,
+    num_saves: int,
+) -> jax.Array:
+    """Takes steps from `start`, and returns the states after equally many of them.
+
+    Args:
+      step: `step(state, n) -> state`, n = 0 ... num_steps - 1.
+      start: the first state.
+      num_steps: steps, a multiple of `num_saves`.
+      num_saves: how many states are returned, the last being the last of all.
+
+    Returns:
+      Array of shape (num_saves, *start.shape).
+    """
+
+    def until_saved(state: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state, _ = lax.scan(lambda state, n: (step(state, n), None), state, counts)
+        return state, state
+
+    return lax.scan(until_saved, start, jnp.arange(num_steps).reshape(num_saves, -1))[1]
+
+
+def check_saves(num_steps: int, num_saves: int) -> None:
+    """Raises a ValueError unless both are counts, and the steps a multiple of the saves."""
+    check_count(num_steps=num_steps, num_saves=num_saves)
+    check_multiple("num_steps", num_steps, "num_saves", num_saves)
