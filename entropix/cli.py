@@ -143,12 +143,14 @@ def _parse(argv: list[str]) -> Any:
         )
     if values.data_dir is not None:
         values.config.data_dir = values.data_dir
-    names = ["config", "workdir", "fork", "trials", "write", "progress"]
-    names += ["coordinator", "processes", "process"]
     if values.processes > 1 and (values.coordinator is None or argv[0] != "train"):
         raise UsageError(
             f"--processes={values.processes} needs --coordinator=HOST:PORT, and is for `train`."
         )
+    names = (
+        "config", "workdir", "fork", "trials", "write", "progress",
+        "coordinator", "processes", "process",
+    )  # fmt: skip
     return types.SimpleNamespace(
         **{name: values[name].value for name in names},
         config_file=values["config"].config_filename,

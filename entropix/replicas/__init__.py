@@ -1,6 +1,6 @@
 """Running p replicas of one step: on a device, over devices, over processes."""
 
-from entropix.replicas.layout import Layout, host_devices, layout
+from entropix.replicas.layout import Layout, host_devices, layout, on_one_device
 from entropix.replicas.processes import agree, connected, leave
 from entropix.replicas.runner import runner
 from entropix.replicas.trees import centre, replicate, resize, unreplicate
@@ -13,6 +13,7 @@ __all__ = [
     "host_devices",
     "layout",
     "leave",
+    "on_one_device",
     "replicate",
     "resize",
     "runner",

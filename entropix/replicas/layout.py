@@ -119,8 +119,7 @@ def layout(
     for name, value, known in (("layout", kind, KINDS), ("each", each, KINDS[:3])):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
-    if each == "auto":
-        each = "map" if jax.default_backend() == "cpu" else "vmap"
+    each = on_one_device(each)
     if kind in ("vmap", "map"):
         _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, kind, axis_name, None)
@@ -130,6 +129,13 @@ def layout(
     if kind == "auto":
         kind = "shard_map" if mesh.size > 1 else each
     return Layout(replicas, kind, each, axis_name, None if kind == each else mesh)
+
+
+def on_one_device(kind: str = "auto") -> str:
+    """How programs share a device: `kind`, or what is fastest, in turns ("map") on a CPU alone."""
+    if kind != "auto":
+        return kind
+    return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 def host_devices(replicas: int, cores: int) -> int:

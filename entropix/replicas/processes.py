@@ -151,9 +151,8 @@ def _guest(host: str, port: int, processes: int, process: int, timeout: float) -
         try:
             peer = socket.create_connection((host, port), timeout=timeout)
             peer.sendall(b"%d" % process)
-            peer.settimeout(
-                max(0.01, deadline - time.monotonic()) + 1.0
-            )  # let process 0 speak first
+            # A second more than process 0 waits for the others: let it speak first.
+            peer.settimeout(max(0.01, deadline - time.monotonic()) + 1.0)
             service = int(peer.recv(5, socket.MSG_WAITALL))
             peer.settimeout(None)
             return {0: peer}, service

@@ -77,15 +77,15 @@ def _trace(
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
     def share(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        if shared:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        _, examples, *rest = (*leaf.shape, 0)[: max(leaf.ndim, 2)]
-        if shards > 1 and (leaf.ndim < 2 or examples % shards):
-            raise ValueError(
-                f"batches must have shape (p, B, ...) with B a multiple of the {shards} devices "
-                f"along {', '.join(layout.data_axes)}; got {leaf.shape}."
-            )
-        return jax.ShapeDtypeStruct((examples // shards, *rest)[: leaf.ndim - 1], leaf.dtype)
+        shape = leaf.shape if shared else leaf.shape[1:]
+        if shards > 1 and not shared:
+            if not shape or shape[0] % shards:
+                raise ValueError(
+                    f"batches must have shape (p, B, ...) with B a multiple of the {shards} "
+                    f"devices along {', '.join(layout.data_axes)}; got {leaf.shape}."
+                )
+            shape = (shape[0] // shards, *shape[1:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
     axes = [(layout.axis_name, layout.replicas), *layout.data_axes.items()]
     trace = jax.make_jaxpr(step, axis_env=axes, return_shape=True)

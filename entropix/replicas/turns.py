@@ -118,9 +118,8 @@ class Turns(NamedTuple):
                 f"replicas cannot run {name!r} over the axis {self.axis_name!r}; they know psum, "
                 "pmean, pmax, pmin, axis_index and axis_size. Rewrite the step with these."
             )
-        return self(
-            _close(eqn.params, inner[0]), values
-        )  # a call: jit, checkpoint, custom_jvp, ...
+        # A call: jit, checkpoint, custom_jvp and so on.
+        return self(_close(eqn.params, inner[0]), values)
 
     def _reduce(self, value: Value, params: dict[str, Any], here: Any, there: Any) -> Value:
         """A reduction over the replicas on this device, and then over the devices."""

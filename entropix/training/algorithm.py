@@ -77,8 +77,10 @@ def make_algorithm(
     if "rho" in option:
         check_positive("rho", option["rho"])
         pull = entropix.scoping(option["rho"], rate, end_value=option["rho_end"])
-    coupling = entropix.elastic_coupling(pull, REPLICA_AXIS, period=option["period"])
-    return Algorithm(relaxation, optax.chain(coupling, optimizer), option["replicas"], gamma)
+    optimizer = entropix.elastic_sgd(
+        learning_rate, pull, REPLICA_AXIS, momentum=option["momentum"], period=option["period"]
+    )
+    return Algorithm(relaxation, optimizer, option["replicas"], gamma)
 
 
 def _plain_gradient(*_: Any) -> Relaxation:

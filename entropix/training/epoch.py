@@ -9,7 +9,7 @@ import optax
 from jax import Array, lax
 
 from entropix.data import Dataset, sample_batch
-from entropix.replicas import Layout, runner
+from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
 from entropix.training.algorithm import REPLICA_AXIS, Algorithm
 from entropix.training.state import TrainState
@@ -157,9 +157,7 @@ def over_seeds(fn: Callable[..., Any], layout: str = "auto") -> Callable[..., An
     Returns:
       `fn(own, shared)`.
     """
-    if layout == "auto":
-        layout = "map" if jax.default_backend() == "cpu" else "vmap"
-    if layout == "vmap":
+    if on_one_device(layout) == "vmap":
         return jax.vmap(fn, in_axes=(0, None))
     return lambda own, shared: lax.map(lambda one: fn(one, shared), own)
 

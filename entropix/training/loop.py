@@ -245,7 +245,8 @@ class Loop:
             lambda good, now: jnp.where(own.reshape(-1, *[1] * (now.ndim - 1)), good, now),
             good, self._now,
         )  # fmt: skip
-        self._put(**kept._replace(bad=self._now.bad.at[seed].set(inner_step or 0))._asdict())
+        self._now = kept
+        self._put(bad=self._now.bad.at[seed].set(inner_step or 0))
 
     def _save(self) -> None:
         """Saves a checkpoint; with every seed failed, the last good one stays the newest."""

@@ -15,7 +15,7 @@ from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
 from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
 from entropix.training.evaluation import Evaluation, make_evaluate
 from entropix.training.network import Network, build_network
-from entropix.training.state import Point, TrainState, centre, init_state
+from entropix.training.state import TrainState, centre, init_state
 
 
 class Programs(NamedTuple):
@@ -93,15 +93,13 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
 
 def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[Network]]:
     """For every seed the networks at which its replicas start: one for all, or one for each."""
-    different = config.replica_start == "different" and replicas > 1
-    first = [build_network(config.model, data.image_shape, seed) for seed in range(config.seeds)]
-    if not different:
-        return [[network] for network in first]
-    more = range(1, replicas)  # initial parameters that no other seed or replica has
+    points = replicas if config.replica_start == "different" else 1
     return [
-        [network]
-        + [build_network(config.model, data.image_shape, seed + a * config.seeds) for a in more]
-        for seed, network in enumerate(first)
+        [  # initial parameters that no other seed or replica has
+            build_network(config.model, data.image_shape, seed + a * config.seeds)
+            for a in range(points)
+        ]
+        for seed in range(config.seeds)
     ]
 
 
@@ -118,13 +116,15 @@ def _make_evaluate(
         network.apply, network.estimate, train_examples=config.eval_train_examples
     )
     evaluate = over_seeds(evaluate, config.seed_layout)
-    centres = jax.jit(jax.vmap(lambda state: centre(state, algorithm)), out_shardings=layout.common)
-    points: Point = jax.eval_shape(centres, states)
-    on_one = lambda x: _like(x, None)  # noqa: E731
-    compiled = jax.jit(evaluate).lower(jax.tree.map(on_one, points), data).compile()
+    take_centres = jax.jit(
+        jax.vmap(lambda state: centre(state, algorithm)), out_shardings=layout.common
+    )
+    points = jax.tree.map(lambda x: _like(x, None), jax.eval_shape(take_centres, states))
+    centres = take_centres.lower(states).compile()
+    measured = jax.jit(evaluate).lower(points, data).compile()
 
     def run(states: TrainState, data: Dataset) -> Evaluation:
-        return compiled(layout.local(centres(states)), layout.local(data))
+        return measured(layout.local(centres(states)), layout.local(data))
 
     return run
 

@@ -1,11 +1,10 @@
 """Tests that need four devices; `test_devices.py` runs them in a process that has so many."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from communication import traffic
 from jax import lax
 from jax.sharding import Mesh
 from replicas import steps
@@ -126,47 +125,6 @@ def test_data_parallelism_within_a_replica(shape, each):
             run(states, batches[:, :7])
 
 
-COLLECTIVE = re.compile(r"= .*\b(all-reduce|all-gather|all-to-all|collective-permute)(-start)?\(")
-
-
-def computations(hlo):
-    """Name -> lines of every computation of a compiled program."""
-    found, name = {}, None
-    for line in hlo.splitlines():
-        if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
-            name = head[1]
-            found[name] = []
-        elif name is not None:
-            found[name].append(line)
-    return found
-
-
-def communicating(hlo):
-    """The collectives that run at every step, and those that stand in a conditional's branch."""
-    all_of_them, branches = computations(hlo), set()
-    for lines in all_of_them.values():
-        for line in lines:
-            if " conditional(" in line:
-                branches |= set(re.findall(r"%([\w.\-]+)", line.split("conditional(")[1]))
-    grown = True
-    while grown:  # what a branch calls belongs to it
-        called = {
-            name
-            for branch in branches & all_of_them.keys()
-            for line in all_of_them[branch]
-            for name in re.findall(r"(?:to_apply|calls|body|condition)=%([\w.\-]+)", line)
-        }
-        grown = not called <= branches
-        branches |= called
-    always, sometimes = 0, 0
-    for name, lines in all_of_them.items():
-        count = sum(bool(COLLECTIVE.search(line)) for line in lines)
-        always, sometimes = (
-            (always, sometimes + count) if name in branches else (always + count, sometimes)
-        )
-    return always, sometimes
-
-
 @pytest.mark.parametrize("options", LAYOUTS.values())
 @pytest.mark.parametrize("name", steps.OPTIMISERS)
 def test_communication_stands_where_it_should(name, options):
@@ -175,7 +133,7 @@ def test_communication_stands_where_it_should(name, options):
     layout = make(options)
     states, batches = (layout.place(tree) for tree in steps.inputs(state))
     compiled = jax.jit(replicas.runner(step, layout)).lower(states, batches).compile()
-    always, sometimes = communicating(compiled.as_text())
+    always, sometimes = traffic(compiled.as_text())
     if layout.per_device == REPLICAS:
         assert (always, sometimes) == (0, 0)
     elif "period" in name or name == "stepwise":

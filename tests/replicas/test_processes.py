@@ -9,16 +9,12 @@ import sys
 import time
 
 import pytest
+from processes import ended, free_port
 
 from entropix import replicas
 from entropix.replicas.processes import LOST
 
 WORKER = pathlib.Path(__file__).with_name("worker.py")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def start(port, process, processes=2, steps=1000, pause=0.01):
@@ -30,23 +26,13 @@ def start(port, process, processes=2, steps=1000, pause=0.01):
     )  # fmt: skip
 
 
-def ended(worker, seconds=60):
-    """Exit status, output and errors of a worker that has to end in time."""
-    try:
-        out, err = worker.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        pytest.fail(f"still running after {seconds} s: {worker.communicate()}")
-    return worker.returncode, out, err
-
-
 def test_they_meet_in_any_order_and_end_together():
     port = free_port()
     second = start(port, 1, steps=5)
     time.sleep(1.0)
     first = start(port, 0, steps=5)
     for worker in (first, second):
-        status, out, err = ended(worker)
+        status, out, err = ended(worker, 60)
         assert status == 0, err
         assert "mean 4.0\n" in out  # of 0, 1, 2, 3, and five times 0.5
 
@@ -64,7 +50,7 @@ def test_when_one_is_killed_the_other_ends_with_a_clear_error(victim):
     assert status == LOST, err
     assert f"process {victim} has ended before its work was done" in err
     assert "continues from its last checkpoint" in err
-    ended(workers[victim])
+    ended(workers[victim], 60)
 
 
 @pytest.mark.parametrize("process", [0, 1])

@@ -10,12 +10,6 @@ from entropix import pde
 BETAS = [0.5, 5.0, 100.0, 1e6]
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def line(width, n):
     return pde.Grid((-width,), (width,), (n,))
 

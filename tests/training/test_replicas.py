@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from processes import ended, free_port
 from training.survival import arrays, rows
 
 from entropix.replicas.processes import LOST
@@ -60,19 +60,12 @@ class Trainings:
 
     def pair(self, name, *flags):
         """Starts two processes with two devices each."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        shared = [f"--coordinator=127.0.0.1:{port}", "--processes=2", *flags]
+        shared = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", *flags]
         return [self.start(name, f"--process={k}", *shared, devices=2) for k in range(2)]
 
 
 def finish(process, seconds=180):
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"still running after {seconds} s: {process.communicate()[1]}")
-    return process.returncode, out, err
+    return ended(process, seconds)
 
 
 def assert_close(workdir, other):
