@@ -55,7 +55,7 @@ import entropix
 from entropix import replicas
 from entropix.data import load, sample_batch
 from entropix.training import experiment, runs
-from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
+from entropix.training.algorithm import REPLICA_AXIS, make_algorithm
 from entropix.training.epoch import cross_entropy, make_interval, make_step
 from entropix.training.network import build_network
 from entropix.training.state import init_state
@@ -68,13 +68,21 @@ STEPS, ROUNDS = 10, 15
 PARLE_L, DILOCO_H, EASGD_TAU = 20, 500, 10
 
 
+def single(algorithm, model=MODELS["lenet"], replicas=1):
+    """The config of one run."""
+    config = experiment(
+        dataset="digits",
+        model=model,
+        optimizers={algorithm: {}},
+        algorithms=algorithm,
+        replicas=(replicas,),
+    )
+    (config,) = runs(config).values()
+    return config
+
+
 def lenet():
-    (config,) = runs(
-        experiment(
-            dataset="digits", model=MODELS["lenet"], optimizers={"sgd": {}}, algorithms="sgd"
-        )
-    ).values()
-    return config, build_network(config.model, (28, 28, 1), seed=0)
+    return build_network(single("sgd").model, (28, 28, 1), seed=0)
 
 
 # Layouts: time per replica-gradient, over one replica's step alone.
@@ -94,7 +102,7 @@ def layouts_of(p):
 
 
 def program(algorithm, dataset, layout=None):
-    _, network = lenet()
+    network = lenet()
     state = init_state(algorithm, [(network.params, network.batch_stats)], seed=0)
     state = jax.tree.map(jnp.copy, state)
     if layout is not None:
@@ -120,29 +128,21 @@ def interleaved(cases):
     return {label: np.asarray(values) for label, values in times.items()}
 
 
+def alone():
+    return make_algorithm(single("sgd").optimizer, 32.0)
+
+
 def elastic(p, *, coupled=True):
-    (config,) = runs(
-        experiment(
-            dataset="digits",
-            model=MODELS["lenet"],
-            optimizers={"elastic_sgd": {}},
-            algorithms="elastic_sgd",
-            replicas=(p,),
-        )
-    ).values()
-    algorithm = make_algorithm(config.optimizer, 32.0)
-    if coupled:
-        return algorithm
-    return algorithm._replace(optimizer=entropix.sgd(0.1))
+    algorithm = make_algorithm(single("elastic_sgd", replicas=p).optimizer, 32.0)
+    return algorithm if coupled else algorithm._replace(optimizer=entropix.sgd(0.1))
 
 
 def layouts():
     dataset = data()
-    alone = Algorithm(entropix.heat(1.0, num_steps=1, temperature=0), entropix.sgd(0.1), None, None)
     print("| p | layout | ms per replica-gradient | over one replica alone (quartiles) |")
     print("|---|---|---|---|")
     for p in (1, 2, 4, 8):
-        cases = {"alone": program(alone, dataset)}
+        cases = {"alone": program(alone(), dataset)}
         for label, layout in layouts_of(p).items():
             cases[label] = program(elastic(p), dataset, layout)
         if p == 2:
@@ -225,7 +225,7 @@ def one_step(network, tx, dataset):
 
 def measured_bytes(devices=8):
     """Label -> bytes per gradient that a device puts into collectives, from the program's text."""
-    _, network = lenet()
+    network = lenet()
     dataset, found = data(), {}
     layout = replicas.layout(devices, "shard_map", devices=devices)
     for label, (make, gradients, period) in FAMILY.items():
@@ -258,8 +258,7 @@ LATENCY = 5e-6  # seconds a hop, an assumption
 def scaling():
     """Speed of n devices over one, in gradients a second, from the bytes alone."""
     dataset = data()
-    alone = Algorithm(entropix.heat(1.0, num_steps=1, temperature=0), entropix.sgd(0.1), None, None)
-    compute = np.median(interleaved({"alone": program(alone, dataset)})["alone"]) / 1e3
+    compute = np.median(interleaved({"alone": program(alone(), dataset)})["alone"]) / 1e3
     found, _ = measured_bytes()
     for seconds, what in ((compute, "measured here"), (1e-3, "of an accelerator, assumed")):
         print(
@@ -281,14 +280,9 @@ def scaling():
 
 
 def agreement():
-    (config,) = runs(
-        experiment(
-            dataset="digits", model={"name": "mlp", "widths": (64,)}, optimizers={"sgd": {}},
-            algorithms="sgd",
-        )
-    ).values()  # fmt: skip
     dataset = load("digits")
-    network = build_network(config.model, dataset.image_shape, seed=0)
+    model = single("sgd", {"name": "mlp", "widths": (64,)}).model
+    network = build_network(model, dataset.image_shape, seed=0)
     p, steps = 8, 20
     family = {
         "Elastic-SGD": lambda: entropix.elastic_sgd(0.1, 1.0, AXIS),
