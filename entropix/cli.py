@@ -27,6 +27,9 @@ commands:
   figure1  draw a function of x, or of x and y, with its viscous Hamilton-Jacobi, Hamilton-Jacobi
            and heat relaxations, and animate a descent while gamma goes to 0:
                                    entropix figure1 --function="x**2/10 + sin(3*x)"
+  accuracy measure how far each algorithm's estimates of relaxed gradients are from the truth, for
+           a function and a grid of gamma, temperature and L:
+                                   entropix accuracy --function="x**2/10 + sin(3*x)"
 
 options:
   --config=FILE[:ALGORITHMS]  an experiment; after the colon one algorithm or several, with commas
@@ -54,10 +57,20 @@ options of figure1:
   --start=X[,Y]               where the descents begin (default: an eighth from the upper end)
   --nodes=N                   nodes a dimension (default: 401; in 2-D 61, taking minutes)
   --frames=N                  of the animation (default: 60; 0 for none)
+
+options of accuracy:
+  --function, --interval      as for figure1 (default: a rugged bowl on -2.5,2.5)
+  --gammas=G,G,...            scopes (default: 0.1,0.3,1,3)
+  --temperatures=T,T,...      (default: 0.001,0.01,0.1)
+  --steps=L,L,...             gradients for one estimate (default: 5,20,80,320)
+  --step_size=NUMBER          of inner steps (default: 0.1)
+  --averaging=NUMBER          weight of the old average in Entropy-SGD's (default: 0.75)
+  --chains=N                  estimates at each point (default: 1024)
 """
 
 # A wide minimum, and a lower one too narrow to be worth finding.
 FIGURE1 = "(x - 1)**2/8 + cos(6*x)/5 - exp(-((x + 1.6)/0.08)**2)"
+RUGGED = "x**2/4 + cos(7*x)/16 + sin(11*x)/32"
 
 
 class UsageError(Exception):
@@ -188,23 +201,44 @@ def _parse_figure1(argv: list[str]) -> Any:
     flags.DEFINE_integer("nodes", None, "a dimension", 11, 4001, flag_values=values)
     flags.DEFINE_integer("frames", 60, "of the animation", 0, 1000, flag_values=values)
     flags.DEFINE_string("workdir", "runs/figure1", "results", flag_values=values)
+    return _only_options(values, argv, interval=float, times=float, start=float)
+
+
+def _parse_accuracy(argv: list[str]) -> Any:
+    """Parses `accuracy [--function=TEXT] ...`."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("function", RUGGED, "f", flag_values=values)
+    flags.DEFINE_list("interval", ["-2.5", "2.5"], "of x, or of x and y", flag_values=values)
+    flags.DEFINE_list("gammas", ["0.1", "0.3", "1", "3"], "scopes", flag_values=values)
+    flags.DEFINE_list("temperatures", ["0.001", "0.01", "0.1"], "T", flag_values=values)
+    flags.DEFINE_list("steps", ["5", "20", "80", "320"], "L", flag_values=values)
+    flags.DEFINE_float("step_size", 0.1, "eta_y", flag_values=values)
+    flags.DEFINE_float("averaging", 0.75, "alpha", flag_values=values)
+    flags.DEFINE_integer("chains", 1024, "estimates per point", 2, flag_values=values)
+    flags.DEFINE_string("workdir", "runs/accuracy", "results", flag_values=values)
+    return _only_options(values, argv, interval=float, gammas=float, temperatures=float, steps=int)
+
+
+def _only_options(values: flags.FlagValues, argv: list[str], **lists: Callable[[str], Any]) -> Any:
+    """Parses a command of options alone; those named are lists of numbers."""
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
         raise UsageError(str(error)) from error
     if rest:
         raise UsageError(f"unexpected {rest[0]!r}; options are written --name=value.")
-    for name in ("interval", "times", "start"):
+    for name, kind in lists.items():
         if values[name].value is not None:
-            values[name].value = [_number(name, text) for text in values[name].value]
+            values[name].value = [_number(name, text, kind) for text in values[name].value]
     return types.SimpleNamespace(**{name: values[name].value for name in values})
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
-        raise UsageError(f"--{name} must be numbers with commas between; got {text!r}.") from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"--{name} must be {what} with commas between; got {text!r}.") from None
 
 
 def _complaint(text: str) -> str:
@@ -296,12 +330,31 @@ def _figure1(options: Any) -> None:
     print(f"{options.workdir}/ now holds {', '.join(made)}")
 
 
+def _accuracy(options: Any) -> None:
+    from entropix.figures import accuracy
+    from entropix.pde.saved import load_accuracy, save_accuracy
+    from entropix.pde.table import make_table
+
+    folder = options.workdir
+    save_accuracy(
+        folder, options.function, options.interval, options.gammas, options.temperatures,
+        options.steps, step_size=options.step_size, averaging=options.averaging,
+        num_chains=options.chains,
+    )  # fmt: skip
+    data = load_accuracy(f"{folder}/accuracy.json")
+    with open(f"{folder}/table.md", "w") as file:
+        file.write(make_table(data))
+    accuracy(data, f"{folder}/accuracy.png")
+    print(f"{folder}/ now holds accuracy.json, table.md, accuracy.png")
+
+
 _COMMANDS: dict[str, tuple[Callable[[list[str]], Any], Callable[[Any], None]]] = {
     "train": (_parse, _train),
     "compare": (_parse, _compare),
     "tune": (_parse, _tune),
     "report": (_parse_folders, _report),
     "figure1": (_parse_figure1, _figure1),
+    "accuracy": (_parse_accuracy, _accuracy),
 }
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) ->
     for t in times:
         check_positive(time=t)
     check_positive(beta=beta)
-    wide, inside = _widened(grid, f)
+    wide, inside = widened(grid, f)
     values = [
         [np.asarray(_local_entropy(grid, wide, f, t, beta).value) for t in times],
         [_hopf_lax(wide, f, t)[inside] for t in times],
@@ -144,7 +144,7 @@ def scoping(
       `Scoping`, in NumPy.
     """
     check_positive(beta=beta, gamma=gamma, num_frames=num_frames)
-    wide, _ = _widened(grid, f)
+    wide, _ = widened(grid, f)
     curvature = _curvature(grid, f)
     radius = 1 / max(curvature, 1e-3)
     last = gamma / 200
@@ -212,7 +212,7 @@ def convex_intervals(x: np.ndarray, convex: np.ndarray) -> np.ndarray:
     return np.stack([x[np.flatnonzero(edges == 1)], x[np.flatnonzero(edges == -1) - 1]], axis=-1)
 
 
-def _widened(grid: Grid, f: Function) -> tuple[Grid, tuple[slice, ...]]:
+def widened(grid: Grid, f: Function) -> tuple[Grid, tuple[slice, ...]]:
     """A box with half as much again on every side, or the box itself; and the box within it."""
     values = np.asarray(grid.sample(f))
     if not np.isfinite(values).all():

@@ -1,17 +1,22 @@
-"""Relaxations of a user's function, computed and saved; figures are made from the files alone."""
+"""A user's function examined and the data saved; figures are made from the files alone."""
 
+import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from entropix.pde.estimators import sweep
 from entropix.pde.expression import Expression, parse
 from entropix.pde.grid import Grid
-from entropix.pde.relaxations import relaxations, scoping
+from entropix.pde.regularity import hessian
+from entropix.pde.relaxations import relaxations, scoping, widened
 
 _NODES = {1: 401, 2: 61}
 _MOST_NODES = {1: 4001, 2: 121}
+_POINTS = {1: 17, 2: 5}  # a dimension, where estimates are compared with the truth
 
 
 def save_landscape(
@@ -72,6 +77,64 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a saved file, by name."""
     with np.load(path) as data:
         return dict(data)
+
+
+def save_accuracy(
+    folder: str | pathlib.Path,
+    text: str,
+    interval: Sequence[float],
+    gammas: Sequence[float],
+    temperatures: Sequence[float],
+    steps: Sequence[int],
+    *,
+    step_size: float,
+    averaging: float,
+    num_chains: int,
+) -> None:
+    """Writes `accuracy.json`: how far each method's estimates are from the relaxed gradients.
+
+    Args:
+      folder: where to; it is made when all is computed.
+      text: the function, see `entropix.pde.expression`.
+      interval: low, high; in 2-D perhaps low, high, low, high of x and y. Estimates are made at
+        17 equidistant points of it, or 5 x 5.
+      gammas: scopes.
+      temperatures: T.
+      steps: L, gradients for one estimate.
+      step_size: eta_y.
+      averaging: alpha of "local_entropy".
+      num_chains: estimates per point.
+
+    Raises:
+      ValueError: for anything that cannot be taken, in one line, before anything is written.
+    """
+    expression = parse(text)
+    grid = _grid(expression, interval, None)
+    few = Grid(grid.lower, grid.upper, (_POINTS[grid.ndim],) * grid.ndim)
+    with jax.enable_x64(True):
+        wide, _ = widened(grid, expression.function)
+        steepest = float(np.linalg.eigvalsh(hessian(grid, expression.function)).min())
+        rows = sweep(
+            wide, expression.function, few.points.reshape(-1, *grid.point_shape), gammas=gammas,
+            temperatures=temperatures, steps=steps, step_size=step_size, averaging=averaging,
+            num_chains=num_chains,
+        )  # fmt: skip
+    data = {
+        "function": text,
+        "interval": [*interval],
+        "threshold": -1 / steepest if steepest < 0 else None,  # of gamma, Remark 6
+        "step_size": step_size,
+        "averaging": averaging,
+        "rows": rows,
+    }
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "accuracy.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def load_accuracy(path: str | pathlib.Path) -> dict[str, Any]:
+    """What `save_accuracy` saved."""
+    return json.loads(pathlib.Path(path).read_text())
 
 
 def _grid(expression: Expression, interval: Sequence[float], nodes: int | None) -> Grid:
