@@ -1,5 +1,6 @@
 """The command line as a user meets it: `main` returns the status and prints the message."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -20,7 +21,7 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
     [
         (
             ["comapre"],
-            "unknown command 'comapre'; known: train, compare, tune, report, figure1. Did you mean",
+            "unknown command 'comapre'; known: train, .*, accuracy. Did you mean 'compare'",
         ),
         (["train"], "--config=FILE is missing"),
         (["report"], "report needs folders of runs"),
@@ -57,6 +58,13 @@ SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eva
         (["figure1", "--function=x*y", "--nodes=500"], "nodes must be at most 121 in 2-D"),
         (["figure1", "--fuction=x"], "fuction.*Did you mean: function"),
         (["figure1", "x**2"], r"unexpected 'x\*\*2'"),
+        (["accuracy", "--steps=5,2.5"], "--steps must be whole numbers with commas .*'2.5'"),
+        (["accuracy", "--steps=1"], r"steps must be whole numbers >= 2; got \[1\]"),
+        (["accuracy", "--gammas=0.01"], "step_size must be below .*; got 0.1. Take a larger gamma"),
+        (["accuracy", "--temperatures=0"], "temperature must be one number > 0"),
+        (["accuracy", "--averaging=1"], "averaging must be"),
+        (["accuracy", "--function=log(x)"], "not finite at x=-2.5; choose another interval"),
+        (["accuracy", "--function=sni(x)"], "unknown function 'sni' at column 1.*mean 'sin'"),
         (["tune", f"--config={CONFIG}", "--config.search.hj.gamma=(2.0,1.0)"], "0 < low <= high"),
     ],
 )
@@ -66,7 +74,7 @@ def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    if argv[0] == "figure1":
+    if argv[0] in ("figure1", "accuracy"):
         assert error.count("\n") <= 2  # absl's own suggestion stands on a second line
     assert re.search(message, error), error
     assert not (tmp_path / "new").exists()  # nothing was begun
@@ -150,3 +158,18 @@ def test_figure1_without_animation_leaves_precision_alone(tmp_path):
     assert main(argv) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure1.png", "relaxations.npz"]
     assert jnp.zeros(1).dtype == before
+
+
+@pytest.mark.parametrize(
+    ("function", "threshold"), [("x**2/4 + cos(3*x)/9", 2.0), ("x**2 + cos(3*y)/9", 1.0)]
+)
+def test_accuracy_leaves_data_table_and_figure(function, threshold, tmp_path, capsys):
+    few = ["--gammas=0.5", "--temperatures=0.1", "--steps=4,8", "--chains=16"]
+    assert main(["accuracy", f"--function={function}", *few, f"--workdir={tmp_path}/a"]) == 0
+    assert "accuracy.json, table.md, accuracy.png" in capsys.readouterr().out
+    data = json.loads((tmp_path / "a" / "accuracy.json").read_text())
+    assert data["function"] == function
+    assert data["threshold"] == pytest.approx(threshold, rel=0.02)  # -1/min f''
+    assert len(data["rows"]) == 5 * 2
+    assert function in (tmp_path / "a" / "table.md").read_text()
+    assert (tmp_path / "a" / "accuracy.png").stat().st_size > 10_000
