@@ -32,7 +32,7 @@ def test_success_of_equal_budgets(temperature, measured):
         error = np.sqrt(rate * (1 - rate) / PATHS)
         measured(
             "§7.5",
-            f"T = {temperature}: {name} {rate:.4f} ({error:.4f})",
+            f"T = {temperature}: {name} {rate:.4f} ({error:.4f}) of {PATHS} paths",
             "below 0.01 at T = 0.01; annealing above 0.5 at T = 0.3",
         )
     if temperature == 0.01:  # a barrier of 15 T or more: neither gets across
