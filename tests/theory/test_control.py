@@ -221,10 +221,10 @@ class TestRemarks:
             num_steps=200, method="linear",
         )  # fmt: skip
         points = np.asarray([[0.0, 0.0], [1.0, -0.5], [-0.8, 0.6]])
-        truth = cole_hopf(grid, plane, horizon, beta, points)
+        truth = cole_hopf(grid, plane, horizon, beta, points, num_halvings=0)  # resolved as it is
         error = np.abs(grid.interpolate(values[0], points) - truth.value).max()
-        measured("Remark 10", f"2-D, linear scheme: {error:.1e} off", 0.02)
-        assert error < 0.02
+        measured("Remark 10", f"2-D, linear scheme: {error:.1e} off", 0.005)
+        assert error < 0.005
 
     def test_remark_9_forward_and_backward_equations_are_adjoint(self, measured):
         # d/ds int u rho ds = -1/2 int |grad u|^2 rho: the density's equation (26) is linear with

@@ -141,9 +141,9 @@ class TestLemma2:
         measured(
             "Lemma 2",
             f"{name}, t = {t}: grad f(p) {condition:.0e} and the derivative of the minimum "
-            f"{np.abs(rise - expected).max():.0e} from (x - p)/t; hopf_lax: value {value:.0e}, "
-            f"p {prox:.0e}",
-            f"1e-6, 1e-6; 4 h^2 = {4 * h**2:.0e}, h = {h:.0e}",
+            f"{np.abs(rise - expected).max():.0e} from (x - p)/t; hopf_lax, h = {h:.3f}: value "
+            f"{value:.0e}, p {prox:.0e}",
+            "1e-6, 1e-6; 4 h^2, h",
         )
         assert condition < 1e-6
         assert np.abs(rise - expected).max() < 1e-6

@@ -208,9 +208,9 @@ def test_lemmas_18_and_20(ndim, seed, beta, measured):
         ratios.append([float(second.max()), float(laplacian), float(mean)])
         assert (second > 0.2).all()  # no empty claim
     second, laplacian, mean = np.max(ratios, axis=0)
-    case = f"{ndim}-D, landscape {seed}, beta = {beta:g}"
-    measured("Lemma 18", f"{case}: {second:.3f}, Laplacian {laplacian:.3f}", "of the bound: 1")
-    measured("Lemma 20", f"{case}: {mean:.3f}", "of the bound: 1")
+    case = f"{ndim}-D landscape {seed}, beta = {beta:g}"
+    measured("Lemma 18", f"{case}: {second:.3f}, Laplacian {laplacian:.3f}", "1 (of the bound)")
+    measured("Lemma 20", f"{case}: {mean:.3f}", "1 (of the bound)")
     # C is a maximum over nodes, hence a little low: 1e-3 covers it.
     assert max(second, laplacian, mean) <= 1 + 1e-3
 
