@@ -17,7 +17,7 @@ def slope(x):
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 0.3])
-def test_success_of_equal_budgets(temperature):
+def test_success_of_equal_budgets(temperature, measured):
     start, key = jnp.full(PATHS, -1.0), jax.random.key(0)
     cooling = temperature * np.linspace(1, 0, GRADIENTS)
     annealed = simulated_annealing(slope, start, key, step_size=0.05, schedule=cooling)
@@ -30,7 +30,11 @@ def test_success_of_equal_budgets(temperature):
         rate = float(jnp.mean(x > 0))
         rates.append(rate)
         error = np.sqrt(rate * (1 - rate) / PATHS)
-        print(f"T = {temperature}: {name} {rate:.4f} ({error:.4f})")
+        measured(
+            "§7.5",
+            f"T = {temperature}: {name} {rate:.4f} ({error:.4f}) of {PATHS} paths",
+            "below 0.01 at T = 0.01; annealing above 0.5 at T = 0.3",
+        )
     if temperature == 0.01:  # a barrier of 15 T or more: neither gets across
         assert max(rates) < 0.01
     if temperature == 0.3:

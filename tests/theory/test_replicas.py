@@ -77,7 +77,7 @@ class TestQuadratic:
     linear = np.asarray([0.5, -1.0, 0.8])
     x, gamma, temperature, step_size = np.asarray([1.2, -0.4, 0.7]), 0.8, 0.3, 0.1
 
-    def test_three_averages_agree(self):
+    def test_three_averages_agree(self, measured):
         grad = lambda y: self.linear + y @ self.Q  # noqa: E731
         start = jnp.broadcast_to(jnp.asarray(self.x, jnp.float32), (400, 3))
         setting = self.gamma, self.temperature, self.step_size
@@ -88,6 +88,12 @@ class TestQuadratic:
         curvature = self.Q + np.eye(3) / self.gamma
         mu = self.x - np.linalg.solve(curvature, self.linear + self.Q @ self.x)
         (over_replicas, error_r), (over_time, error_t) = map(mean_and_error, (replicas, time))
+        measured(
+            "(22)",
+            f"quadratic in 3-D: over replicas {over_replicas[0]:.4f} ({error_r[0]:.4f}), over "
+            f"time {over_time[0]:.4f} ({error_t[0]:.4f}) for Lemma 4's {mu[0]:.4f}",
+            "4 s.e.",
+        )
         # Euler-Maruyama has no bias here: the chain is linear.
         assert np.abs((over_replicas - mu) / error_r).max() < 4
         assert np.abs((over_time - mu) / error_t).max() < 4
@@ -126,20 +132,21 @@ class TestStationaryMeasure:
 
     def assert_mean(self, samples, truth):
         """`samples` of shape (steps, chains): the chains' means are independent."""
-        means = samples.mean(axis=0)
-        error = means.std(ddof=1) / np.sqrt(self.chains)
-        assert abs(means.mean() - truth) < 4 * error
+        mean, error = mean_and_error(samples.mean(axis=0))
+        assert abs(mean - truth) < 4 * error
         assert error < 0.02 * max(1.0, abs(truth))
+        return f"{mean:.4f} ({error:.4f}) for {truth:.4f}"
 
-    def test_replicas_around_a_fixed_centre_sample_lemma_4(self):
+    def test_replicas_around_a_fixed_centre_sample_lemma_4(self, measured):
         # A centre that is never renewed is the x of the local entropy: the average over replicas
         # and time estimates its mu, in the place of Entropy-SGD's time average.
         centre = 1.2
         x = self.trajectories(centre, period=10**6)
         a = self.q + 1 / self.gamma
         mu = centre - (self.p_linear + self.q * centre) / a
-        self.assert_mean(x.mean(axis=2), mu)
-        self.assert_mean(((x - mu) ** 2).mean(axis=2), self.variance(a))
+        mean = self.assert_mean(x.mean(axis=2), mu)
+        variance = self.assert_mean(((x - mu) ** 2).mean(axis=2), self.variance(a))
+        measured("(22)", f"fixed centre: mean {mean}, variance {variance}", "4 s.e.")
 
     def test_coupled_replicas_centre_on_the_minimiser(self):
         # Mean and deviations are independent modes: the pull acts on the deviations alone.
@@ -198,7 +205,7 @@ class TestDoubleWell:
             biases.append(half.euler_maruyama() - self.cole_hopf())
         np.testing.assert_allclose(biases[0] / biases[1], 2, rtol=0.1)
 
-    def test_three_gradients_agree(self):
+    def test_three_gradients_agree(self, measured):
         start = jnp.broadcast_to(jnp.asarray(self.points, jnp.float32), (self.chains, 4))
         setting = self.gamma, self.temperature, self.step_size
         replicas = around_a_fixed_centre(
@@ -207,6 +214,12 @@ class TestDoubleWell:
         time = inner_loop(self.grad, start, *setting, memory=1000, seed=3)
         slopes = [mean_and_error((self.points - y) / self.gamma) for y in (replicas, time)]
         exact, bias = self.cole_hopf(), self.euler_maruyama() - self.cole_hopf()
+        replicas, time = (f"{slope[0]:.4f} ({error[0]:.4f})" for slope, error in slopes)
+        measured(
+            "(22)",
+            f"double well: over replicas {replicas}, over time {time} for {exact[0]:.4f}",
+            "4 s.e.",
+        )
         for slope, error in slopes:
             assert np.abs(bias / error).max() < 1
             assert np.abs((slope - exact) / error).max() < 4
