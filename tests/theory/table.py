@@ -46,7 +46,8 @@ STATEMENTS = {
     "sufficient; it is sharp for the x that makes the point of least f'' stationary, as here.",
     "Remark 7": GUESS + "both fast-slow systems, Entropy-SGD and Entropy-SGD-2, have one limit.",
     "(22)": "Ergodicity: given their centre, replicas' average (and time's) is the time average "
-    "of the inner loop.",
+    "of the inner loop. **Not so if the centre is their own mean at every step**: many replicas "
+    "then descend phi, of which local entropy is the Moreau envelope (same critical points).",
     "(23)": "HEAT's gradient is the Gaussian average of grad f, y being N(0, gamma T).",
     "Remark 8": "At a critical point of f the gradients of local entropy and of heat coincide. "
     "Exactly so only for f symmetric about it; otherwise up to order gamma^2, against gamma "

@@ -221,7 +221,7 @@ class TestRemarks:
             num_steps=200, method="linear",
         )  # fmt: skip
         points = np.asarray([[0.0, 0.0], [1.0, -0.5], [-0.8, 0.6]])
-        truth = cole_hopf(grid, plane, horizon, beta, points, num_halvings=0)  # resolved as it is
+        truth = cole_hopf(grid, plane, horizon, beta, points)
         error = np.abs(grid.interpolate(values[0], points) - truth.value).max()
         measured("Remark 10", f"2-D, linear scheme: {error:.1e} off", 0.005)
         assert error < 0.005

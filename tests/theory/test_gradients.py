@@ -86,9 +86,7 @@ class TestLemma1:
             # rho_2 is a measure of displacements: f's argument and the nodes change places.
             h = np.asarray(f(np.squeeze(x - y))) + (y**2).sum(axis=0) / (2 * t)
             gradient.append(slope(np.squeeze(x - y)) @ gibbs(h, beta))
-        # In the plane the grid's own cells resolve the wells; in 1-D cole_hopf may halve them.
-        halvings = None if grid.ndim == 1 else 0
-        solve = functools.partial(pde.cole_hopf, grid, f, t, num_halvings=halvings)
+        solve = functools.partial(pde.cole_hopf, grid, f, t)
         u = solve(beta, points)
         rise = derivative(lambda p: solve(beta, p).value, points)
         errors = [np.abs(other - np.asarray(proximal)).max() for other in (gradient, u[1], rise)]
