@@ -114,6 +114,8 @@ for name, (colour, u, scheme) in solved.items():
     print(f"{name}: formula and scheme differ by {worst:.1e} at most")
 panel.set(xlim=(-3.1, 3.1), ylim=(-0.6, 4.9))
 panel.legend(loc="upper center", ncol=4)
+plt.show()
+
 # %% [markdown]
 # ## Gradients
 # ### Lemma 1: the gradient of local entropy is an average, in two ways
@@ -180,13 +182,15 @@ for form, marker, size in (("proximal", "o", 4.5), ("gradient", "s", 8)):
     print(f"{form}: |(x - p)/gamma - f'(p)| <= {gap:.0e}, distance to Hopf-Lax <= {off:.1e}")
 panel.set(xlim=(-2.8, 2.8), ylim=(-3.5, 3.5))
 panel.legend(loc="upper left")
+plt.show()
+
 # %% [markdown]
 # ### Lemma 3: how fast the inner loop gets there
 #
 # Where $h(y) = f(y) + |x-y|^2/(2\gamma)$ is $\lambda$-convex, the flow $y' = -\nabla h(y)$ has one
 # steady state $p$, and $|y(s) - p| \le e^{-\lambda s}|y(0) - p|$ (the lines). The bound is uniform:
-# it is attained if $p$ is the least convex point of $h$ (red), and for another $x$ the rate in the
-# end is the curvature at that $p$ (green).
+# the last part of the way has the rate $h''(p)$, which is $\lambda$ if $p$ is where $h$ is least
+# convex (red), and more for another $x$ (green).
 
 # %%
 near, top = 0.15, float(x[int(curvature(x).argmin())])  # f curves down most at `top`
@@ -290,10 +294,15 @@ for form, colour, marker, size in (("proximal", BLUE, "o", 4.5), ("gradient", RE
     rows = ", ".join(f"{m:.4f} +- {e:.4f}" for m, e in zip(*rms, strict=True))
     order = np.log10(rms.mean[1] / rms.mean[2])
     print(f"{form} form: r.m.s. {rows}; order from 0.1 to 0.01: {order:.2f}")
+    print(f"mean {', '.join(f'{m:.4f} +- {e:.4f}' for m, e in zip(*mean, strict=True))}")
 left.set(xscale="log", yscale="log")
+left.set_yticks([0.03, 0.1, 0.3], ["0.03", "0.1", "0.3"])
+left.minorticks_off()
 right.set(xscale="log")
 right.axhline(0, color="grey", linewidth=0.9)
 left.legend()
+plt.show()
+
 # %% [markdown]
 # ### Remark 6: the critical scope
 #
@@ -413,7 +422,7 @@ def replica_average(key, p=4, steps=1000, burn_in=1000):
 
 over_replicas = pde.estimate((centre - replica_average(jax.random.key(2))) / wide)
 chain = entropix.local_entropy(
-    wide, num_steps=6400, step_size=eta, averaging=1 - 1 / 800, temperature=T, key=3
+    wide, num_steps=4000, step_size=eta, averaging=1 - 1 / 500, temperature=T, key=3
 )
 relaxed = jax.jit(entropix.relaxed_grad(chain, lambda y, i: tilted_slope(y)))
 over_time = pde.estimate(relaxed(centre, chain.init(centre))[0])
@@ -535,6 +544,8 @@ for row, (name, gap) in enumerate(gaps.items()):
         ),
     )
 panel.legend(panel.containers[:2], ("left side", "right side"))
+plt.show()
+
 # %% [markdown]
 # ### The forward density (26)
 #
@@ -572,9 +583,7 @@ often = expected * count * width > 10  # paths
 print(
     f"mass {pde.mass(line, rho):.12f}; total variation between the two {off.sum() * width / 2:.4f}"
 )
-print(
-    f"largest deviation of a bin of 10 paths or more: {(off / noise)[often].max():.1f} standard errors"
-)
+print(f"bins of 10 paths or more: off by up to {(off / noise)[often].max():.1f} standard errors")
 
 # %% [markdown]
 # ## Regularity and widening (§6)
@@ -614,6 +623,8 @@ off = np.abs(measured - pde.heat_curvature(c, times, k**2 / (2 * b))).max()
 print(f"Example 14: error up to {off:.0e}")
 panel.set(xlim=(0, 2.1), ylim=(0, 2.4))
 panel.legend()
+plt.show()
+
 # %% [markdown]
 # ### Example 15: Burgers' equation, and the critical time (29)
 #
@@ -773,14 +784,14 @@ def cube(ndim, width, n):
 
 hessian, rows = jax.jit(pde.hessian, static_argnums=(0, 1)), []
 for seed, ndim in ((0, 1), (1, 1), (2, 2)):
-    loss, wide_box = landscape(seed, ndim), cube(ndim, 6.0, (301, 73)[ndim - 1])
-    patch = cube(ndim, (1.5, 0.75)[ndim - 1], (121, 13)[ndim - 1])
-    everywhere = hessian(cube(ndim, 6.0, (4801, 301)[ndim - 1]), loss)
+    loss, wide_box = landscape(seed, ndim), cube(ndim, 6.0, (2401, 401)[ndim - 1])
+    patch = cube(ndim, (1.5, 0.75)[ndim - 1], (121, 7)[ndim - 1])
+    everywhere = hessian(wide_box, loss)
     C = jnp.diagonal(everywhere, axis1=-2, axis2=-1).reshape(-1, ndim).max(axis=0)
     for b in (0.5, 5.0, 50.0):
         for t in (0.3, 1.0):
-            H = pde.hessian(patch, pde.cole_hopf(wide_box, loss, t, b, patch.points).value)
-            H = H.reshape(-1, ndim, ndim)
+            u = pde.cole_hopf(wide_box, loss, t, b, patch.points, num_halvings=0).value
+            H = pde.hessian(patch, u).reshape(-1, ndim, ndim)
             eigenvalues = jnp.linalg.eigvalsh(H)
             convex = eigenvalues[eigenvalues.min(axis=-1) > 1e-3]
             for k in range(ndim):
@@ -790,16 +801,18 @@ for seed, ndim in ((0, 1), (1, 1), (2, 2)):
 panels = axes(("bound", "largest $u_{x_kx_k}$"), ("bound", "largest HM of eigenvalues"))
 lemma, ndims, betas, bound, measured = np.asarray(rows, float).T
 for panel, number in zip(panels, (18, 20), strict=True):
-    panel.plot([0, 3.5], [0, 3.5], color="black", linewidth=0.9)
+    panel.plot([0, 2.3], [0, 2.3], color="black", linewidth=0.9)
     for b, colour in ((0.5, YELLOW), (5.0, GREEN), (50.0, BLUE)):
         for ndim, marker in ((1, "o"), (2, "s")):
             chosen = (lemma == number) & (betas == b) & (ndims == ndim)
             label = rf"$\beta$ = {b:g}" if ndim == 1 else None
             points(panel, bound[chosen], measured[chosen], colour, label, marker)
-    panel.set(title=f"Lemma {number}", xlim=(0, 4), ylim=(0, 3.5))
+    panel.set(title=f"Lemma {number}", xlim=(0, 2.3), ylim=(0, 2.3))
     ratio = (measured / bound)[lemma == number]
     print(f"Lemma {number}: measured/bound up to {ratio.max():.4f} in {len(ratio)} cases")
 panels[0].legend()
+plt.show()
+
 # %% [markdown]
 # ### Lemma 19: harmonic means
 #
@@ -853,7 +866,7 @@ def passage(T, seed):
     return pde.first_passage(jax.grad(symmetric), start, 1.0, key, temperature=T, dt=0.05)
 
 
-T_line, T_paths = np.geomspace(0.04, 0.5, 12), np.asarray([0.1, 0.13, 0.2, 0.4])
+T_line, T_paths = np.geomspace(0.04, 0.5, 9), np.asarray([0.1, 0.13, 0.2, 0.4])
 measured = pde.estimate(jnp.stack([passage(T, n) for n, T in enumerate(T_paths)], axis=1))
 panel = axes(("1/T", "mean time from -1 to 1"))
 panel.plot(1 / T_line, [exact_time(T) for T in T_line], color="black", label="exact")
@@ -939,6 +952,8 @@ panel.set(xscale="log", ylim=(-0.05, 1.05))
 panel.set_xticks(np.asarray(temperatures), [f"{t:g}" for t in temperatures])
 panel.minorticks_off()
 panel.legend()
+plt.show()
+
 # %% [markdown]
 # ### Underdamped Langevin at large friction
 #
