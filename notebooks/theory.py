@@ -18,10 +18,11 @@
 # [arXiv:1704.04932](https://arxiv.org/abs/1704.04932)) replaces a loss $f$ by the solution
 # $u(\cdot, \gamma)$ of a partial differential equation that starts at $f$, and proves what that
 # does: to gradients, to minima, to the work of an optimal control. This notebook goes through the
-# paper's numbered statements in their order and measures each one. **Lines are theory** (closed
-# forms, quadrature, exact solvers of `entropix.pde`), **points are measurements** (the package's
-# optimisers, stochastic paths, independent schemes), and bars are two standard errors: where they
-# cannot be seen they are smaller than the marker.
+# paper's statements in their order, but for the escape from a well (§2.4), which comes last, and
+# measures each one. **Lines are theory** (closed forms, quadrature, exact solvers of
+# `entropix.pde`), **points are measurements** (the package's optimisers, stochastic paths,
+# independent schemes), and bars are two standard errors: where they cannot be seen they are smaller
+# than the marker.
 #
 # The strict versions, with more paths and tolerances, are the tests in `tests/theory`. In Colab,
 # clone the repository and open this file from its `notebooks` folder; the next cell installs the
@@ -55,7 +56,10 @@ plt.rcParams |= {"figure.dpi": 80, "legend.frameon": False, "legend.fontsize": 8
 
 def axes(*labels):
     """A plain panel for every pair of labels, (x, y)."""
-    _, panels = plt.subplots(1, len(labels), figsize=(6, 3), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(labels), figsize=(6, 3), layout="constrained", squeeze=False
+    )
+    figure.get_layout_engine().set(w_pad=0.08)
     for panel, (x, y) in zip(panels[0], labels, strict=True):
         panel.set(xlabel=x, ylabel=y)
         panel.grid(alpha=0.2)
@@ -123,10 +127,10 @@ plt.show()
 # $$\nabla u(x,\gamma) = \int \frac{x-y}{\gamma}\,\rho_1(dy;x) = \int \nabla f(x-y)\,\rho_2(dy;x),
 # \qquad \rho_1 \propto e^{-\beta [f(y) + |x-y|^2/2\gamma]}, \quad \rho_2(y) = \rho_1(x-y).$$
 # Langevin dynamics around a fixed $x$ has $\rho_1$ (or, in the displacement, $\rho_2$) as its
-# invariant measure, so both integrals are time averages. Here 400 chains a point.
+# invariant measure, so both integrals are time averages. Here 250 chains a point.
 
 # %%
-where, chains = np.linspace(-2.5, 2.5, 11), 400
+where, chains = np.linspace(-2.5, 2.5, 11), 250
 
 
 def around_x(state, s):
@@ -351,7 +355,7 @@ found, exact = pde.estimate(found), pde.heat(grid, f, gamma, 1 / T, where).gradi
 
 root = x[700 + int(np.abs(slope(x[700:800])).argmin())]
 for _ in range(5):
-    root = root - slope(root) / curvature(root)
+    root = root - slope(root) / curvature(root)  # Newton: a minimum of f
 pair, scopes = np.asarray([root, root + 0.4]), np.geomspace(0.001, 0.03, 6)
 
 
@@ -397,7 +401,7 @@ def tilted(x):
     return (x**2 - 1) ** 2 / 4 + 0.2 * x
 
 
-eta, wide, where, chains = 0.01, 1.5, np.linspace(-1.8, 1.8, 9), 250
+eta, wide, where, chains = 0.01, 1.5, np.linspace(-1.8, 1.8, 9), 120
 centre = jnp.broadcast_to(jnp.asarray(where), (chains, len(where)))
 tilted_slope = jnp.vectorize(jax.grad(tilted))
 
@@ -449,8 +453,9 @@ for name, (mean, error) in (("replicas", over_replicas), ("time", over_time)):
 # $$-u_s = -\nabla f\cdot\nabla u - \tfrac12|\nabla u|^2 + \tfrac1{2\beta}\Delta u,
 # \qquad u(x, S) = V(x),$$
 # and the optimal control is $a = \nabla u$; without $\nabla f$ the equation is viscous HJ,
-# backwards in time (Remark 10). Paths that use the interpolated $\nabla u$ pay what the equation
-# promises; without a control they pay more.
+# backwards in time (Remark 10). (The noise is the paper's of §5: its temperature is $1/2\beta$.)
+# Paths that use the interpolated $\nabla u$ pay what the equation promises; without a control they
+# pay more.
 
 
 # %%
@@ -637,12 +642,12 @@ plt.show()
 mesh = pde.Grid(-4.0, 4.0, 4001)
 every = slice(1000, -1000, 50)
 left, right = axes(("x", "p(x, t)"), (r"$t/t^*$", r"$1/\min\, p_x$"))
-left.plot(x, slope(x), color="black", linewidth=0.7, label="t = 0")
+left.plot(x, slope(x), color="black", linewidth=0.7, label="$t = 0$")
 characteristic = pde.characteristics(jax.grad(f), mesh.points, 0.9 * critical)
 after = pde.hopf_lax(mesh, f, 3 * critical).gradient
 for p, ratio, colour in ((characteristic, 0.9, PINK), (after, 3, RED)):
     scheme = pde.burgers(mesh, jax.grad(f), ratio * critical)
-    left.plot(mesh.points, p, color=colour, label=f"t = {ratio} t*", linewidth=1)
+    left.plot(mesh.points, p, color=colour, label=rf"$t = {ratio}\,t^*$", linewidth=1)
     points(left, mesh.points[every], scheme[every], colour, size=3)
     print(f"t = {ratio} t*: mean |Godunov - exact| {np.abs(scheme - p)[1000:-1000].mean():.4f}")
 left.set(xlim=(-2.1, 2.1), ylim=(-3, 3))
@@ -862,6 +867,7 @@ def kramers_time(T):
     return float(pde.kramers_time(symmetric, -1.0, 0.0, temperature=T))
 
 
+@jax.jit
 def passage(T, seed):
     start, key = jnp.full(1000, -1.0), jax.random.key(seed)
     return pde.first_passage(jax.grad(symmetric), start, 1.0, key, temperature=T, dt=0.05)
