@@ -473,7 +473,7 @@ def plane(x):
 
 beta, horizon = 2.0, 1.5
 solving = {"beta": beta, "horizon": horizon, "num_levels": 50, "num_steps": 600, "method": "linear"}
-running = {"beta": beta, "horizon": horizon, "num_steps": 100}
+running = {"beta": beta, "horizon": horizon, "num_steps": 150}
 line = pde.Grid(-3.0, 3.0, 401)
 well_and_cost = double_well, double_well  # f, and V = f
 values = pde.value_function(line, *well_and_cost, **solving)
