@@ -272,7 +272,7 @@ print(f"error up to {off.max():.4f}, {np.max(off / measured.error):.1f} standard
 # %%
 begin, epsilons = 1.0, np.asarray([1.0, 0.1, 0.01])
 X = pde.gradient_flow(
-    lambda x: pde.cole_hopf(grid, f, gamma, 1 / T, x, num_halvings=0).gradient,
+    lambda x: pde.cole_hopf(grid, f, gamma, 1 / T, x, max_halvings=0).gradient,
     np.asarray([begin]), horizon=1.0, num_steps=20,
 )[-1, 0]  # fmt: skip
 
@@ -829,7 +829,7 @@ for seed, ndim in ((0, 1), (1, 1), (2, 2)):
     C = jnp.diagonal(everywhere, axis1=-2, axis2=-1).reshape(-1, ndim).max(axis=0)
     for b in (0.5, 5.0, 50.0):
         for t in (0.3, 1.0):
-            u = pde.cole_hopf(wide_box, loss, t, b, patch.points, num_halvings=0).value
+            u = pde.cole_hopf(wide_box, loss, t, b, patch.points, max_halvings=0).value
             H = pde.hessian(patch, u).reshape(-1, ndim, ndim)
             eigenvalues = jnp.linalg.eigvalsh(H)
             convex = eigenvalues.min(axis=-1) > 1e-3

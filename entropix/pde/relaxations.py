@@ -259,4 +259,4 @@ def _local_entropy(
     """
     sigma = 1 / math.sqrt(beta * (_curvature(grid, f) + 1 / t))
     enough = grid.ndim == 2 and max(wide.spacing) <= 1.001 * apart * sigma
-    return cole_hopf(wide, f, t, beta, grid.points, num_halvings=0 if enough else None)
+    return cole_hopf(wide, f, t, beta, grid.points, max_halvings=0 if enough else None)

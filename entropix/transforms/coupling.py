@@ -37,8 +37,10 @@ def elastic_coupling(
 
     .. math:: g^a \leftarrow g^a + (x^a - \bar x)/\gamma, \qquad \bar x = \frac1p \sum_a x^a
 
-    Followed by SGD this is Elastic-SGD, which descends the same local entropy as Entropy-SGD, the
-    replicas' average in the place of the time average; after `entropix.relax` it is Parle.
+    Followed by SGD this is Elastic-SGD; after `entropix.relax` it is Parle. Around a given centre
+    the replicas sample what Entropy-SGD's inner loop samples, so that their average does for its
+    average over time (22). Their own mean, if it is the centre at every step, descends another
+    function with the same critical points: local entropy is its Moreau envelope.
 
     Args:
       gamma: scope, in (0, inf]; a float or a schedule of the update count.

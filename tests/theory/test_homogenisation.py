@@ -22,7 +22,7 @@ def f(x):
 def relaxed_gradient(form, x):
     if form == "heat":
         return heat(GRID, f, GAMMA, 1 / T, x).gradient
-    return cole_hopf(GRID, f, GAMMA, 1 / T, x, num_halvings=0).gradient
+    return cole_hopf(GRID, f, GAMMA, 1 / T, x, max_halvings=0).gradient
 
 
 @functools.cache

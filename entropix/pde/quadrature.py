@@ -1,0 +1,179 @@
+"""Means and masses of exp(-beta [f(y) + |x-y|^2/(2t)]), over cells that are halved where it lives.
+
+Large beta concentrates the measure in wells of width sigma = 1/sqrt(beta (f'' + 1/t)). The cells of
+least energy are kept and halved until they resolve sigma wherever there is mass. The sum over the
+middles of equal cells is trapezoidal for an integrand that is smooth and has decayed before they
+end: such sums converge faster than any power of their width.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from entropix.pde.grid import Function, Grid
+
+NEGLIGIBLE = 34.0  # exp(-34) = 2e-15
+_SAFETY = 1.25
+_BATCH = 16  # points at once, which halve as often as the neediest
+
+
+class Scales(NamedTuple):
+    """Time and inverse temperature."""
+
+    t: jax.Array
+    beta: jax.Array
+
+
+class Sums(NamedTuple):
+    """The results for one point, or for many.
+
+    Attributes:
+      value: -1/beta log of the measure's mass, normalised as in (11).
+      gradient: (x - mean)/t.
+      margin: by what exponent, at least, all that was dropped is below the largest term.
+    """
+
+    value: jax.Array
+    gradient: jax.Array
+    margin: jax.Array
+
+
+class _Cells(NamedTuple):
+    """The cells kept for one point."""
+
+    middle: jax.Array  # shape (kept, ndim)
+    curvature: jax.Array  # of f, near the node that a cell came from
+    real: jax.Array  # not only there to fill the array
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def gibbs_sums(
+    grid: Grid,
+    function: Function | None,
+    max_halvings: int | None,
+    kept: int,
+    values: jax.Array,
+    rows: jax.Array,
+    scales: Scales,
+) -> Sums:
+    """Sums for each point.
+
+    Args:
+      grid: its cells are the first.
+      function: f; or None for values that are interpolated.
+      max_halvings: how often a cell may be halved, None for as often as it takes.
+      kept: cells that survive a halving.
+      values: f at the nodes.
+      rows: points, shape (count, ndim).
+      scales: t and beta.
+    """
+    f = function or (lambda y: grid.interpolate(values, y))
+    f_all = jax.vmap(lambda y: f(y.reshape(grid.point_shape)))
+    nodes, spacing = jnp.asarray(grid.points).reshape(-1, grid.ndim), np.asarray(grid.spacing)
+    children = np.asarray(list(itertools.product([-0.25, 0.25], repeat=grid.ndim)))
+    curvature = _curvature(grid, values)
+
+    def first(x: jax.Array) -> tuple[jax.Array, Sums]:
+        h = _energy(x, nodes, values.reshape(-1), scales)
+        return h, _sums(x, nodes, h, spacing, scales)
+
+    def halve(
+        level: jax.Array, x: jax.Array, wanted: jax.Array, old: tuple[_Cells, Sums]
+    ) -> tuple[_Cells, Sums]:
+        cells, sums = old
+        width = spacing / 2.0**level
+        y = (cells.middle[:, None] + width * children).reshape(-1, grid.ndim)
+        inherited, real = (jnp.repeat(a, len(children)) for a in (cells.curvature, cells.real))
+        h = jnp.where(real, _energy(x, y, f_all(y), scales), jnp.inf)
+        cells, margin = _keep(kept, y, h, inherited, width / 2, scales)
+        margin = jnp.where(level + 1 < wanted, margin, jnp.inf)
+        new = _sums(x, y, h, width / 2, scales)
+        new = new._replace(margin=jnp.minimum(margin, sums.margin))
+        return jax.tree.map(lambda a, b: jnp.where(level < wanted, a, b), (cells, new), old)
+
+    def batch(x: jax.Array) -> Sums:
+        h, sums = jax.vmap(first)(x)
+        if max_halvings == 0:
+            return sums
+        wanted = jax.vmap(lambda h: _halvings(h, curvature, spacing, scales))(h)
+        wanted = wanted if max_halvings is None else jnp.minimum(wanted, max_halvings)
+        cells, margin = jax.vmap(lambda h: _keep(kept, nodes, h, curvature, spacing, scales))(h)
+        state = cells, sums._replace(margin=jnp.where(wanted > 0, margin, jnp.inf))
+        halve_all = jax.vmap(halve, (None, 0, 0, 0))
+        return lax.fori_loop(
+            0, wanted.max(), lambda level, state: halve_all(level, x, wanted, state), state
+        )[1]
+
+    padded = jnp.pad(rows, ((0, -len(rows) % _BATCH), (0, 0)), mode="edge")
+    found = lax.map(batch, padded.reshape(len(padded) // _BATCH, _BATCH, grid.ndim))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], found)
+
+
+def _energy(x: jax.Array, y: jax.Array, f_y: jax.Array, scales: Scales) -> jax.Array:
+    return f_y + jnp.sum((x - y) ** 2, axis=-1) / (2 * scales.t)
+
+
+def _sums(
+    x: jax.Array, y: jax.Array, h: jax.Array, width: jax.Array | np.ndarray, scales: Scales
+) -> Sums:
+    t, beta = scales
+    lowest = h.min()
+    weights = jnp.exp(-beta * (h - lowest))
+    mass = weights.sum()
+    log_integral = jnp.log(mass) + jnp.log(width).sum()
+    log_integral -= len(width) / 2 * jnp.log(2 * jnp.pi * t / beta)
+    gradient = weights @ (x - y) / (mass * t)
+    return Sums(lowest - log_integral / beta, gradient, jnp.asarray(jnp.inf))
+
+
+def _keep(
+    kept: int,
+    y: jax.Array,
+    h: jax.Array,
+    curvature: jax.Array,
+    width: jax.Array | np.ndarray,
+    scales: Scales,
+) -> tuple[_Cells, jax.Array]:
+    """The cells of least energy, and the margin of all others."""
+    missing = max(kept + 1 - len(y), 0)
+    y = jnp.pad(y, ((0, missing), (0, 0)), mode="edge")
+    h = jnp.pad(h, (0, missing), constant_values=jnp.inf)
+    curvature = jnp.pad(curvature, (0, missing))
+    least, chosen = lax.top_k(_slack(curvature, width, scales) - h, kept + 1)
+    margin, chosen = scales.beta * (-least[-1] - h.min()), chosen[:-1]
+    return _Cells(y[chosen], curvature[chosen], jnp.isfinite(h[chosen])), margin
+
+
+def _curvature(grid: Grid, values: jax.Array) -> jax.Array:
+    """The sum of f's second differences along each dimension, the largest of the neighbours'."""
+    total = jnp.zeros(())
+    for axis, h in enumerate(grid.spacing):
+        pad = [(int(i == axis),) * 2 for i in range(grid.ndim)]
+        second = jnp.pad(jnp.diff(values, 2, axis=axis) / h**2, pad, mode="edge")
+        total = total + jnp.maximum(second, 0)
+    window = (3,) * grid.ndim
+    return lax.reduce_window(total, -jnp.inf, lax.max, window, (1,) * grid.ndim, "SAME").reshape(-1)
+
+
+def _slack(curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales) -> jax.Array:
+    """By how much the energy in a cell may be lower than at its middle, near a minimum."""
+    return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2
+
+
+def _halvings(h: jax.Array, curvature: jax.Array, spacing: np.ndarray, scales: Scales) -> jax.Array:
+    """Halvings after which cells resolve the integrand, where its mass is.
+
+    A trapezoidal sum with nodes d apart leaves out 2 exp(-2 pi^2 sigma^2/d^2) of a Gaussian, and
+    of a tail it may leave out as much more as the tail is smaller.
+    """
+    t, beta = scales
+    excess = jnp.maximum(beta * (h - _slack(curvature, spacing, scales) - h.min()), 0)
+    sigma = 1 / jnp.sqrt(beta * (curvature + 1 / t))
+    share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
+    needed = jnp.log2(_SAFETY * spacing.max() * share.max())
+    return jnp.maximum(jnp.ceil(needed), 0).astype(int)
