@@ -26,7 +26,13 @@ def test_outputs_are_stored(path: pathlib.Path):
     assert not any(out.output_type == "error" for cell in code for out in cell.outputs)
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def quick_first(path: pathlib.Path):
+    """The quickstart always; the others, whose checks `tests/theory` makes too, when asked for."""
+    marks = [] if path.stem == "quickstart" else [pytest.mark.slow]
+    return pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(quick_first, ALL))
 def test_notebook_runs(path: pathlib.Path):
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(

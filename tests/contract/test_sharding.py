@@ -8,6 +8,13 @@ from processes import assert_tests_pass
 PROGRAM = pathlib.Path(__file__).with_name("eight_devices.py")
 
 
-@pytest.mark.parametrize("tests", ["keeps", "depend or replicas", "communicates"])
+@pytest.mark.parametrize(
+    "tests",
+    [
+        pytest.param("keeps", marks=pytest.mark.slow),
+        pytest.param("depend or replicas", marks=pytest.mark.slow),
+        "communicates",
+    ],
+)
 def test_on_eight_devices(tests):
     assert_tests_pass(PROGRAM, 8, tests)

@@ -49,13 +49,16 @@ def test_a_nan_gradient_is_skipped_and_training_goes_on(case):
     target = rosenbrock()
     tx = optax.apply_if_finite(case.make(), max_consecutive_errors=3)
     step = jax.jit(case.step(tx, target.objective))
+    extra = case.extra(target.objective)
+    meet_nan = jax.jit(
+        lambda params, state: tx.update(jnp.full_like(params, jnp.nan), state, params, **extra)
+    )
     params = case.spread(target.start)
     carry = params, tx.init(params)
     for _ in range(9):
         carry = step(*carry)
         params, state = carry
-        extra = case.extra(target.objective)
-        updates, skipped = tx.update(jnp.full_like(params, jnp.nan), state, params, **extra)
+        updates, skipped = meet_nan(params, state)
         assert_close(updates, jnp.zeros_like(params))
         assert int(skipped.total_notfinite) == 1
         assert_close(skipped.inner_state, state.inner_state)

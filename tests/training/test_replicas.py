@@ -100,9 +100,9 @@ def trainings(tmp_path_factory):
 @pytest.mark.parametrize(
     ("algorithm", "layout", "devices"),
     [
-        ("elastic_sgd", "vmap", 1),
-        ("elastic_sgd", "pmap", 2),
         ("parle", "shard_map", 4),
+        pytest.param("elastic_sgd", "vmap", 1, marks=pytest.mark.slow),
+        pytest.param("elastic_sgd", "pmap", 2, marks=pytest.mark.slow),
         pytest.param("elastic_sgd", "shard_map", 4, marks=pytest.mark.slow),
         pytest.param("parle", "vmap", 1, marks=pytest.mark.slow),
         pytest.param("parle", "pmap", 2, marks=pytest.mark.slow),
@@ -144,7 +144,8 @@ class TestTwoProcesses:
             assert status == 0, err
         assert_close(trainings.folder / "two", trainings.folder / "elastic_sgd")
 
-    @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("victim", [0, 1])
     def test_one_is_killed_the_other_ends_and_both_resume(self, trainings, victim):
         name = f"killed_{victim}"
         long = ("--config.layout=shard_map", "--config.num_evals=20")

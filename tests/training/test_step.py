@@ -118,6 +118,7 @@ def test_learning_rate_drops_at_effective_epochs():
     np.testing.assert_allclose(sizes, [0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_default_algorithm_lowers_the_loss(data):
     for algorithm in DEFAULTS:
         _, _, _, first = run(algorithm, data, steps=1)
