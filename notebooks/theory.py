@@ -462,15 +462,16 @@ panel = axes(("x", "gradient"))
 panel.plot(x, tilted_slope(x), color="black", linewidth=0.7, label=r"$\nabla f$")
 panel.plot(anchors, along, color=BLUE, label=r"$\nabla f_\gamma$, local entropy")
 panel.plot(anchors - wide * along, along, color=GREEN, label=r"$\nabla f_\gamma(z)$ at $x(z)$")
-predicted = jnp.interp(jnp.asarray(where), anchors - wide * along, along)
+inside = where[1:-1]
+predicted = jnp.interp(jnp.asarray(inside), anchors - wide * along, along)
 for p, colour, marker in ((2, PINK, "o"), (64, GREEN, "s")):
     moves = pde.estimate(
         estimates(
-            "live_centre", tilted, where, jax.random.key(p), gamma=wide, temperature=T,
+            "live_centre", tilted, inside, jax.random.key(p), gamma=wide, temperature=T,
             num_steps=p, step_size=0.03,
         )
     )  # fmt: skip
-    points(panel, where, moves, colour, f"{p} replicas' own mean", marker, 6)
+    points(panel, inside, moves, colour, f"{p} replicas' own mean", marker, 6)
     off = np.abs(moves.mean - predicted)
     print(f"{p} replicas: up to {off.max():.3f} off, errors up to {moves.error.max():.3f}")
 panel.set(xlim=(-2, 2), ylim=(-1.5, 2))
