@@ -32,7 +32,7 @@ def quick_first(path: pathlib.Path):
     return pytest.param(path, marks=marks, id=path.stem)
 
 
-@pytest.mark.parametrize("path", map(quick_first, ALL))
+@pytest.mark.parametrize("path", [quick_first(path) for path in ALL])
 def test_notebook_runs(path: pathlib.Path):
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
