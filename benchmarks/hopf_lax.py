@@ -5,7 +5,18 @@ more nodes, in one process with interleaved repeats; brute force over all pairs 
 
     python benchmarks/hopf_lax.py
 
-TABLE
+Two cores of an AMD EPYC, jax 0.10.2, medians of 7:
+
+| nodes | envelope, ms | ns a node | all pairs, ms |
+|---|---|---|---|
+| 1,000 | 0.75 | 755 | 1.1 |
+| 4,000 | 0.73 | 181 | 16.9 |
+| 16,000 | 1.72 | 107 | 148.6 |
+| 64,000 | 6.11 | 96 |  |
+| 256,000 | 23.30 | 91 |  |
+| 1,024,000 | 105.25 | 103 |  |
+
+Linear, until the stacks outgrow the caches.
 """
 
 import argparse
