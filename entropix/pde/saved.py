@@ -1,6 +1,7 @@
 """A user's function examined and the data saved; figures are made from the files alone."""
 
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from entropix.pde.estimators import sweep
 from entropix.pde.expression import Expression, parse
 from entropix.pde.grid import Grid
-from entropix.pde.regularity import hessian
+from entropix.pde.regularity import shock_time
 from entropix.pde.relaxations import relaxations, scoping, widened
 
 _NODES = {1: 401, 2: 61}
@@ -113,7 +114,7 @@ def save_accuracy(
     few = Grid(grid.lower, grid.upper, (_POINTS[grid.ndim],) * grid.ndim)
     with jax.enable_x64(True):
         wide, _ = widened(grid, expression.function)
-        steepest = float(np.linalg.eigvalsh(hessian(grid, expression.function)).min())
+        threshold = shock_time(grid, expression.function)
         rows = sweep(
             wide, expression.function, few.points.reshape(-1, *grid.point_shape), gammas=gammas,
             temperatures=temperatures, steps=steps, step_size=step_size, averaging=averaging,
@@ -122,7 +123,7 @@ def save_accuracy(
     data = {
         "function": text,
         "interval": [*interval],
-        "threshold": -1 / steepest if steepest < 0 else None,  # of gamma, Remark 6
+        "threshold": threshold if math.isfinite(threshold) else None,  # of gamma, Remark 6
         "step_size": step_size,
         "averaging": averaging,
         "rows": rows,
