@@ -5,6 +5,8 @@ the paper's; the learning rate and gamma have none, because they belong to the p
 """
 
 # Annotations are real objects here, not strings: Optax inspects them.
+from typing import Any
+
 import jax
 import optax
 from optax import ScalarOrSchedule
@@ -21,6 +23,7 @@ from entropix.transforms import (
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_fraction
+from entropix.transforms.numerics import filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
 
 
@@ -36,7 +39,7 @@ def sgd(
       momentum: delta in [0, 1), or None for no momentum and no buffer.
 
     Returns:
-      `optax.sgd` with `nesterov=True`.
+      `optax.sgd` with `nesterov=True`. Integer and boolean leaves get a zero update.
 
     Raises:
       ValueError: if `momentum` is outside [0, 1).
@@ -51,7 +54,23 @@ def sgd(
     """
     if momentum is not None:
         check_fraction("momentum", momentum)
-    return optax.with_extra_args_support(optax.sgd(learning_rate, momentum, nesterov=True))
+    tx = optax.sgd(learning_rate, momentum, nesterov=True)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return tx.init(inexact_part(params, params))
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del extra_args
+        leaves = updates if params is None else params
+        moves, state = tx.update(inexact_part(updates, leaves), state)
+        return filled(moves, resting(leaves)), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def entropy_sgd(

@@ -9,8 +9,17 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name
-from entropix.transforms.coupling import UPDATE_CALL, elastic_force, like_params, replica_mean
-from entropix.transforms.relaxation import copy_tree, scalar, wide
+from entropix.transforms.coupling import UPDATE_CALL, elastic_force, replica_mean, vary_like_tree
+from entropix.transforms.numerics import (
+    cast_like,
+    copy_tree,
+    filled,
+    inexact_part,
+    resting,
+    scalar,
+    wide,
+    wide_copy,
+)
 
 
 def average_updates(axis_name: AxisName) -> optax.GradientTransformationExtraArgs:
@@ -53,7 +62,9 @@ def average_updates(axis_name: AxisName) -> optax.GradientTransformationExtraArg
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
-        return like_params(replica_mean(updates, axis_name), updates), state
+        leaves = inexact_part(updates, updates)
+        mean = vary_like_tree(cast_like(replica_mean(leaves, axis_name), leaves), leaves)
+        return filled(mean, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -63,8 +74,8 @@ class ElasticAveragingState(NamedTuple):
 
     Attributes:
       update_count: updates seen. shape=(), dtype=int32.
-      centre: the centre variable, like the parameters and the same on all replicas from the first
-        update on: the point to evaluate.
+      centre: the centre variable, the point to evaluate: the same on all replicas from the first
+        update on, in float32 or wider, so that a slow average of bfloat16 parameters moves.
     """
 
     update_count: jax.Array
@@ -117,7 +128,8 @@ def elastic_averaging(
     check_axis_name(axis_name)
 
     def init(params: optax.Params) -> ElasticAveragingState:
-        return ElasticAveragingState(jnp.zeros([], jnp.int32), copy_tree(params))
+        centre = filled(wide_copy(inexact_part(params, params)), copy_tree(params))
+        return ElasticAveragingState(jnp.zeros([], jnp.int32), centre)
 
     def update(
         updates: optax.Updates,
@@ -128,25 +140,30 @@ def elastic_averaging(
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
 
+        leaves, centre = inexact_part(params, params), inexact_part(state.centre, params)
+
         def exchange() -> tuple[Any, Any]:
             """What the replicas are pulled towards, and the next centre."""
-            mean, first = replica_mean(params, axis_name), state.update_count == 0
-            old = jax.tree.map(lambda m, c: jnp.where(first, m, wide(c)), mean, state.centre)
+            mean, first = replica_mean(leaves, axis_name), state.update_count == 0
+            old = jax.tree.map(lambda m, c: jnp.where(first, m, c), mean, centre)
             new = jax.tree.map(lambda c, m: c + scalar(moving_rate, c) * (m - c), old, mean)
-            return like_params(old, params), like_params(new, params)
+            return vary_like_tree(old, leaves), vary_like_tree(new, leaves)
 
         if period == 1:
             target, centre = exchange()
         else:
             now = agreed(state.update_count, axis_name) % period == 0
-            target, centre = lax.cond(now, exchange, lambda: (params, state.centre))
-        # Between two exchanges the target is the replica itself: no force, to the bit.
+            # Between two exchanges the target is the replica itself: no force, to the bit.
+            target, centre = lax.cond(now, exchange, lambda: (jax.tree.map(wide, leaves), centre))
         size = lax.axis_size(axis_name)
 
         def exchanged(g: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
             return (wide(g) - elastic_force(x, c, size / moving_rate, size)).astype(g.dtype)
 
-        updates = jax.tree.map(exchanged, updates, params, target)
-        return updates, ElasticAveragingState(optax.safe_increment(state.update_count), centre)
+        moves = jax.tree.map(exchanged, inexact_part(updates, params), leaves, target)
+        state = ElasticAveragingState(
+            optax.safe_increment(state.update_count), filled(centre, state.centre)
+        )
+        return filled(moves, resting(params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)

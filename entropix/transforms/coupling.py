@@ -10,7 +10,15 @@ from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped, vary_like
-from entropix.transforms.relaxation import at, copy_tree, scalar, wide
+from entropix.transforms.numerics import (
+    at,
+    filled,
+    inexact_part,
+    resting,
+    scalar,
+    wide,
+    wide_copy,
+)
 
 UPDATE_CALL = (
     "updates, state = tx.update(grads, state, params), inside jax.vmap(..., axis_name={axis!r})"
@@ -22,7 +30,7 @@ class ElasticState(NamedTuple):
 
     Attributes:
       update_count: updates seen. shape=(), dtype=int32.
-      centre: the mean x-bar when it was last computed, like the parameters; None for period 1,
+      centre: the mean x-bar when it was last computed, in float32 or wider; None for period 1,
         which needs no memory of it.
     """
 
@@ -75,7 +83,7 @@ def elastic_coupling(
     check_axis_name(axis_name)
 
     def init(params: optax.Params) -> ElasticState:
-        centre = copy_tree(params) if period > 1 else None
+        centre = wide_copy(inexact_part(params, params)) if period > 1 else None
         return ElasticState(update_count=jnp.zeros([], jnp.int32), centre=centre)
 
     def update(
@@ -86,21 +94,23 @@ def elastic_coupling(
     ) -> tuple[optax.Updates, ElasticState]:
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
+        leaves = inexact_part(params, params)
         if period == 1:
-            centre = replica_mean(params, axis_name)
+            centre = replica_mean(leaves, axis_name)
         else:
             centre = lax.cond(
                 agreed(state.update_count, axis_name) % period == 0,
-                lambda: like_params(replica_mean(params, axis_name), params),
+                lambda: vary_like_tree(replica_mean(leaves, axis_name), leaves),
                 lambda: state.centre,
             )
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
-        updates = jax.tree.map(
+        pulled = jax.tree.map(
             lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(g.dtype),
-            updates, params, centre,
+            inexact_part(updates, params), leaves, centre,
         )  # fmt: skip
         memory = centre if period > 1 else None
-        return updates, ElasticState(optax.safe_increment(state.update_count), memory)
+        state = ElasticState(optax.safe_increment(state.update_count), memory)
+        return filled(pulled, resting(params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -110,11 +120,13 @@ def elastic_force(x: jax.Array, centre: jax.Array, gamma: Any, size: int) -> jax
 
     A mean over `size` replicas is only known up to its rounding error, about size eps |x|. A
     difference below that is no difference: identical replicas feel no force at all, to the bit.
+    (Subtracted, not selected, so that the derivative of the force is that of x - centre there too.)
     """
     x = wide(x)
     difference = x - wide(centre)
-    rounding = size * jnp.finfo(x.dtype).eps * jnp.abs(x)
-    return jnp.where(jnp.abs(difference) <= rounding, 0, difference) / scalar(gamma, x)
+    rounding = scalar(size * float(jnp.finfo(x.dtype).eps), x) * jnp.abs(x)
+    no_more = jnp.where(jnp.abs(difference) <= rounding, difference, jnp.zeros_like(difference))
+    return (difference - lax.stop_gradient(no_more)) / scalar(gamma, x)
 
 
 def replica_mean(params: Any, axis_name: AxisName) -> Any:
@@ -127,6 +139,6 @@ def replica_mean(params: Any, axis_name: AxisName) -> Any:
         return jax.tree.map(lambda x: lax.pmean(wide(x), axis_name), params)
 
 
-def like_params(mean: Any, params: Any) -> Any:
-    """A mean over replicas with the parameters' dtypes, and varying over devices as they do."""
-    return jax.tree.map(lambda m, x: vary_like(m.astype(x.dtype), x), mean, params)
+def vary_like_tree(mean: Any, params: Any) -> Any:
+    """A mean over replicas, by its type as different from device to device as `params` are."""
+    return jax.tree.map(vary_like, mean, params)

@@ -10,22 +10,21 @@ with the minimiser p = prox_{gamma f}(x) and the gradient (x - p)/gamma = grad f
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
 from entropix.transforms.local_entropy import local_entropy
-from entropix.transforms.relaxation import (
-    Relaxation,
-    RelaxationState,
+from entropix.transforms.numerics import (
     at,
+    cast_like,
     copy_tree,
-    init_state,
-    next_state,
     scalar,
+    where_changed,
     wide,
+    wide_zeros,
 )
+from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
 
 
 def hamilton_jacobi(
@@ -90,13 +89,13 @@ def hamilton_jacobi(
 
 
 class DisplacementInner(NamedTuple):
-    """The fast variables of the gradient form; trees have the parameters' shapes and dtypes.
+    """The fast variables of the gradient form; trees have the parameters' shapes.
 
     Attributes:
-      params: x.
+      params: x, in the parameters' dtypes.
       outer: state at the beginning of the outer step.
-      y: the displacement, so that gradients are wanted at x - y.
-      grads: the last gradient seen.
+      y: the displacement, so that gradients are wanted at x - y; in float32 or wider.
+      grads: the last gradient seen, in the parameters' dtypes.
       inner_state: state of the inner Optax transformation.
     """
 
@@ -133,26 +132,24 @@ def _gradient_form(
         return DisplacementInner(
             params=copy_tree(params),
             outer=state,
-            y=optax.tree.zeros_like(params),
+            y=wide_zeros(params),
             grads=optax.tree.zeros_like(params),
             inner_state=inner_tx.init(params),
         )
 
     def point(chain: DisplacementInner) -> Any:
-        return optax.tree.sub(chain.params, chain.y)
+        shifted = jax.tree.map(lambda x, y: wide(x) - y, chain.params, chain.y)
+        return cast_like(shifted, chain.params)
 
     def step(grads: Any, chain: DisplacementInner, **extra_args: Any) -> DisplacementInner:
         # The L-th gradient moves y too, to no effect: one axpy is cheaper than a special case.
         values = at(gamma, chain.outer.outer_count), at(step_size, chain.outer.outer_count)
+        grads = cast_like(grads, chain.params)
         direction, inner_state = inner_tx.update(
             grads, chain.inner_state, point(chain), **extra_args
         )
         y = jax.tree.map(lambda y, d: displacement_step(y, d, *values), chain.y, direction)
-        return chain._replace(
-            y=optax.tree.cast_like(y, chain.y),
-            grads=jax.tree.map(lambda g, old: jnp.asarray(g, old.dtype), grads, chain.grads),
-            inner_state=inner_state,
-        )
+        return chain._replace(y=y, grads=grads, inner_state=inner_state)
 
     def finish(chain: DisplacementInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
         scope = 1.0 if output == "gradient" else at(gamma, state.outer_count)
@@ -161,4 +158,10 @@ def _gradient_form(
         )
         return relaxed, next_state(state)
 
-    return Relaxation(init, begin, point, step, finish, num_steps)
+    def restart(chain: DisplacementInner, params: Any, moved: Any) -> DisplacementInner:
+        return chain._replace(
+            params=where_changed(moved, params, chain.params),
+            y=where_changed(moved, wide_zeros(params), chain.y),
+        )
+
+    return Relaxation(init, begin, point, step, finish, num_steps, restart=restart)

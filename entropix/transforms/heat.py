@@ -15,25 +15,16 @@ from optax import ScalarOrSchedule
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_axis_name
 from entropix.transforms.keys import check_key, step_key
+from entropix.transforms.numerics import at, cast_like, copy_tree, is_zero, scalar, wide, wide_zeros
 from entropix.transforms.random import check_noise, noise_like
-from entropix.transforms.relaxation import (
-    Relaxation,
-    RelaxationState,
-    at,
-    copy_tree,
-    init_state,
-    is_zero,
-    next_state,
-    scalar,
-    wide,
-)
+from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
 
 
 class HeatInner(NamedTuple):
     """The fast variables of one outer step.
 
     Attributes:
-      params: x.
+      params: x, in the parameters' dtypes.
       outer: state at the beginning of the outer step.
       mean: sum of the gradients seen, over L; in float32 or wider.
       inner_count: gradients seen. shape=(), dtype=int32.
@@ -102,11 +93,10 @@ def heat(
         return init_state(key if noisy else None)
 
     def begin(params: Any, state: RelaxationState) -> HeatInner:
-        wide_zeros = lambda x: jnp.zeros_like(x, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
         return HeatInner(
             params=copy_tree(params),
             outer=state,
-            mean=jax.tree.map(wide_zeros, params),
+            mean=wide_zeros(params),
             inner_count=jnp.zeros([], jnp.int32),
         )
 
@@ -116,13 +106,15 @@ def heat(
             return chain.params
         count = chain.outer.outer_count
         draw = step_key(chain.outer.key, count, chain.inner_count, axis_name=axis_name)
-        # Divided, not multiplied: the compiler repeats cheap operations wherever a bias meets a
-        # batch, and the random numbers with them, 128 times; divisions it does not repeat.
-        inverse_width = 1 / jnp.sqrt(jnp.asarray(at(gamma, count)) * at(temperature, count))
-        return jax.tree.map(
-            lambda x, e: (wide(x) + e / scalar(inverse_width, wide(x))).astype(x.dtype),
-            chain.params, noise_like(draw, chain.params, noise),
-        )  # fmt: skip
+        values = at(gamma, count), at(temperature, count)
+
+        def shifted(x: jax.Array, e: jax.Array) -> jax.Array:
+            # Divided, not multiplied: the compiler repeats cheap operations wherever a bias meets a
+            # batch, and the random numbers with them, 128 times; divisions it does not repeat.
+            scope, T = (scalar(value, e) for value in values)
+            return (wide(x) + e / (1 / jnp.sqrt(scope * T))).astype(x.dtype)
+
+        return jax.tree.map(shifted, chain.params, noise_like(draw, chain.params, noise))
 
     def step(grads: Any, chain: HeatInner, **extra_args: Any) -> HeatInner:
         del extra_args
@@ -130,6 +122,6 @@ def heat(
         return chain._replace(mean=mean, inner_count=optax.safe_increment(chain.inner_count))
 
     def finish(chain: HeatInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
-        return optax.tree.cast_like(chain.mean, chain.params), next_state(state)
+        return cast_like(chain.mean, chain.params), next_state(state)
 
     return Relaxation(init, begin, point, step, finish, num_steps, starts_at_params=not noisy)

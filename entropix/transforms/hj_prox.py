@@ -16,8 +16,8 @@ from jax.typing import ArrayLike
 
 from entropix.transforms import checks
 from entropix.transforms.keys import canonical_key, step_key
+from entropix.transforms.numerics import scalar, wide
 from entropix.transforms.random import noise_like
-from entropix.transforms.relaxation import scalar, wide
 
 
 class HJProx(NamedTuple):

@@ -20,28 +20,29 @@ from optax import ScalarOrSchedule
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_axis_name
 from entropix.transforms.keys import check_key, step_key
-from entropix.transforms.random import check_noise, noise_like
-from entropix.transforms.relaxation import (
-    Relaxation,
-    RelaxationState,
+from entropix.transforms.numerics import (
     at,
+    cast_like,
     copy_tree,
-    init_state,
     is_zero,
-    next_state,
     scalar,
+    where_changed,
     wide,
+    wide_copy,
 )
+from entropix.transforms.random import check_noise, noise_like
+from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
 
 
 class LangevinInner(NamedTuple):
-    """The fast variables of one outer step; trees have the parameters' shapes and dtypes.
+    """The fast variables of one outer step; trees have the parameters' shapes.
 
     Attributes:
-      params: x.
+      params: x, in the parameters' dtypes.
       outer: state at the beginning of the outer step.
-      y: the inner iterate.
-      average: the running mean <y>, or None where it would be y itself (averaging = 0).
+      y: the inner iterate, in float32 or wider.
+      average: the running mean <y>, in float32 or wider; None where it would be y itself
+        (averaging = 0).
       inner_state: state of the inner Optax transformation.
       inner_count: inner steps done. shape=(), dtype=int32.
     """
@@ -180,15 +181,22 @@ def local_entropy(
         return LangevinInner(
             params=copy_tree(params),
             outer=state._replace(inner_memory=None),  # moved to the chain, and back by `finish`
-            y=copy_tree(params),
-            average=copy_tree(params) if averaged else None,
+            y=wide_copy(params),
+            average=wide_copy(params) if averaged else None,
             inner_state=inner_tx.init(params) if reset_inner else state.inner_memory,
             inner_count=jnp.zeros([], jnp.int32),
         )
 
+    def point(chain: LangevinInner) -> Any:
+        return cast_like(chain.y, chain.params)
+
     def step(grads: Any, chain: LangevinInner, **extra_args: Any) -> LangevinInner:
         count = chain.outer.outer_count
-        direction, inner_state = inner_tx.update(grads, chain.inner_state, chain.y, **extra_args)
+        if inner is not None:  # gradients of another dtype would change that of its state
+            grads = cast_like(grads, chain.params)
+        direction, inner_state = inner_tx.update(
+            grads, chain.inner_state, point(chain), **extra_args
+        )
         values = at(gamma, count), at(step_size, count), at(temperature, count)
         if noisy:
             draw = step_key(chain.outer.key, count, chain.inner_count, axis_name=axis_name)
@@ -201,7 +209,7 @@ def local_entropy(
                 lambda y, x, d: langevin_step(y, x, d, *values), chain.y, chain.params, direction
             )
         return chain._replace(
-            y=optax.tree.cast_like(y, chain.y),
+            y=y,
             average=jax.tree.map(_mean, chain.average, y) if averaged else None,
             inner_state=inner_state,
             inner_count=optax.safe_increment(chain.inner_count),
@@ -209,16 +217,23 @@ def local_entropy(
 
     def _mean(average: jax.Array, y: jax.Array) -> jax.Array:
         weight = scalar(averaging, y)
-        return (weight * wide(average) + (1 - weight) * y).astype(average.dtype)
+        return weight * average + (1 - weight) * y
 
     def finish(chain: LangevinInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
         mean = chain.average if averaged else chain.y
         scope = at(gamma, state.outer_count) if output == "gradient" else 1.0
         relaxed = jax.tree.map(
-            lambda x, m: ((wide(x) - wide(m)) / scalar(scope, wide(x))).astype(x.dtype),
-            chain.params, mean,
-        )  # fmt: skip
+            lambda x, m: ((wide(x) - m) / scalar(scope, m)).astype(x.dtype), chain.params, mean
+        )
         memory = None if reset_inner else chain.inner_state
         return relaxed, next_state(state)._replace(inner_memory=memory)
 
-    return Relaxation(init, begin, lambda chain: chain.y, step, finish, num_steps)
+    def restart(chain: LangevinInner, params: Any, moved: Any) -> LangevinInner:
+        start = jax.tree.map(wide, params)
+        return chain._replace(
+            params=where_changed(moved, params, chain.params),
+            y=where_changed(moved, start, chain.y),
+            average=where_changed(moved, start, chain.average) if averaged else None,
+        )
+
+    return Relaxation(init, begin, point, step, finish, num_steps, restart=restart, point_is_y=True)

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
+from entropix.transforms.numerics import filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation, RelaxationState
 
 GradFn = Callable[..., Any]
@@ -55,9 +56,10 @@ def relaxed_grad(
         return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
-        inner = relaxation.begin(params, state)
-        inner, carry = _inner_loop(relaxation, threaded, inner, carry, start=0)
+        inner = relaxation.begin(inexact_part(params, params), state)
+        inner, carry = _inner_loop(relaxation, threaded, inner, carry, params, start=0)
         relaxed, state = relaxation.finish(inner, state)
+        relaxed = filled(relaxed, resting(params))
         return (relaxed, state, carry) if has_carry else (relaxed, state)
 
     return fn
@@ -85,7 +87,8 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       the jit boundary as a `jax.tree_util.Partial`. Under `optax.masked` and `optax.partition` it
       receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
       at every micro-step and discards all results but the last: enlarge its batches instead.
-      The state is a `RelaxationState`; `params` always hold x.
+      The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
+      numbers (integers, booleans) get a zero update; their gradients may be zeros or `float0`.
 
     Raises:
       ValueError: from `update`, without `params` or `grad_fn`, or if gradients do not look like
@@ -111,7 +114,7 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
     """
 
     def init(params: optax.Params) -> RelaxationState:
-        return relaxation.init(params)
+        return relaxation.init(inexact_part(params, params))
 
     def update(
         updates: optax.Updates,
@@ -131,30 +134,34 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
                 f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
             )
         checks.check_like(updates, params, "The gradients passed to update")
-        inner, start = relaxation.begin(params, state), 0
+        inner, start = relaxation.begin(inexact_part(params, params), state), 0
         if relaxation.starts_at_params:
-            inner, start = relaxation.step(updates, inner), 1
+            inner, start = relaxation.step(inexact_part(updates, params), inner), 1
 
         def without_carry(point: Any, i: jax.Array, carry: None) -> tuple[Any, None]:
             return grad_fn(point, i), carry
 
-        inner, _ = _inner_loop(relaxation, without_carry, inner, None, start)
-        return relaxation.finish(inner, state)
+        inner, _ = _inner_loop(relaxation, without_carry, inner, None, params, start)
+        relaxed, state = relaxation.finish(inner, state)
+        return filled(relaxed, resting(params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _inner_loop(
-    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, start: int
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, params: Any, start: int
 ) -> tuple[Any, Any]:
-    """Runs inner steps start ... L-1. One scan: the program does not grow with L."""
+    """Runs inner steps start ... L-1. One scan: the program does not grow with L.
+
+    Leaves of `params` that gradients cannot move are the same at every point.
+    """
 
     def body(loop: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
         inner, carry = loop
-        point = relaxation.point(inner)
+        point = filled(relaxation.point(inner), params)
         grads, carry = grad_fn(point, i, carry)
         checks.check_like(grads, point, "The gradients returned by grad_fn")
-        return (relaxation.step(grads, inner), carry), None
+        return (relaxation.step(inexact_part(grads, params), inner), carry), None
 
     if start == relaxation.num_steps:
         return inner, carry

@@ -8,9 +8,13 @@ A relaxation looks at f only through gradients at points of its own choice. One 
         inner = step(grads, inner)               # one inner (Langevin) step
     relaxed_grads, state = finish(inner, state)  # (x - <y>)/gamma, or another estimate
 
-and costs exactly `num_steps` gradients. Who runs the loop is another matter: `entropix.relax`
-scans it inside one update, `entropix.stepwise` spreads it over `num_steps` updates of any training
-loop, `entropix.relaxed_grad` is the loop as a pure function.
+and costs exactly `num_steps` gradients. Three faces run this loop: `entropix.relax` scans it inside
+one update, `entropix.stepwise` spreads it over `num_steps` updates of any training loop, and
+`entropix.relaxed_grad` is the loop as a pure function.
+
+A relaxation only sees real and complex leaves. The faces leave out all others (integers, booleans,
+random keys) and put them back where a gradient of the loss is wanted. Inner variables are float32
+or wider; x, the points and the relaxed gradients have the dtypes of the parameters.
 """
 
 from collections.abc import Callable
@@ -19,9 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax import ScalarOrSchedule
 
 from entropix.transforms.keys import canonical_key
+from entropix.transforms.numerics import where_changed
 
 
 class RelaxationState(NamedTuple):
@@ -41,17 +45,22 @@ class RelaxationState(NamedTuple):
 
 
 class Relaxation(NamedTuple):
-    """Five pure functions; see the module's docstring for how they are called.
+    """Pure functions that make one relaxation; the module's docstring says how they are called.
 
     Attributes:
       init: `params -> state`.
       begin: `(params, state) -> inner`. `inner` is a NamedTuple whose field `params` is x and
         whose field `outer` is the `state` it began from.
-      point: `inner -> params`, where the next loss gradient is wanted.
+      point: `inner -> params`, where the next loss gradient is wanted; in the parameters' dtypes.
       step: `(grads, inner, **extra_args) -> inner`.
       finish: `(inner, state) -> (relaxed_grads, state)`.
       num_steps: gradients per outer step, L >= 1; a Python int.
       starts_at_params: whether the first point is x, so that a gradient at x can be used.
+      restart: `(inner, params, moved) -> inner`. The caller has put the elements where the boolean
+        tree `moved` is True at the values of `params`: the outer step starts again there, for
+        these elements alone. None moves x alone.
+      point_is_y: whether the point is the field `y` of `inner`, rounded to the parameters' dtypes,
+        so that `stepwise` needs no memory of where it has put the parameters.
     """
 
     init: Callable[[Any], Any]
@@ -61,6 +70,8 @@ class Relaxation(NamedTuple):
     finish: Callable[[Any, Any], tuple[Any, Any]]
     num_steps: int
     starts_at_params: bool = True
+    restart: Callable[[Any, Any, Any], Any] | None = None
+    point_is_y: bool = False
 
 
 def init_state(key: jax.Array | int | None) -> RelaxationState:
@@ -74,28 +85,8 @@ def next_state(state: RelaxationState) -> RelaxationState:
     return state._replace(outer_count=optax.safe_increment(state.outer_count))
 
 
-def is_zero(value: Any) -> bool:
-    """Whether `value` is 0 already at build time, so that code for it can be left out."""
-    return isinstance(value, int | float) and value == 0
-
-
-def at(value: ScalarOrSchedule, count: jax.Array) -> Any:
-    """Returns the value of a number, or of a schedule at `count`."""
-    return value(count) if callable(value) else value
-
-
-def wide(leaf: jax.Array) -> jax.Array:
-    """Casts a leaf to at least float32, the precision in which all kernels compute."""
-    return jnp.asarray(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
-
-def scalar(value: Any, like: jax.Array) -> jax.Array:
-    """Casts a number to the real dtype of `like`, so that it never promotes a kernel's result."""
-    return jnp.asarray(value).astype(jnp.finfo(like.dtype).dtype)
-
-
-def copy_tree(tree: Any) -> Any:
-    """Copies every leaf: a state that aliases the parameters could not be donated with them."""
-    return jax.tree.map(
-        lambda leaf: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.copy(leaf), tree
-    )
+def restart(relaxation: Relaxation, inner: Any, params: Any, moved: Any) -> Any:
+    """Restarts the outer step where the caller has moved elements of the parameters."""
+    if relaxation.restart is not None:
+        return relaxation.restart(inner, params, moved)
+    return inner._replace(params=where_changed(moved, params, inner.params))

@@ -1,5 +1,7 @@
 """The inner loop spread over many updates: one gradient each, for any training loop."""
 
+import functools
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,20 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
-from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.numerics import (
+    anywhere,
+    cast_like,
+    changed,
+    copy_tree,
+    filled,
+    inexact_part,
+    is_abstract,
+    is_hole,
+    landed,
+    resting,
+    wide,
+)
+from entropix.transforms.relaxation import Relaxation, RelaxationState, restart
 
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
 
@@ -21,11 +36,14 @@ class StepwiseState(NamedTuple):
       gradient_count: gradients seen in the current outer step, 0 ... L-1. shape=(), dtype=int32.
       inner: the relaxation's inner state; `inner.params` is x, `inner.outer` its outer state.
       optimizer_state: state of the outer optimiser.
+      emitted: where the last update has put the parameters, in their dtypes; None where that is the
+        rounded `inner.y`. Elements of the parameters that are elsewhere were moved by the caller.
     """
 
     gradient_count: jax.Array
     inner: Any
     optimizer_state: Any
+    emitted: Any = None
 
 
 def stepwise(
@@ -41,6 +59,13 @@ def stepwise(
     `optax.chain(relax(relaxation), optimizer)`. Read x with `entropix.eval_params`: the
     parameters themselves are the inner iterate, so batch-norm statistics gathered by the training
     loop are collected along y, as in the paper.
+
+    The parameters belong to the caller. What a loop does to them between two updates (loading,
+    clipping, projecting, pruning) counts from the next update on: elements that are not where the
+    last update has put them restart the outer step from where they are, x = y = <y>. A loop that
+    moves an element at *every* call (a projection, or a link of the chain behind this one that
+    rescales or decays) therefore makes plain inner steps there: what scales or decays belongs into
+    `optimizer` or into the relaxation's `inner`.
 
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`. (The very first
@@ -76,11 +101,25 @@ def stepwise(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> StepwiseState:
+        if is_abstract(params):
+            return jax.eval_shape(init, params)
+        params = inexact_part(params, params)
+        inner = relaxation.begin(params, relaxation.init(params))
         return StepwiseState(
             gradient_count=jnp.zeros([], jnp.int32),
-            inner=relaxation.begin(params, relaxation.init(params)),
+            inner=inner,
             optimizer_state=optimizer.init(params),
+            emitted=None if relaxation.point_is_y else copy_tree(relaxation.point(inner)),
         )
+
+    def outer_step(state: StepwiseState, **extra_args: Any) -> StepwiseState:
+        x = state.inner.params
+        relaxed, outer = relaxation.finish(state.inner, state.inner.outer)
+        moves, optimizer_state = optimizer.update(relaxed, state.optimizer_state, x, **extra_args)
+        inner = relaxation.begin(optax.apply_updates(x, moves), outer)
+        count = jnp.zeros_like(state.gradient_count)
+        new = StepwiseState(count, inner, optimizer_state, state.emitted)
+        return jax.tree.map(vary_like, new, state)
 
     def update(
         updates: optax.Updates,
@@ -90,30 +129,66 @@ def stepwise(
     ) -> tuple[optax.Updates, StepwiseState]:
         checks.check_params(params, _UPDATE_CALL)
         checks.check_like(updates, params, "The gradients passed to update")
-        state = state._replace(
-            gradient_count=state.gradient_count + 1,
-            inner=relaxation.step(updates, state.inner, **extra_args),
-        )
-
-        def outer_step(state: StepwiseState) -> StepwiseState:
-            x = state.inner.params
-            relaxed, outer = relaxation.finish(state.inner, state.inner.outer)
-            moves, optimizer_state = optimizer.update(
-                relaxed, state.optimizer_state, x, **extra_args
-            )
-            inner = relaxation.begin(optax.apply_updates(x, moves), outer)
-            new = StepwiseState(jnp.zeros_like(state.gradient_count), inner, optimizer_state)
-            return jax.tree.map(vary_like, new, state)
+        leaves = inexact_part(params, params)
+        inner = _as_the_caller_left(relaxation, state, leaves)
+        inner = relaxation.step(inexact_part(updates, params), inner, **extra_args)
+        state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
 
         count = state.gradient_count
         count = count if axis_name is None else agreed(count, axis_name)
-        state = lax.cond(count == relaxation.num_steps, outer_step, lambda state: state, state)
-        # Differences to the parameters as they are: rounding never accumulates, and an update
-        # that a wrapper dropped is made up for by the next.
-        target = relaxation.point(state.inner)
-        return jax.tree.map(lambda t, p: (t - p).astype(p.dtype), target, params), state
+        state = lax.cond(
+            count == relaxation.num_steps,
+            functools.partial(outer_step, **extra_args),
+            lambda state: state,
+            state,
+        )
+        # Differences to the parameters as they are, so that rounding never accumulates.
+        moves = jax.tree.map(_difference, relaxation.point(state.inner), leaves)
+        arrived = jax.tree.map(landed, leaves, moves)
+        if relaxation.point_is_y:
+            state = state._replace(inner=_follow(state.inner, arrived))
+        else:
+            state = state._replace(emitted=arrived)
+        return filled(moves, resting(params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def emitted(state: StepwiseState) -> Any:
+    """Where the last update has put the parameters, in their dtypes."""
+    if state.emitted is not None:
+        return state.emitted
+    return cast_like(state.inner.y, state.inner.params)
+
+
+def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: Any) -> Any:
+    """The inner state, restarted at the elements of the parameters that the caller has moved.
+
+    Comparing costs one pass over the parameters; what follows is only run if one element differs.
+    """
+
+    def moved() -> Any:
+        return jax.tree.map(changed, params, emitted(state))
+
+    return lax.cond(
+        anywhere(moved()),
+        lambda inner: restart(relaxation, inner, params, moved()),
+        lambda inner: inner,
+        _follow(state.inner, params) if state.emitted is None else state.inner,
+    )
+
+
+def _difference(point: jax.Array, params: jax.Array) -> jax.Array:
+    return (wide(point) - wide(params)).astype(point.dtype)
+
+
+def _follow(inner: Any, params: Any) -> Any:
+    """Puts y where the parameters are, which rounding may have kept off it."""
+
+    def follow(y: jax.Array, p: jax.Array) -> jax.Array:
+        return p if y.dtype == p.dtype else jnp.where(y.astype(p.dtype) == p, y, wide(p))
+
+    return inner._replace(y=jax.tree.map(follow, inner.y, params))
 
 
 def eval_params(state: Any, params: Any) -> Any:
@@ -121,15 +196,18 @@ def eval_params(state: Any, params: Any) -> Any:
 
     Args:
       state: the optimiser's state; `stepwise` links are found through any nesting of `chain`,
-        `masked`, `partition`, `MultiSteps`, `inject_hyperparams` and the like. With
-        `flax.nnx.Optimizer`, pass `nnx.as_pure(optimizer.opt_state)`.
-      params: the current parameters. Leaves that no `stepwise` link owns are returned as they are.
+        `masked`, `partition`, `MultiSteps`, `inject_hyperparams` and the like. That of
+        `flax.nnx.Optimizer` (`optimizer.opt_state`) is accepted as it is.
+      params: the current parameters: any tree, an `nnx.State`, an Equinox model with all its
+        leaves. Leaves that no `stepwise` link owns are returned as they are, and so are elements
+        that were changed since the last update, by loading weights for instance.
 
     Returns:
       A tree like `params`.
 
     Raises:
-      ValueError: if no link of this package is found in `state`.
+      ValueError: if no link of this package is found in `state`, or if `params` are not the tree
+        that the link was made for.
 
     Example:
       >>> import entropix, jax.numpy as jnp, optax
@@ -152,13 +230,49 @@ def eval_params(state: Any, params: Any) -> Any:
             f"{jax.tree.structure(state)}. Pass the optimiser's state, not the whole training "
             "state's; for an ordinary Optax optimiser, params are what to evaluate."
         )
+    arrays = _without_variables(params)
     for link in links:
         if isinstance(link, StepwiseState):
-            params = _overlay(link.inner.params, params)
-    return params
+            arrays = _overlay(_without_variables(link), arrays)
+    if arrays is params:
+        return params
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(arrays))
 
 
-def _overlay(x: Any, params: Any) -> Any:
-    """Replaces the leaves of `params` that `x` has; `optax.masked` leaves holes in `x`."""
-    hole = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(lambda new, old: old if hole(new) else new, x, params, is_leaf=hole)
+def _overlay(link: StepwiseState, params: Any) -> Any:
+    """Replaces the leaves of `params` that the link owns and the caller has not changed."""
+
+    def choose(x: Any, there: Any, leaf: Any) -> Any:
+        return leaf if is_hole(x) else jnp.where(changed(leaf, there), leaf, x)
+
+    def overlaid(link: StepwiseState, params: Any) -> Any:
+        return jax.tree.map(choose, link.inner.params, emitted(link), params, is_leaf=is_hole)
+
+    try:
+        return (
+            jax.eval_shape(overlaid, link, params) if is_abstract(link) else overlaid(link, params)
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "eval_params needs the parameters that this state was made for, as tx.init got them: "
+            f"{jax.tree.structure(link.inner.params, is_leaf=is_hole)}; got "
+            f"{jax.tree.structure(params)}."
+        ) from error
+
+
+def _without_variables(tree: Any) -> Any:
+    """The tree with arrays in place of Flax's variables; such a tree only exists beside Flax."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        return tree
+    if isinstance(tree, nnx.Module):
+        raise ValueError(
+            "eval_params needs the parameters, not the module: write "
+            "eval_params(optimizer.opt_state, nnx.state(model, nnx.Param))."
+        )
+    is_variable = lambda node: isinstance(node, nnx.Variable)  # noqa: E731
+    return (
+        nnx.as_pure(tree)
+        if any(map(is_variable, jax.tree.leaves(tree, is_leaf=is_variable)))
+        else tree
+    )

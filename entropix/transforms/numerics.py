@@ -1,0 +1,187 @@
+"""Leaves of a parameter tree: their precision, what is left alone, and what was changed outside."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+from optax import ScalarOrSchedule
+
+
+def is_zero(value: Any) -> bool:
+    """Whether `value` is 0 already at build time, so that code for it can be left out."""
+    return isinstance(value, int | float) and value == 0
+
+
+def at(value: ScalarOrSchedule, count: jax.Array) -> Any:
+    """Returns the value of a number, or of a schedule at `count`."""
+    return value(count) if callable(value) else value
+
+
+def dtype_of(leaf: Any) -> Any:
+    """The dtype that JAX gives to a leaf: array, abstract array, NumPy or Python scalar."""
+    dtype = getattr(leaf, "dtype", None)
+    special = dtype is not None and (
+        dtype == jax.dtypes.float0 or jnp.issubdtype(dtype, jax.dtypes.extended)
+    )
+    return dtype if special else jnp.result_type(leaf)
+
+
+def wide_dtype(dtype: DTypeLike) -> Any:
+    """Float32 for real dtypes of fewer bits, else `dtype`: the precision of inner variables."""
+    dtype = jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def wide(leaf: ArrayLike) -> jax.Array:
+    """Casts a leaf to at least float32, the precision in which all kernels compute.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> wide(jnp.ones(2, jnp.bfloat16)).dtype, wide(1.0).dtype
+      (dtype('float32'), dtype('float32'))
+    """
+    return jnp.asarray(leaf, wide_dtype(dtype_of(leaf)))
+
+
+def scalar(value: Any, like: jax.Array) -> jax.Array:
+    """Casts a number to the real dtype of `like`, so that it never promotes a kernel's result."""
+    value = float(value) if isinstance(value, int) else value  # JAX refuses ints beyond 64 bits
+    return jnp.asarray(value).astype(jnp.finfo(like.dtype).dtype)
+
+
+def cast_like(tree: Any, like: Any) -> Any:
+    """Rounds the leaves of `tree` to the dtypes of `like`."""
+    return jax.tree.map(lambda leaf, old: leaf.astype(dtype_of(old)), tree, like)
+
+
+def copy_tree(tree: Any) -> Any:
+    """Copies every leaf: a state that aliases the parameters could not be donated with them."""
+    return jax.tree.map(_copy, tree)
+
+
+def wide_copy(tree: Any) -> Any:
+    """Copies every leaf in float32 or wider."""
+    return jax.tree.map(lambda leaf: _copy(leaf, wide_dtype(dtype_of(leaf))), tree)
+
+
+def wide_zeros(tree: Any) -> Any:
+    """Zeros of the shapes of `tree`, in float32 or wider."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide_dtype(dtype_of(leaf))), tree)
+
+
+def _copy(leaf: Any, dtype: Any = None) -> Any:
+    dtype = dtype_of(leaf) if dtype is None else dtype
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+    return jnp.array(leaf, dtype, copy=True)
+
+
+def is_abstract(tree: Any) -> bool:
+    """Whether leaves are shapes and dtypes alone, as in `jax.eval_shape`."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+
+
+# Leaves that no gradient can move: integers, booleans, random keys.
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf holds real or complex numbers, which gradients can move."""
+    return bool(jnp.issubdtype(dtype_of(leaf), jnp.inexact))
+
+
+def inexact_part(tree: Any, params: Any) -> Any:
+    """The leaves of `tree` where `params` are real or complex, as arrays; a hole for every other.
+
+    The hole is Optax's, `optax.MaskedNode`, which every Optax transformation steps over.
+    """
+    return jax.tree.map(
+        lambda p, t: _array(t) if is_inexact(p) else optax.MaskedNode(), params, tree
+    )
+
+
+def _array(leaf: Any) -> Any:
+    """A Python or NumPy number as an array of a definite dtype; abstract arrays as they are."""
+    return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype_of(leaf))
+
+
+def is_hole(node: Any) -> bool:
+    """Whether a node stands for a leaf that is left out; filtered Equinox models have None."""
+    return node is None or isinstance(node, optax.MaskedNode)
+
+
+def filled(tree: Any, rest: Any) -> Any:
+    """Fills the holes of `tree` with what `rest` has there."""
+    return jax.tree.map(lambda t, r: r if is_hole(t) else t, tree, rest, is_leaf=is_hole)
+
+
+def resting(tree: Any) -> Any:
+    """Updates that change nothing, for leaves that are left alone: zeros of the leaves' dtypes."""
+
+    def zero(leaf: Any) -> Any:
+        dtype = dtype_of(leaf)
+        if dtype == jax.dtypes.float0 or jnp.issubdtype(dtype, jax.dtypes.extended):
+            return leaf  # JAX's own zero; a random key, which has none
+        return jnp.zeros(jnp.shape(leaf), dtype)
+
+    return jax.tree.map(zero, tree)
+
+
+# Who moved the parameters: the state, or the caller.
+
+
+def landed(params: jax.Array, update: jax.Array) -> jax.Array:
+    """Where `optax.apply_updates` puts a leaf; the same expression, hence the same rounding."""
+    return jnp.asarray(params + update).astype(dtype_of(params))
+
+
+def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
+    r"""Which elements the caller has moved since the state emitted them.
+
+    .. math:: |p - e| > k\,\epsilon\max(|p|, |e|)
+
+    with the dtype's machine epsilon and k = 1 below float32, 4 from there on: what compilers may
+    make of one rounding is no change. Two NaNs are no change either.
+
+    Args:
+      params: p, the leaf that the caller passes.
+      emitted: e, where the last update put the leaf; of the same shape and dtype.
+
+    Returns:
+      A boolean array of the same shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> e = jnp.asarray([1.0, 1.0, jnp.nan])
+      >>> changed(e * (1 + jnp.asarray([1e-7, 1e-3, 0.0])), e).tolist()
+      [False, True, False]
+    """
+    p, e = wide(params), wide(emitted)
+    info = jnp.finfo(dtype_of(params))
+    rounding = scalar((1 if info.bits < 32 else 4) * float(info.eps), p)
+    same = (p == e) | (jnp.abs(p - e) <= rounding * jnp.maximum(jnp.abs(p), jnp.abs(e)))
+    return ~(same | (jnp.isnan(p) & jnp.isnan(e)))
+
+
+def anywhere(masks: Any) -> jax.Array:
+    """Whether a boolean tree is True at any element.
+
+    The first axes are reduced alone first: that the compiler vectorises, a reduction of all at once
+    takes twice the time on a CPU. The barrier keeps it from joining the two.
+    """
+
+    def of_leaf(mask: jax.Array) -> jax.Array:
+        if mask.ndim > 1:
+            mask = lax.optimization_barrier(jnp.any(mask, axis=tuple(range(mask.ndim - 1))))
+        return jnp.any(mask)
+
+    found = [of_leaf(mask) for mask in jax.tree.leaves(masks)]
+    return functools.reduce(jnp.logical_or, found, jnp.asarray(False))
+
+
+def where_changed(moved: Any, new: Any, old: Any) -> Any:
+    """Takes `new` at the elements that the caller moved, in the dtypes of `old`."""
+    return jax.tree.map(lambda m, n, o: jnp.where(m, n.astype(o.dtype), o), moved, new, old)
