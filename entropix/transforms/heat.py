@@ -108,13 +108,15 @@ def heat(
         draw = step_key(chain.outer.key, count, chain.inner_count, axis_name=axis_name)
         values = at(gamma, count), at(temperature, count)
 
+        x = jax.tree.map(wide, chain.params)
+
         def shifted(x: jax.Array, e: jax.Array) -> jax.Array:
             # Divided, not multiplied: the compiler repeats cheap operations wherever a bias meets a
             # batch, and the random numbers with them, 128 times; divisions it does not repeat.
             scope, T = (scalar(value, e) for value in values)
-            return (wide(x) + e / (1 / jnp.sqrt(scope * T))).astype(x.dtype)
+            return x + e / (1 / jnp.sqrt(scope * T))
 
-        return jax.tree.map(shifted, chain.params, noise_like(draw, chain.params, noise))
+        return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 
     def step(grads: Any, chain: HeatInner, **extra_args: Any) -> HeatInner:
         del extra_args
