@@ -12,7 +12,7 @@ The tests run over `NOISE_LAWS`.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -241,7 +241,7 @@ def _displaced_keys(key: jax.Array, num: int) -> list[jax.Array]:
     return [jax.random.wrap_key_data(words + c, impl="threefry2x32") for c in constants]
 
 
-_LEAF_KEYS: Mapping[str, Callable[[jax.Array, int], Sequence[jax.Array]]] = MappingProxyType(
+_LEAF_KEYS: Mapping[str, Callable[[jax.Array, int], Any]] = MappingProxyType(
     {"normal": jax.random.split, "popcount": _displaced_keys}
 )
 
