@@ -6,7 +6,8 @@ that writes every number to memory. Here the same threefry is written out in `ja
 numbers are equal to the last bit, and they are made inside the loop that consumes them.
 
 To add a law, write `law(key, shape, dtype) -> array` of mean 0 and variance 1, derive its moments
-in the docstring and enter it in `NOISE_LAWS`: the tests run over that table.
+in the docstring, enter it in `NOISE_LAWS`, and the way its leaves get their keys in `_LEAF_KEYS`.
+The tests run over `NOISE_LAWS`.
 """
 
 import functools
@@ -17,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -132,7 +134,8 @@ def popcount(key: jax.Array, shape: Shape, dtype: DTypeLike = jnp.float32) -> ja
     rare events, take "normal".
 
     Args:
-      key: a single key of any implementation, typed or legacy.
+      key: a single key of any implementation, typed or legacy. The two words of a threefry key are
+        the keys of the hash.
       shape: shape of the result.
       dtype: a real dtype.
 
@@ -171,20 +174,24 @@ def check_noise(noise: Any) -> None:
 def noise_like(key: jax.Array, tree: Any, law: str = "normal") -> Any:
     """Draws independent noise of unit variance for every element of every leaf.
 
-    Leaf j, in the order of `jax.tree.leaves`, draws from `jax.random.split(key, n_leaves)[j]`; on
-    float32 trees "normal" is therefore bit-identical to `optax.tree.random_like(key, tree)`.
+    Under "normal" leaf j, in the order of `jax.tree.leaves`, draws from
+    `jax.random.split(key, n_leaves)[j]`; on float32 trees the noise is therefore bit-identical to
+    `optax.tree.random_like(key, tree)`. Under "popcount" leaf j draws from two random words of
+    `key` plus the j-th of a fixed sequence of constants, so that the program stays small.
 
     Args:
       key: a single key, typed or legacy.
-      tree: any pytree of arrays; only shapes, dtypes and shardings are read.
+      tree: any pytree of arrays and numbers; only shapes, dtypes and shardings are read.
       law: a name in `NOISE_LAWS`.
 
     Returns:
-      A tree of the same structure, shapes and shardings. The noise is float32 for leaves of at
-      most 32 bits (bfloat16 among them), float64 for float64 leaves, and complex for complex
-      leaves, whose real *and* imaginary parts have unit variance (Langevin dynamics in R^2,
-      whereas `jax.random.normal` shares one unit between them). Leaves on a mesh with explicit
-      axes need that mesh in context (`jax.set_mesh`); each device then draws its own shard.
+      A tree of the same structure, shapes and shardings. The noise is float32 for real leaves of
+      at most 32 bits (bfloat16 and float8 among them), float64 for float64 leaves, and complex for
+      complex leaves, whose real *and* imaginary parts have unit variance (Langevin dynamics in
+      R^2, whereas `jax.random.normal` shares one unit between them). Leaves that are neither real
+      nor complex, such as counters, masks and keys, get zeros of their dtype; the noise of the
+      other leaves is the same as if they were real. Leaves on a mesh with explicit axes need that
+      mesh in context (`jax.set_mesh`); each device then draws its own shard.
 
     Raises:
       ValueError: for an unknown law.
@@ -197,26 +204,46 @@ def noise_like(key: jax.Array, tree: Any, law: str = "normal") -> Any:
     """
     check_noise(law)
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
+    keys = _LEAF_KEYS[law](key, len(leaves))
     noise = [_leaf_noise(k, leaf, NOISE_LAWS[law]) for k, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, noise)
 
 
 def _leaf_noise(key: jax.Array, leaf: ArrayLike, law: Callable[..., jax.Array]) -> jax.Array:
     kind = jax.typeof(leaf)
-    dtype = jnp.promote_types(kind.dtype, jnp.float32)
+    if not jnp.issubdtype(kind.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    dtype = kind.dtype if kind.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
     def draw(key: jax.Array) -> jax.Array:
         if not jnp.issubdtype(dtype, jnp.complexfloating):
             return law(key, kind.shape, dtype)
-        real, imaginary = jax.random.split(key)
-        part = jnp.finfo(dtype).dtype
-        return lax.complex(law(real, kind.shape, part), law(imaginary, kind.shape, part))
+        real, imaginary = law(key, (2, *kind.shape), jnp.finfo(dtype).dtype)
+        return lax.complex(real, imaginary)
 
     explicit = kind.sharding.mesh.explicit_axes
     if explicit:
         draw = jax.sharding.auto_axes(draw, axes=explicit, out_sharding=kind.sharding)
     return draw(key)
+
+
+def _displaced_keys(key: jax.Array, num: int) -> list[jax.Array]:
+    """Derives `num` keys from one draw of two words, by adding a constant to them for each key.
+
+    A split makes an array of keys, of which every leaf then cuts its slice at another place: no two
+    leaves have the same loop, and the compiler compiles one for each. An array of constants is an
+    operand, so that all leaves of one shape share a compiled loop. The constants are uniform random
+    words (those of NumPy's PCG64, whose stream is guaranteed), which keeps the counters and the
+    second keys of any two leaves far apart.
+    """
+    words = jax.random.bits(key, (2,), jnp.uint32)
+    constants = np.random.PCG64(0).random_raw(num).view(np.uint32).reshape(num, 2)
+    return [jax.random.wrap_key_data(words + c, impl="threefry2x32") for c in constants]
+
+
+_LEAF_KEYS: Mapping[str, Callable[[jax.Array, int], Any]] = MappingProxyType(
+    {"normal": jax.random.split, "popcount": _displaced_keys}
+)
 
 
 def _threefry_words(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array] | None:
@@ -266,11 +293,12 @@ def _hashed_bits(key: jax.Array, shape: Shape) -> jax.Array:
 
     Each line is a bijection of 32-bit words that spreads one changed bit over the word; shifts and
     multipliers are those of Wellons' "triple32" (nullprogram.com/blog/2018/07/31). Two lines would
-    be too few: with the best pair known, elements 2^13 apart correlate by -0.002. Threefry makes
-    both keys, so that small seeds and successive counters serve as well as any; the second enters
-    half way, which keeps the streams of two keys from being shifts of one another.
+    be too few: with the best pair known, elements 2^13 apart correlate by -0.002. The first word of
+    the key is where the index starts; the second enters half way, which keeps the streams of two
+    keys from being shifts of one another.
     """
-    first, second = random_bits(key, (2,))
+    words = _threefry_words(key, shape)
+    first, second = jax.random.bits(key, (2,), jnp.uint32) if words is None else words
     x = _count_from(first, shape)
     x = (x ^ (x >> 17)) * jnp.uint32(0xED5AD4BB) ^ second
     x = (x ^ (x >> 11)) * jnp.uint32(0xAC4C1B51)

@@ -20,6 +20,7 @@ import pytest
 from jax import lax
 
 from entropix.transforms import random
+from entropix.transforms.keys import step_key
 from entropix.transforms.random import NOISE_LAWS, check_noise, noise_like
 
 SHAPES = [(), (0,), (1,), (7,), (1001,), (3, 0, 2), (12, 1), (5, 5, 3, 20), (784, 300)]
@@ -121,9 +122,8 @@ def test_narrow_normals_are_rounded_float32_ones():
 # The popcount law
 
 
-def popcount_twin(key, shape):
-    """The same law in NumPy integers, one word at a time."""
-    words = np.asarray(jax.random.bits(key, (2,), jnp.uint32)).tolist()
+def popcount_twin(words, shape):
+    """The same law in Python's integers, one word at a time."""
     numbers = []
     for index in range(math.prod(shape)):
         x = (index + words[0]) % 2**32
@@ -138,8 +138,20 @@ def popcount_twin(key, shape):
 @pytest.mark.parametrize("shape", SHAPES[:-1], ids=str)
 def test_popcount_equals_its_numpy_twin(shape):
     key = jax.random.key(11)
-    expected = popcount_twin(key, shape)
+    expected = popcount_twin([0, 11], shape)  # the words of key(11)
     np.testing.assert_allclose(random.popcount(key, shape), expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_popcount_of_leaf_j_is_keyed_by_the_jth_constant(impl):
+    key = jax.random.key(12, impl=impl)
+    shapes = [(3, 4), (), (0,), (3, 4), (7,)]
+    noise = noise_like(key, [jnp.zeros(shape) for shape in shapes], "popcount")
+    words = np.asarray(jax.random.bits(key, (2,), jnp.uint32)).tolist()
+    for leaf, shape, constant in zip(noise, shapes, np.random.PCG64(0).random_raw(5), strict=True):
+        halves = int(constant) % 2**32, int(constant) >> 32
+        keyed = [(word + half) % 2**32 for word, half in zip(words, halves, strict=True)]
+        np.testing.assert_allclose(leaf, popcount_twin(keyed, shape), rtol=3e-7)
 
 
 def test_popcount_documents_its_exact_moments():
@@ -202,37 +214,78 @@ def test_elements_do_not_correlate(streams):
             assert abs(z) < Z_MAX, (lag, z)
 
 
-def seeds(count):
-    return [jax.random.key(seed) for seed in range(count)]
+def from_keys(law, keys, size):
+    """The noise of a tree of one leaf under each of the keys."""
+    return jax.vmap(lambda key: noise_like(key, jnp.zeros(size), law))(jnp.stack(keys))
 
 
-def steps(count):
-    return [jax.random.fold_in(jax.random.key(0), step) for step in range(count)]
+def seeds(law, count, size):
+    return from_keys(law, [jax.random.key(seed) for seed in range(count)], size)
 
 
-def leaves(count):
-    return list(jax.random.split(jax.random.key(0), count))
+def inner_steps(law, count, size):
+    return from_keys(law, [step_key(jax.random.key(0), 3, inner) for inner in range(count)], size)
 
 
-def replicas(count):
-    step = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 3), 7)
-    return [jax.random.fold_in(step, replica) for replica in range(count)]
+def outer_steps(law, count, size):
+    return from_keys(law, [step_key(jax.random.key(0), outer, 3) for outer in range(count)], size)
 
 
-@pytest.mark.parametrize("family", [seeds, steps, leaves, replicas])
+def replicas(law, count, size):
+    def noise(_):
+        key = step_key(jax.random.key(0), 3, 7, axis_name="replica")
+        return noise_like(key, jnp.zeros(size), law)
+
+    return jax.vmap(noise, axis_name="replica")(jnp.arange(count))
+
+
+def leaves(law, count, size):
+    return jnp.stack(noise_like(jax.random.key(0), [jnp.zeros(size)] * count, law))
+
+
+def standardised(noise, law):
+    """The numbers and their squares, both of mean 0 and variance 1."""
+    return noise, (noise**2 - 1) / np.float32(math.sqrt(2 + KURTOSIS[law]))
+
+
+@pytest.mark.parametrize("family", [seeds, inner_steps, outer_steps, replicas, leaves])
 @pytest.mark.parametrize("law", LAWS)
 def test_streams_do_not_correlate(law, family):
-    size, keys = 2**17, jnp.stack(family(48))
-    noise = np.asarray(jax.vmap(lambda key: NOISE_LAWS[law](key, (size,)))(keys))
-    squares = (noise**2 - 1) / np.float32(math.sqrt(2 + KURTOSIS[law]))
+    size = 2**17
+    noise, squares = standardised(np.asarray(family(law, 48, size)), law)
     for first, second in (
         (noise, noise),
         (squares, squares),
         (noise, squares),
         (noise, np.roll(noise, 1, axis=1)),
     ):
-        z = (first @ second.T / math.sqrt(size))[np.triu_indices(len(keys), 1)]
+        z = (first @ second.T / math.sqrt(size))[np.triu_indices(48, 1)]
         assert np.abs(z).max() < 5.5  # largest of 1,128
+        assert abs(np.sum(z**2) - z.size) / math.sqrt(2 * z.size) < Z_MAX
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_no_pair_of_leaves_correlates_in_the_mean_over_many_steps(law):
+    # The keys of two leaves differ by the same constant at every step of a run.
+    size, num_leaves, num_steps = 2**12, 24, 32
+    keys = jax.vmap(lambda inner: step_key(jax.random.key(1), 0, inner))(jnp.arange(num_steps))
+    draw = jax.vmap(lambda key: jnp.stack(noise_like(key, [jnp.zeros(size)] * num_leaves, law)))
+    for part in standardised(np.asarray(draw(keys)), law):
+        z = np.einsum("sin,sjn->ij", part, part, optimize=True) / math.sqrt(size * num_steps)
+        z = z[np.triu_indices(num_leaves, 1)]
+        assert np.abs(z).max() < 5
+        assert abs(np.sum(z**2) - z.size) / math.sqrt(2 * z.size) < Z_MAX
+
+
+def test_hashed_bits_are_fair_and_independent():
+    size = 2**20
+    words = np.asarray(random._hashed_bits(jax.random.key(77), (size + 1,)))
+    bits = 2 * (words[:, None] >> np.arange(32, dtype=np.uint32) & 1).astype(np.float32) - 1
+    fair = bits.sum(axis=0) / math.sqrt(size)
+    within = (bits.T @ bits / math.sqrt(size))[np.triu_indices(32, 1)]
+    successive = (bits[1:].T @ bits[:-1]).ravel() / math.sqrt(size)
+    for z in (fair, within, successive):
+        assert np.abs(z).max() < 5.2  # largest of at most 1,024
         assert abs(np.sum(z**2) - z.size) / math.sqrt(2 * z.size) < Z_MAX
 
 
@@ -264,6 +317,34 @@ def test_normal_noise_equals_optax():
 
 
 @pytest.mark.parametrize("law", LAWS)
+def test_leaves_without_a_gradient_get_zeros_and_change_no_other_draw(law):
+    key, real = jax.random.key(8), [jnp.zeros((3, 2)) for _ in range(5)]
+    counter, mask = jnp.arange(4, dtype=jnp.int8), np.ones((2, 2), bool)
+    mixed = [real[0], counter, real[2], mask, real[4]]
+    for draw in (noise_like, jax.jit(noise_like, static_argnums=2)):
+        noise, expected = draw(key, mixed, law), noise_like(key, real, law)
+        for index in (0, 2, 4):
+            np.testing.assert_array_equal(noise[index], expected[index])
+        for index in (1, 3):
+            assert noise[index].dtype == mixed[index].dtype
+            np.testing.assert_array_equal(noise[index], np.zeros_like(mixed[index]))
+    assert noise_like(key, [jax.random.key(1)], law)[0].dtype == jax.random.key(1).dtype
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_numbers_and_numpy_arrays_are_leaves(law):
+    key = jax.random.key(8)
+    arrays = [jnp.zeros(()), jnp.zeros(()), jnp.zeros((2, 3)), jnp.zeros((), jnp.complex64)]
+    numbers = [1.5, np.float64(2), np.ones((2, 3)), 1j]
+    for drawn, expected in zip(
+        noise_like(key, numbers, law), noise_like(key, arrays, law), strict=True
+    ):
+        assert drawn.dtype == expected.dtype
+        assert not drawn.weak_type
+        np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.parametrize("law", LAWS)
 def test_trees_without_arrays(law):
     assert noise_like(jax.random.key(0), {}, law) == {}
     assert noise_like(jax.random.key(0), {"a": None}, law) == {"a": None}
@@ -284,6 +365,8 @@ def test_same_key_same_noise_other_key_other_noise(law):
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
+        ("float8_e4m3fn", "float32"),
+        ("float8_e5m2", "float32"),
         ("float16", "float32"),
         ("bfloat16", "float32"),
         ("float32", "float32"),

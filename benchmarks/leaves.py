@@ -1,0 +1,129 @@
+"""What does an update cost when the parameters have many leaves: to compile, and to run?
+
+    python benchmarks/leaves.py [--leaves 10 100 300] [--different] [--rounds 3]
+
+One update of every optimiser on the loss sum of w^2 / 2. The leaves are small, so that what is
+measured is the program's size and not its arithmetic: vectors of 64 and matrices of 64 x 64,
+64 x 192 and 256 x 64 in turn, as in a transformer. With --different no two leaves have the same
+shape; the compiler shares nothing between them then, of any optimiser.
+
+Compiling is tracing, lowering and XLA together, in CPU-seconds of the process. Running is
+microseconds per gradient: a `relax` update takes L = 20 gradients. Rounds interleave the
+optimisers in one process; figures are medians, ratios are medians over the ratios to the AdamW of
+the same round.
+"""
+
+import argparse
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import entropix
+
+NUM_STEPS = 20
+CALLS = 10  # updates of a `stepwise` or plain optimiser between two readings of the clock
+SHAPES = ((64,), (64, 64), (64, 192), (256, 64))
+LAWS = {
+    "T = 0": {"temperature": 0.0},
+    "popcount": {"noise": "popcount"},
+    "normal": {"noise": "normal"},
+}
+
+
+def optimisers():
+    """Label -> (optimiser, whether it asks for `grad_fn`)."""
+    made = {
+        "optax.adamw": (optax.adamw(1e-3), False),
+        "optax.noisy_sgd": (optax.noisy_sgd(1e-3, key=jax.random.key(0)), False),
+    }
+    for face in ("relax", "stepwise"):
+        for law, options in LAWS.items():
+            made[f"entropy_sgd, {law}, {face}"] = (
+                entropix.entropy_sgd(
+                    0.1, 1.0, num_steps=NUM_STEPS, stepwise=face == "stepwise", **options
+                ),
+                face == "relax",
+            )
+    return made
+
+
+def make_params(num_leaves, different):
+    shapes = [(8, 8 + leaf) if different else SHAPES[leaf % 4] for leaf in range(num_leaves)]
+    return [jnp.ones(shape) for shape in shapes]
+
+
+def loss(params):
+    return sum(jnp.sum(leaf**2) / 2 for leaf in params)
+
+
+def make_step(tx, relaxed):
+    extra = {"grad_fn": lambda params, i: jax.grad(loss)(params)} if relaxed else {}
+
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params), state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def compiled(step, params, state):
+    """The compiled step, and the CPU-seconds to trace, lower and compile it."""
+    jax.clear_caches()
+    start = time.process_time()
+    program = jax.jit(step).lower(params, state).compile()
+    return program, time.process_time() - start
+
+
+def timed(program, params, state, updates):
+    """Wall seconds of an update."""
+    start = time.perf_counter()
+    for _ in range(updates):
+        params, state = program(params, state)
+    jax.block_until_ready(params)
+    return (time.perf_counter() - start) / updates
+
+
+def measure(num_leaves, different, rounds):
+    """Seconds to compile and seconds per gradient: label -> array of the rounds."""
+    params = make_params(num_leaves, different)
+    cases = optimisers()
+    compiling, running = {}, {}
+    for _ in range(rounds):
+        for label, (tx, relaxed) in cases.items():
+            state = tx.init(params)
+            program, seconds = compiled(make_step(tx, relaxed), params, state)
+            compiling.setdefault(label, []).append(seconds)
+            call = functools.partial(timed, program, params, state)
+            call(1)
+            cost = call(1) / NUM_STEPS if relaxed else call(CALLS)
+            running.setdefault(label, []).append(cost)
+    arrays = lambda table: {label: np.array(values) for label, values in table.items()}  # noqa: E731
+    return arrays(compiling), arrays(running)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--leaves", type=int, nargs="+", default=[10, 100, 300])
+    parser.add_argument("--different", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print("| leaves | optimiser | compile, CPU-s | over adamw | run, us a gradient | over adamw |")
+    print("|---|---|---|---|---|---|")
+    for num_leaves in options.leaves:
+        tables = measure(num_leaves, options.different, options.rounds)
+        for label in tables[0]:
+            compiling, running = (np.median(table[label]) for table in tables)
+            over = [np.median(table[label] / table["optax.adamw"]) for table in tables]
+            print(
+                f"| {num_leaves} | {label} | {compiling:.2f} | {over[0]:.2f} "
+                f"| {1e6 * running:.0f} | {over[1]:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
