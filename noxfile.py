@@ -1,8 +1,10 @@
 """The matrix: the whole suite on every Python, and the core with the oldest JAX and Optax.
 
-nox                       # everything that finds its interpreter
-nox -s tests-3.13         # one Python, with the newest JAX that runs on it
-nox -s minimum            # the lower bounds of the core
+    nox                       # everything that finds its interpreter
+    nox -s tests-3.13         # one Python, with the newest JAX that runs on it
+    nox -s minimum            # the lower bounds of the core
+
+Interpreters that are not on the machine are skipped.
 """
 
 import pathlib
