@@ -1,8 +1,35 @@
 """Settings that must stand before JAX starts; pytest reads this file first."""
 
+import atexit
 import os
+import tempfile
+
+import pytest
 
 # A test that passes or fails by the machine's accelerator is no test: CPU unless asked otherwise.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nor should a test find what an earlier one compiled.
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# Nor is one that finds what an earlier session compiled: programs are kept in a folder that is new
+# in every session, and shared by its workers and by the processes that tests start.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="compiled-")
+    atexit.register(compiled.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every program that JAX compiles during the test."""
+    import jax
+
+    events = []
+
+    def listen(event: str, seconds: float, **details) -> None:
+        if "backend_compile" in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)

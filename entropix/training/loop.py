@@ -57,6 +57,8 @@ class Loop:
         self._checkpoints, self._workdir = checkpoints, workdir
         self._data, self._num_train = programs.layout.share(data), data.num_train
         self._cycle, self._step = cycle(config.optimizer), 0
+        gamma = programs.algorithm.gamma
+        self._gamma = None if gamma is None else jax.jit(gamma)  # one program for all steps
         self.record: dict[str, Any] = {
             "rows": [], "failures": [], "seconds": 0.0, "seed_steps": 0, "since_eval": 0,
             "gradients": 0, "replicas": programs.layout.replicas,
@@ -221,7 +223,7 @@ class Loop:
             "outer_steps": step,
             "replicas": algorithm.replicas or 1,
             "num_steps": algorithm.relaxation.num_steps,
-            "gamma": None if algorithm.gamma is None else float(algorithm.gamma(step)),
+            "gamma": None if self._gamma is None else float(self._gamma(step)),
             "seconds_per_gradient": self.record["seconds"] / spent,
         }
 

@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from entropix import models
 from entropix.training.epoch import Apply
+from entropix.training.keys import split_seed
 
 
 class Network(NamedTuple):
@@ -26,20 +28,24 @@ class Network(NamedTuple):
     batch_stats: Any
 
 
-def build_network(config: ConfigDict, image_shape: tuple[int, ...], seed: int) -> Network:
+def build_network(
+    config: ConfigDict, image_shape: tuple[int, ...], seed: int, replica: int = 0
+) -> Network:
     """Builds the network of a config.
 
     Args:
       config: `config.model`: a name and that model's arguments.
       image_shape: (height, width, channels) of the data.
-      seed: of the initial parameters.
+      seed: of the run; the initial parameters take its `model` key (`entropix.training.keys`).
+      replica: whose initial parameters, where replicas start at different points.
 
     Returns:
       A `Network`. Those of different seeds share one `apply` in all but identity: use any.
     """
     options = {k: v for k, v in config.items() if k != "name"}
+    key = jax.random.fold_in(split_seed(seed).model, replica)
     model = getattr(models, config.name)(
-        input_shape=tuple(image_shape), rngs=nnx.Rngs(seed), **options
+        input_shape=tuple(image_shape), rngs=nnx.Rngs(key), **options
     )
     apply, params, batch_stats = models.functional(model)
     estimate, _, _ = models.functional(_estimator(model))

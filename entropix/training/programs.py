@@ -95,10 +95,7 @@ def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[Netwo
     """For every seed the networks at which its replicas start: one for all, or one for each."""
     points = replicas if config.replica_start == "different" else 1
     return [
-        [  # initial parameters that no other seed or replica has
-            build_network(config.model, data.image_shape, seed + a * config.seeds)
-            for a in range(points)
-        ]
+        [build_network(config.model, data.image_shape, seed, replica) for replica in range(points)]
         for seed in range(config.seeds)
     ]
 

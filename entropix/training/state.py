@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.algorithm import Algorithm
+from entropix.training.keys import split_seed
 from entropix.transforms import reseed
 
 
@@ -36,18 +37,18 @@ def init_state(algorithm: Algorithm, starts: Sequence[tuple[Any, Any]], seed: in
       algorithm: what to run.
       starts: initial parameters and batch-norm statistics; one pair, at which all replicas start,
         or one for each of them.
-      seed: of mini-batches, dropout and Langevin noise.
+      seed: of mini-batches, dropout and Langevin noise (`entropix.training.keys`).
 
     Returns:
       The `TrainState`, with a replica axis if the algorithm has replicas; they differ in their
       keys.
     """
-    data_key, noise_key = jax.random.split(jax.random.key(seed))
+    keys = split_seed(seed)
 
     def start(params: Any, batch_stats: Any) -> TrainState:
         relaxation = algorithm.relaxation.init(params)
         return TrainState(
-            params, batch_stats, relaxation, algorithm.optimizer.init(params), data_key
+            params, batch_stats, relaxation, algorithm.optimizer.init(params), keys.data
         )
 
     states = [start(*pair) for pair in starts]
@@ -56,8 +57,8 @@ def init_state(algorithm: Algorithm, starts: Sequence[tuple[Any, Any]], seed: in
     else:
         states *= algorithm.replicas // len(states)
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        state = state._replace(key=jax.random.split(data_key, algorithm.replicas))
-    return state._replace(relaxation=reseed(state.relaxation, noise_key))
+        state = state._replace(key=jax.random.split(keys.data, algorithm.replicas))
+    return state._replace(relaxation=reseed(state.relaxation, keys.noise))
 
 
 class Point(NamedTuple):

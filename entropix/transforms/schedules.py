@@ -1,5 +1,7 @@
 """Scoping: the schedule that shrinks gamma along the outer steps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,6 +43,8 @@ def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) ->
     check_fraction("rate", rate)
     check_non_negative("end_value", end_value)
 
+    # Outside of `jit`, JAX compiles a program for every concrete integer that is an exponent.
+    @functools.partial(jax.jit, inline=True)
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # A power, not a product carried in the state: the value depends on the count alone.
         return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** count, end_value)

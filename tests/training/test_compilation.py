@@ -1,10 +1,14 @@
-"""Where compiled programs are kept; JAX's own settings come first."""
+"""What a run compiles, and where compiled programs are kept; JAX's own settings come first."""
 
 import types
 
+import jax
 import pytest
 
-from entropix.training import compilation, keep_compiled
+from entropix.data import load
+from entropix.training import Checkpoints, compilation, experiment, keep_compiled, runs
+from entropix.training.loop import Loop
+from entropix.training.programs import make_programs
 
 
 @pytest.fixture
@@ -29,3 +33,29 @@ def test_the_users_own_settings_stay(config, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
     keep_compiled()
     assert config == {"jax_compilation_cache_dir": "mine"}
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "hj", "elastic_sgd"])
+def test_nothing_is_compiled_after_the_first_evaluation(algorithm, tmp_path, compilations):
+    config = experiment(
+        dataset="digits",
+        model={"name": "mlp", "widths": (4,), "input_dropout": 0.0, "dropout": 0.0},
+        optimizers={algorithm: {}},
+        algorithms=algorithm,
+        seeds=1,
+        replicas=(2,),
+        gradients_per_eval=20,
+        num_evals=6,
+        checkpoint_seconds=1e6,
+    )
+    (config,) = runs(config).values()
+    data = load("digits")
+    jax.clear_caches()
+    seen = []  # pairs: evaluations so far, compilations so far
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        loop = Loop(config, data, make_programs(config, data), checkpoints, tmp_path)
+        loop.run(lambda: seen.append((len(loop.record["rows"]), len(compilations))), False)
+    first = next(compiled for rows, compiled in seen if rows == 1)
+    assert first > 0
+    assert seen[-1][0] == 6
+    assert {compiled for rows, compiled in seen if rows > 1} == {first}

@@ -46,6 +46,19 @@ class TestScoping:
     def test_huge_counts_are_finite(self):
         assert np.isfinite(entropix.scoping(1e4, end_value=0.2)(jnp.asarray(2**31 - 1)))
 
+    @pytest.mark.parametrize("integer", [int, np.int32, jnp.int32])
+    def test_compiles_once_for_all_counts(self, integer, compilations):
+        schedule = entropix.scoping(3.0, rate=0.217, end_value=0.1)
+        jax.clear_caches()
+        values = [float(schedule(integer(1)))]
+        first = len(compilations)
+        assert first > 0
+        values += [float(schedule(integer(count))) for count in range(2, 20)]
+        assert len(compilations) == first
+        np.testing.assert_allclose(
+            values, np.maximum(3 * 0.783 ** np.arange(1, 20), 0.1), rtol=1e-6
+        )
+
 
 TABLES = {  # values for outer steps 0, 1, 2, ...
     "gamma": [0.9, 0.2, 0.6, 0.4],
