@@ -50,17 +50,14 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
     Returns:
       The `Programs`, compiled for `config.seeds` seeds: what follows can be timed.
     """
+    layout = _make_layout(config)
     algorithm = make_algorithm(
-        config.optimizer, data.num_train / config.batch_size, length=config.length
+        config.optimizer,
+        data.num_train / config.batch_size,
+        length=config.length,
+        axis_name=layout.axis_name,
     )
-    replicas = algorithm.replicas or 1
-    layout = make_layout(
-        replicas,
-        "auto" if algorithm.replicas is None else config.layout,
-        axis_name=REPLICA_AXIS,
-        devices=1 if algorithm.replicas is None else config.devices or None,
-    )
-    networks = _starts(config, data, replicas)
+    networks = _starts(config, data, layout.replicas)
     network = networks[0][0]
 
     def init() -> Advance:
@@ -88,6 +85,18 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
         evaluate=_make_evaluate(config, network, algorithm, layout, start.state, data),
         algorithm=algorithm,
         layout=layout,
+    )
+
+
+def _make_layout(config: ConfigDict) -> Layout:
+    """Where the replicas of `config.optimizer` live, or its parameters, if it has none."""
+    if "replicas" not in config.optimizer:
+        return make_layout(1, devices=1)
+    return make_layout(
+        config.optimizer.replicas,
+        config.layout,
+        axis_name=REPLICA_AXIS,
+        devices=config.devices or None,
     )
 
 
