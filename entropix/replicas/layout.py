@@ -111,8 +111,8 @@ def layout(
       devices: how many, or which. By default as many as divide p.
       mesh: instead of `devices`: its axis `axis_name` is over replicas, and over any further one
         ("data", say) a replica's batch is divided; the step averages its gradients over it.
-        Where a device holds several replicas, `Layout.mesh` has the first name of the pair for
-        that axis; use `jax.set_mesh(layout.mesh)`, if at all.
+        `Layout.mesh` has the same devices, automatic axes, and for `axis_name` the first name of
+        the pair where a device holds several replicas; write `jax.set_mesh(layout.mesh)`, if any.
 
     Returns:
       A `Layout`, for `entropix.replicas.runner`.
@@ -144,22 +144,21 @@ def layout(
         return Layout(replicas, "vmap", axis_name, None if default else mesh)
     kind = "shard_map" if kind == "auto" else kind
     if replicas == mesh.shape[axis_name]:  # a device for each
-        return Layout(replicas, kind, axis_name, mesh)
+        return Layout(replicas, kind, axis_name, _automatic(mesh, mesh.axis_names))
     # The pair must not contain `axis_name`: a transformation that was built with `axis_name` would
     # average over the replicas of each device alone, or over one replica of every device.
     pair = f"{axis_name}_across_devices", f"{axis_name}_within_device"
     names = tuple(pair[0] if name == axis_name else name for name in mesh.axis_names)
-    renamed = Mesh(mesh.devices, names, axis_types=mesh.axis_types)
-    return Layout(replicas, kind, pair, renamed)
+    return Layout(replicas, kind, pair, _automatic(mesh, names))
 
 
 def check_kind(name: str, kind: str) -> None:
     """Raises `ValueError` unless `kind` is a kind of layout, for the argument called `name`."""
     if kind == "map":
         raise ValueError(
-            f"{name}='map' (replicas in turns) is no longer there: replicas that communicate cannot "
-            f"run one after another. Use {name}='auto' or 'vmap'; on a CPU, JAX_NUM_CPU_DEVICES in "
-            "the environment gives every replica its own device, which is faster than both."
+            f"{name}='map' was removed: replicas that communicate cannot run one after another. "
+            f"Use {name}='auto' or 'vmap'; on a CPU, the environment variable JAX_NUM_CPU_DEVICES "
+            "gives every replica its own device, which is faster."
         )
     if kind not in KINDS:
         raise ValueError(f"{name} must be one of {', '.join(KINDS)}; got {kind!r}.")
@@ -206,8 +205,8 @@ def _advise_more_devices() -> None:
 def _check_each(each: str) -> None:
     if each not in ("vmap", "auto"):
         raise ValueError(
-            f"each must be 'vmap': replicas that communicate share a device side by side, no longer "
-            f"in turns; got each={each!r}. Leave the argument out."
+            f"each must be 'vmap', the only way in which replicas that communicate share a device; "
+            f"got each={each!r}. Leave the argument out."
         )
 
 
@@ -250,7 +249,16 @@ def _make_mesh(
         known, count = list(devices), len(devices)
     if count < 1:
         raise ValueError(f"devices must be >= 1; got {devices!r}.")
-    return Mesh(np.asarray(known[:count]), (axis_name,), axis_types=(AxisType.Auto,))
+    return _automatic(Mesh(np.asarray(known[:count]), (axis_name,)), (axis_name,))
+
+
+def _automatic(mesh: Mesh, names: tuple[str, ...]) -> Mesh:
+    """The mesh with these names, outside of `shard_map` with shardings that JAX chooses.
+
+    With explicit axes (the default of `jax.make_mesh`) states and batches would have to come in the
+    very shardings that the step wants.
+    """
+    return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def _too_few(asked: str, wanted: int) -> str:

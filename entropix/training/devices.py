@@ -15,7 +15,8 @@ def spread_replicas(config: ConfigDict) -> None:
 
     With `config.layout="auto"`, that is, and nothing said in the environment. Replicas on devices
     of their own take less time than side by side on one that has all cores: vmapped convolutions
-    are grouped, and a network's small operations leave cores idle. It must be called before anything asks JAX for a device.
+    are grouped, and a network's small operations leave cores idle. It must be called before
+    anything asks JAX for a device.
     """
     said = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", "")
     if said or config.layout != "auto" or config.devices:

@@ -227,6 +227,16 @@ class TestLayout:
         assert x.devices() == {jax.devices()[3]}
         np.testing.assert_allclose(layout.gather(x), np.mean(steps.inputs()[0], 0)[None] + 0 * x)
 
+    @pytest.mark.parametrize("p", [2, 4])
+    def test_a_mesh_of_explicit_axes_is_taken_as_well(self, p):
+        layout = replicas.layout(p, mesh=jax.make_mesh((2, 2), (AXIS, "data")))
+        step = lambda x, b: (lax.pmean(b.sum(), ("data", *axes)) + x, ())  # noqa: E731
+        axes = (layout.axis_name,) if p == 2 else layout.axis_name
+        with jax.set_mesh(layout.mesh):
+            inputs = layout.place((jnp.zeros(p), jnp.ones((p, 8))))
+            x, _ = jax.jit(replicas.runner(step, layout))(*inputs)
+        assert x.tolist() == [4.0] * p  # the half of a batch that a device has
+
     def test_a_mesh_whose_devices_hold_several_replicas_has_another_name(self):
         given = grid(2, 2)
         layout = replicas.layout(REPLICAS, mesh=given)

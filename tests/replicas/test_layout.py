@@ -14,7 +14,7 @@ from entropix.replicas.layout import _advise_more_devices
         ({"replicas": 2, "kind": "threads"}, "layout must be one of auto, vmap.*'threads'"),
         (
             {"replicas": 2, "kind": "map"},
-            "layout='map' .*no longer there.* Use layout='auto' or 'vm",
+            "layout='map' was removed.* Use layout='auto' or 'v",
         ),
         ({"replicas": 2, "each": "map"}, "each must be 'vmap'.* got each='map'. Leave the arg"),
         ({"replicas": 2, "devices": 0}, "devices must be >= 1"),
