@@ -295,9 +295,10 @@ def _draw(rows: Any, workdir: str) -> None:
 
 
 def _tune(options: Any) -> None:
-    from entropix.training import describe_effort, keep_compiled, record, tune
+    from entropix.training import describe_effort, keep_compiled, record, spread_replicas, tune
 
     keep_compiled()
+    spread_replicas(options.config)
     path = options.config_file.split(":")[0]
     if options.write:
         record.split_header(path)  # complains now rather than after the search

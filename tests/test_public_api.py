@@ -1,4 +1,4 @@
-"""The package uses what JAX promises: no private modules, nothing of the insides of its programs."""
+"""The package uses what JAX promises: no private modules, nothing of its programs' insides."""
 
 import ast
 import importlib

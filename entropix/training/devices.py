@@ -1,4 +1,4 @@
-"""How many devices a run gets on a CPU, decided before JAX has any."""
+"""Which devices a run gets; on a CPU also how many there are, decided before JAX has any."""
 
 import contextlib
 import os
@@ -6,7 +6,8 @@ import os
 import jax
 from ml_collections import ConfigDict
 
-from entropix.replicas import host_devices
+from entropix.replicas import Layout, host_devices, layout
+from entropix.training.algorithm import REPLICA_AXIS
 from entropix.training.config import runs
 
 
@@ -27,3 +28,15 @@ def spread_replicas(config: ConfigDict) -> None:
     if wanted > 1:
         with contextlib.suppress(RuntimeError):  # JAX has its devices already
             jax.config.update("jax_num_cpu_devices", wanted)
+
+
+def layout_of(config: ConfigDict) -> Layout:
+    """Where the replicas of `config.optimizer` live; one device for an algorithm without replicas.
+
+    Raises:
+      ValueError: for more devices than there are, or a number of replicas they do not divide.
+    """
+    if "replicas" not in config.optimizer:
+        return layout(1, devices=1)
+    p, devices = config.optimizer.replicas, config.devices or None
+    return layout(p, config.layout, axis_name=REPLICA_AXIS, devices=devices)

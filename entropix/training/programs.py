@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from entropix.data import Dataset
 from entropix.replicas import Layout
-from entropix.replicas import layout as make_layout
-from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
+from entropix.training.algorithm import Algorithm, make_algorithm
+from entropix.training.devices import layout_of
 from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
 from entropix.training.evaluation import Evaluation, make_evaluate
 from entropix.training.network import Network, build_network
@@ -50,7 +50,7 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
     Returns:
       The `Programs`, compiled for `config.seeds` seeds: what follows can be timed.
     """
-    layout = _make_layout(config)
+    layout = layout_of(config)
     algorithm = make_algorithm(
         config.optimizer,
         data.num_train / config.batch_size,
@@ -85,18 +85,6 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
         evaluate=_make_evaluate(config, network, algorithm, layout, start.state, data),
         algorithm=algorithm,
         layout=layout,
-    )
-
-
-def _make_layout(config: ConfigDict) -> Layout:
-    """Where the replicas of `config.optimizer` live, or its parameters, if it has none."""
-    if "replicas" not in config.optimizer:
-        return make_layout(1, devices=1)
-    return make_layout(
-        config.optimizer.replicas,
-        config.layout,
-        axis_name=REPLICA_AXIS,
-        devices=config.devices or None,
     )
 
 
