@@ -16,7 +16,7 @@ from entropix import replicas
 
 def test_replicas_on_one_device_are_a_vmap():
     layout = replicas.layout(REPLICAS, "vmap")
-    step, state = steps.coupled(steps.OPTIMISERS["parle-period_2"], layout.axis_name)
+    step, state = steps.coupled(steps.OPTIMISERS["elastic-period_3"], layout.axis_name)
     states, batches = steps.inputs(state)
     expected = steps.walk(jax.vmap(step, axis_name=AXIS), 7)(states, batches)
     found = steps.walk(replicas.runner(step, layout), 7)(states, batches)
