@@ -130,6 +130,8 @@ def layout(
         raise ValueError(f"replicas must be >= 1; got replicas={replicas}.")
     check_kind("layout", kind)
     _check_each(each)
+    if not isinstance(axis_name, str):
+        raise ValueError(f"axis_name must be one name; got axis_name={axis_name!r}.")
     if kind == "vmap":
         _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, axis_name, None)

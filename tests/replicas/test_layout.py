@@ -17,6 +17,10 @@ from entropix.replicas.layout import _advise_more_devices
             "layout='map' was removed.* Use layout='auto' or 'v",
         ),
         ({"replicas": 2, "each": "map"}, "each must be 'vmap'.* got each='map'. Leave the arg"),
+        (
+            {"replicas": 2, "axis_name": ("a", "b")},
+            "axis_name must be one name; got",
+        ),
         ({"replicas": 2, "devices": 0}, "devices must be >= 1"),
         ({"replicas": 8, "kind": "shard_map"}, "replicas=8 .*JAX sees 1 cpu device. Two ways out"),
         ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),
