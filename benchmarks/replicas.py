@@ -55,7 +55,7 @@ import entropix
 from entropix import replicas
 from entropix.data import load, sample_batch
 from entropix.training import experiment, runs
-from entropix.training.algorithm import REPLICA_AXIS, make_algorithm
+from entropix.training.algorithm import make_algorithm
 from entropix.training.epoch import cross_entropy, make_interval, make_step
 from entropix.training.network import build_network
 from entropix.training.state import init_state
@@ -63,7 +63,6 @@ from entropix.training.state import init_state
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
 from communication import traffic
 
-AXIS = REPLICA_AXIS
 STEPS, ROUNDS = 10, 15
 PARLE_L, DILOCO_H, EASGD_TAU = 20, 500, 10
 
@@ -89,15 +88,13 @@ def lenet():
 
 
 def layouts_of(p):
-    found = {"vmap": replicas.layout(p, "vmap"), "map": replicas.layout(p, "map")}
+    found = {"vmap": replicas.layout(p, "vmap")}
     if p > 1:
         found[f"shard_map over {p} devices"] = replicas.layout(p, "shard_map", devices=p)
         found[f"pmap over {p} devices"] = replicas.layout(p, "pmap", devices=p)
     if p > 2:
-        for each in ("map", "vmap"):
-            found[f"shard_map over 2 devices, {each} inside"] = replicas.layout(
-                p, "shard_map", devices=2, each=each
-            )
+        for kind in ("shard_map", "pmap"):
+            found[f"{kind} over 2 devices"] = replicas.layout(p, kind, devices=2)
     return found
 
 
@@ -132,8 +129,9 @@ def alone():
     return make_algorithm(single("sgd").optimizer, 32.0)
 
 
-def elastic(p, *, coupled=True):
-    algorithm = make_algorithm(single("elastic_sgd", replicas=p).optimizer, 32.0)
+def elastic(p, layout, *, coupled=True):
+    options = single("elastic_sgd", replicas=p).optimizer
+    algorithm = make_algorithm(options, 32.0, axis_name=layout.axis_name)
     return algorithm if coupled else algorithm._replace(optimizer=entropix.sgd(0.1))
 
 
@@ -144,11 +142,10 @@ def layouts():
     for p in (1, 2, 4, 8):
         cases = {"alone": program(alone(), dataset)}
         for label, layout in layouts_of(p).items():
-            cases[label] = program(elastic(p), dataset, layout)
-        if p == 2:
-            for name in ("map", "shard_map over 2 devices"):
-                uncoupled = elastic(p, coupled=False)
-                cases[f"{name}, uncoupled"] = program(uncoupled, dataset, layouts_of(p)[name])
+            cases[label] = program(elastic(p, layout), dataset, layout)
+            if p == 2:
+                uncoupled = elastic(p, layout, coupled=False)
+                cases[f"{label}, uncoupled"] = program(uncoupled, dataset, layout)
         times = interleaved(cases)
         for label, values in times.items():
             own = values / (1 if label == "alone" else p)
@@ -158,7 +155,7 @@ def layouts():
                 flush=True,
             )
         if p == 2:
-            for name in ("map", "shard_map over 2 devices"):
+            for name in layouts_of(p):
                 cost = times[name] / times[f"{name}, uncoupled"]
                 low, middle, high = np.percentile(cost, [25, 50, 75])
                 print(f"coupling, {name}: {middle:.3f} ({low:.3f}-{high:.3f}) of uncoupled steps")
@@ -173,37 +170,37 @@ def layouts():
 # Communication: bytes that enter collectives, counted in the compiled program of one update.
 
 
-def averaged_sgd():
-    return optax.chain(entropix.average_updates(AXIS), entropix.sgd(0.1))
+def averaged_sgd(axis):
+    return optax.chain(entropix.average_updates(axis), entropix.sgd(0.1))
 
 
 FAMILY = {  # label: optimiser, gradients per update, updates per communication
     "data-parallel SGD": (averaged_sgd, 1, 1),
-    "Elastic-SGD": (lambda: entropix.elastic_sgd(0.1, 1.0, AXIS), 1, 1),
+    "Elastic-SGD": (lambda axis: entropix.elastic_sgd(0.1, 1.0, axis), 1, 1),
     f"Elastic-SGD, period {EASGD_TAU}": (
-        lambda: entropix.elastic_sgd(0.1, 1.0, AXIS, period=EASGD_TAU),
+        lambda axis: entropix.elastic_sgd(0.1, 1.0, axis, period=EASGD_TAU),
         1,
         EASGD_TAU,
     ),
     f"EASGD, tau = {EASGD_TAU}": (
-        lambda: entropix.easgd(0.1, AXIS, period=EASGD_TAU),
+        lambda axis: entropix.easgd(0.1, axis, period=EASGD_TAU),
         1,
         EASGD_TAU,
     ),
     f"Parle, L = {PARLE_L}": (
-        lambda: entropix.parle(0.1, 1.0, 1.0, AXIS, num_steps=PARLE_L),
+        lambda axis: entropix.parle(0.1, 1.0, 1.0, axis, num_steps=PARLE_L),
         PARLE_L,
         1,
     ),
     f"DiLoCo, H = {DILOCO_H}": (
-        lambda: entropix.diloco(0.7, AXIS, num_steps=DILOCO_H),
+        lambda axis: entropix.diloco(0.7, axis, num_steps=DILOCO_H),
         DILOCO_H,
         1,
     ),
 }
 
 
-def one_step(network, tx, dataset):
+def one_step(network, tx, dataset, axis):
     """A step of one replica, as a user would write it: `step(state, key) -> (state, loss)`."""
 
     def step(state, key):
@@ -218,7 +215,7 @@ def one_step(network, tx, dataset):
             return jax.grad(loss_fn)(params, jax.random.fold_in(key, i))
 
         updates, opt_state = tx.update(grad_fn(params, 0), opt_state, params, grad_fn=grad_fn)
-        return (optax.apply_updates(params, updates), stats, opt_state), lax.axis_index(AXIS)
+        return (optax.apply_updates(params, updates), stats, opt_state), lax.axis_index(axis)
 
     return step
 
@@ -229,11 +226,11 @@ def measured_bytes(devices=8):
     dataset, found = data(), {}
     layout = replicas.layout(devices, "shard_map", devices=devices)
     for label, (make, gradients, period) in FAMILY.items():
-        tx = make()
+        tx = make(layout.axis_name)
         one = network.params, network.batch_stats, tx.init(network.params)
         states = layout.place(replicas.replicate(one, devices))
         keys = layout.place(jax.random.split(jax.random.key(0), devices))
-        run = jax.jit(replicas.runner(one_step(network, tx, dataset), layout))
+        run = jax.jit(replicas.runner(one_step(network, tx, dataset, layout.axis_name), layout))
         seen = traffic(run.lower(states, keys).compile().as_text())
         found[label] = (seen, (seen.always + seen.sometimes / period) / gradients)
     return found, 4 * sum(leaf.size for leaf in jax.tree.leaves(network.params))
@@ -276,7 +273,30 @@ def scaling():
                 print(f"| {link} | {label} | {' | '.join(cells)} |")
 
 
-# Agreement: one walk in every layout.
+# Agreement: one walk in every layout, with both faces.
+
+
+def parle(axis, stepwise=False):
+    noise = {"num_steps": 5, "temperature": 1e-4}
+    return entropix.parle(0.5, 1.0, 1.0, axis, stepwise=stepwise, **noise)
+
+
+def diloco(axis, stepwise=False):
+    # Biases before a batch norm have no gradient but rounding errors, of which Adam makes steps as
+    # long as any other unless its epsilon is above them.
+    inner = optax.scale_by_adam(eps=1e-3)
+    return entropix.diloco(0.7, axis, num_steps=5, step_size=1e-2, inner=inner, stepwise=stepwise)
+
+
+AGREEING = {  # the faces of Elastic-SGD and EASGD are one: a gradient an update
+    "Elastic-SGD": lambda axis: entropix.elastic_sgd(0.1, 1.0, axis),
+    "Elastic-SGD, period 5": lambda axis: entropix.elastic_sgd(0.1, 1.0, axis, period=5),
+    "EASGD": lambda axis: entropix.easgd(0.05, axis, period=5),
+    "Parle": parle,
+    "Parle, stepwise": lambda axis: parle(axis, stepwise=True),
+    "DiLoCo, Adam's eps = 1e-3": diloco,
+    "... stepwise": lambda axis: diloco(axis, stepwise=True),
+}
 
 
 def agreement():
@@ -284,35 +304,23 @@ def agreement():
     model = single("sgd", {"name": "mlp", "widths": (64,)}).model
     network = build_network(model, dataset.image_shape, seed=0)
     p, steps = 8, 20
-    family = {
-        "Elastic-SGD": lambda: entropix.elastic_sgd(0.1, 1.0, AXIS),
-        "EASGD": lambda: entropix.easgd(0.05, AXIS, period=5),
-        "Parle": lambda: entropix.parle(0.5, 1.0, 1.0, AXIS, num_steps=5, temperature=1e-4),
-        # Biases before a batch norm have no gradient but rounding errors, of which Adam makes steps
-        # as long as any other unless its epsilon is above them.
-        "DiLoCo, Adam's eps = 1e-3": lambda: entropix.diloco(
-            0.7, AXIS, num_steps=5, step_size=1e-2, inner=optax.scale_by_adam(eps=1e-3)
-        ),
-    }
     kinds = {
-        "map": replicas.layout(p, "map"),
         "shard_map 8 x 1": replicas.layout(p, "shard_map", devices=8),
-        "shard_map 2 x 4, map": replicas.layout(p, "shard_map", devices=2, each="map"),
-        "shard_map 2 x 4, vmap": replicas.layout(p, "shard_map", devices=2, each="vmap"),
+        "shard_map 2 x 4": replicas.layout(p, "shard_map", devices=2),
         "pmap 8 x 1": replicas.layout(p, "pmap", devices=8),
-        "pmap 4 x 2, map": replicas.layout(p, "pmap", devices=4, each="map"),
+        "pmap 4 x 2": replicas.layout(p, "pmap", devices=4),
     }
     print(f"Largest difference of a parameter from vmap's after {steps} steps, p = {p}, float32:\n")
     print(f"| | {' | '.join(kinds)} | replicas apart |")
     print("|---" * (len(kinds) + 2) + "|")
-    for label, make in family.items():
-        tx = make()
-        one = network.params, network.batch_stats, tx.init(network.params)
-        states = replicas.replicate(one, p)
-        keys = jax.random.split(jax.random.key(0), (steps, p))
-        step, ends = one_step(network, tx, dataset), {}
+    keys = jax.random.split(jax.random.key(0), (steps, p))
+    for label, make in AGREEING.items():
+        ends = {}
         for name, layout in ({"vmap": replicas.layout(p, "vmap")} | kinds).items():
-            run = replicas.runner(step, layout)
+            tx = make(layout.axis_name)
+            one = network.params, network.batch_stats, tx.init(network.params)
+            states = replicas.replicate(one, p)
+            run = replicas.runner(one_step(network, tx, dataset, layout.axis_name), layout)
             walk = jax.jit(lambda s, k, run=run: lax.scan(run, s, k)[0])
             end = walk(layout.place(states), layout.place(keys, axis=1))
             ends[name] = jax.device_get(end[0])

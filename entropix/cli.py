@@ -39,7 +39,7 @@ options:
   --data_dir=FOLDER           where prepared data sets lie: short for --config.data_dir=FOLDER
                               (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)
   --config.replicas=P         of Elastic-SGD and Parle; '(3, 6)' for a run with each (compare)
-  --config.layout=LAYOUT      where replicas live: on one device (vmap, map), on several (pmap,
+  --config.layout=LAYOUT      where replicas live: on one device (vmap), on several (pmap,
                               shard_map), or wherever they are fastest (auto)
   --coordinator=HOST:PORT --processes=N --process=K
                               one run in N processes, this one being number K (train)
@@ -295,9 +295,10 @@ def _draw(rows: Any, workdir: str) -> None:
 
 
 def _tune(options: Any) -> None:
-    from entropix.training import describe_effort, keep_compiled, record, tune
+    from entropix.training import describe_effort, keep_compiled, record, spread_replicas, tune
 
     keep_compiled()
+    spread_replicas(options.config)
     path = options.config_file.split(":")[0]
     if options.write:
         record.split_header(path)  # complains now rather than after the search

@@ -1,7 +1,10 @@
 """The README and the guide: their code runs, and CI runs the README's own test command."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -25,6 +28,18 @@ def test_python_blocks_run(page: pathlib.Path):
         exec(compile(code, str(page), "exec"), {})
     finally:
         jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_readme_runs_on_several_devices(devices: int):
+    """With two devices its four replicas have a pair of axes."""
+    code = "\n".join(blocks(ROOT / "README.md", "python")) + "\nprint(layout.per_device)"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(4 // devices)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -1,5 +1,7 @@
-"""Where replicas live: on one device side by side or in turns, over devices, or both."""
+"""Where replicas live: side by side on one device, over devices, or both."""
 
+import functools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-KINDS = ("auto", "vmap", "map", "pmap", "shard_map")
+KINDS = ("auto", "vmap", "pmap", "shard_map")
 
 
 class Layout(NamedTuple):
@@ -16,33 +18,38 @@ class Layout(NamedTuple):
 
     Attributes:
       replicas: p.
-      kind: "vmap", "map", "pmap" or "shard_map".
-      each: "vmap" or "map": how replicas on the same device share it.
-      axis_name: the replicas' axis, in the step and in the mesh.
-      mesh: devices, `p / per_device` of them along `axis_name`, and as many along every further
-        axis as work on one replica together; None for the layouts of one device.
+      kind: "vmap" for replicas on one device; "pmap" or "shard_map" for replicas over devices.
+      axis_name: what transformations and collectives of the step are to be given: the replicas'
+        axis; or a pair of axes, over devices and within a device, where several devices hold
+        several replicas each.
+      mesh: devices, `p / per_device` of them along `device_axis`, and as many along every further
+        axis as work on one replica together; None for the default device.
     """
 
     replicas: int
     kind: str
-    each: str
-    axis_name: str
+    axis_name: str | tuple[str, str]
     mesh: Mesh | None
+
+    @property
+    def device_axis(self) -> str:
+        """The axis of replicas in the mesh."""
+        return self.axis_name if isinstance(self.axis_name, str) else self.axis_name[0]
 
     @property
     def per_device(self) -> int:
         """Replicas that share a device."""
-        return self.replicas // (1 if self.mesh is None else self.mesh.shape[self.axis_name])
+        return self.replicas // (1 if self.mesh is None else self.mesh.shape[self.device_axis])
 
     @property
     def data_axes(self) -> dict[str, int]:
         """The mesh's further axes, over which a replica's batch is divided, with their sizes."""
         axes = {} if self.mesh is None else dict(self.mesh.shape)
-        return {name: size for name, size in axes.items() if name != self.axis_name}
+        return {name: size for name, size in axes.items() if name != self.device_axis}
 
     def sharding(self, axis: int = 0) -> NamedSharding | None:
         """Where arrays live whose axis `axis` is the replicas'."""
-        return self._named(*[None] * axis, self.axis_name)
+        return self._named(*[None] * axis, self.device_axis)
 
     @property
     def common(self) -> NamedSharding | None:
@@ -83,7 +90,7 @@ def layout(
     replicas: int,
     kind: str = "auto",
     *,
-    each: str = "auto",
+    each: str = "vmap",
     axis_name: str = "replica",
     devices: int | Sequence[jax.Device] | None = None,
     mesh: Mesh | None = None,
@@ -92,16 +99,20 @@ def layout(
 
     Args:
       replicas: p >= 1.
-      kind: "vmap" or "map": all on the default device, side by side or in turns; "pmap" or
-        "shard_map": over devices, p a multiple of their number. "auto" takes what is fastest:
-        several devices if p is a multiple of more than one of them, and `each`'s choice on one.
-      each: "vmap" or "map", how replicas on the same device share it; "auto" takes turns on a CPU,
-        where a vmapped convolution is grouped and takes 1.5 times as long, and goes side by side
-        elsewhere.
-      axis_name: the replicas' axis in the step.
+      kind: "vmap": all side by side on the default device; "pmap" or "shard_map": over devices, p
+        a multiple of their number. "auto" takes what is fastest: several devices if p is a
+        multiple of more than one of them, one device otherwise. (On a CPU, `jax.devices()` has as
+        many devices as the environment variable `JAX_NUM_CPU_DEVICES` says. A device for each
+        replica is faster there than a vmap, whose convolutions are grouped.)
+      each: "vmap", how replicas on the same device share it.
+      axis_name: the replicas' axis. Where several devices hold several replicas each,
+        `Layout.axis_name` is a pair of other names, "replica_across_devices" and
+        "replica_within_device": give `layout.axis_name` to transformations, whatever the layout.
       devices: how many, or which. By default as many as divide p.
       mesh: instead of `devices`: its axis `axis_name` is over replicas, and over any further one
         ("data", say) a replica's batch is divided; the step averages its gradients over it.
+        `Layout.mesh` has the same devices, automatic axes, and for `axis_name` the first name of
+        the pair where a device holds several replicas; write `jax.set_mesh(layout.mesh)`, if any.
 
     Returns:
       A `Layout`, for `entropix.replicas.runner`.
@@ -111,28 +122,60 @@ def layout(
 
     Example:
       >>> from entropix import replicas
-      >>> replicas.layout(4, "map").per_device
-      4
+      >>> layout = replicas.layout(4, "vmap")
+      >>> layout.per_device, layout.axis_name
+      (4, 'replica')
     """
     if replicas < 1:
         raise ValueError(f"replicas must be >= 1; got replicas={replicas}.")
-    for name, value, known in (("layout", kind, KINDS), ("each", each, KINDS[:3])):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
-    each = on_one_device(each)
-    if kind in ("vmap", "map"):
+    check_kind("layout", kind)
+    _check_each(each)
+    if not isinstance(axis_name, str):
+        raise ValueError(f"axis_name must be one name; got axis_name={axis_name!r}.")
+    if kind == "vmap":
         _check_processes(replicas, kind, jax.devices()[:1])
-        return Layout(replicas, kind, kind, axis_name, None)
+        return Layout(replicas, kind, axis_name, None)
+    free = kind == "auto" and devices is None and mesh is None
     if mesh is None:
         mesh = _make_mesh(replicas, kind, axis_name, devices)
     _check_mesh(replicas, kind, axis_name, mesh)
-    if kind == "auto":
-        kind = "shard_map" if mesh.size > 1 else each
-    return Layout(replicas, kind, each, axis_name, None if kind == each else mesh)
+    if mesh.axis_names == (axis_name,) and mesh.size == 1:  # one device for all
+        if free and replicas > 1 and jax.default_backend() == "cpu":
+            _advise_more_devices()
+        default = mesh.devices.flat[0] == jax.devices()[0]
+        return Layout(replicas, "vmap", axis_name, None if default else mesh)
+    kind = "shard_map" if kind == "auto" else kind
+    if replicas == mesh.shape[axis_name]:  # a device for each
+        return Layout(replicas, kind, axis_name, _automatic(mesh, mesh.axis_names))
+    # The pair must not contain `axis_name`: a transformation that was built with `axis_name` would
+    # average over the replicas of each device alone, or over one replica of every device.
+    pair = f"{axis_name}_across_devices", f"{axis_name}_within_device"
+    names = tuple(pair[0] if name == axis_name else name for name in mesh.axis_names)
+    return Layout(replicas, kind, pair, _automatic(mesh, names))
+
+
+def check_kind(name: str, kind: str) -> None:
+    """Raises `ValueError` unless `kind` is a kind of layout, for the argument called `name`."""
+    if kind == "map":
+        raise ValueError(
+            f"{name}='map' was removed: replicas that communicate cannot run one after another. "
+            f"Use {name}='auto' or 'vmap'; on a CPU, the environment variable JAX_NUM_CPU_DEVICES "
+            "gives every replica its own device, which is faster."
+        )
+    if kind not in KINDS:
+        raise ValueError(f"{name} must be one of {', '.join(KINDS)}; got {kind!r}.")
 
 
 def on_one_device(kind: str = "auto") -> str:
-    """How programs share a device: `kind`, or what is fastest, in turns ("map") on a CPU alone."""
+    """How programs that do not communicate (seeds) share a device, side by side or in turns.
+
+    Args:
+      kind: "vmap", "map" (in turns: `lax.map`) or "auto", what is fastest: "map" on a CPU, where
+        vmapped convolutions are grouped, and "vmap" elsewhere.
+
+    Returns:
+      "vmap" or "map".
+    """
     if kind != "auto":
         return kind
     return "map" if jax.default_backend() == "cpu" else "vmap"
@@ -150,6 +193,23 @@ def host_devices(replicas: int, cores: int) -> int:
       [1, 2, 3, 6, 8]
     """
     return max(n for n in range(1, min(replicas, 4 * cores) + 1) if replicas % n == 0)
+
+
+@functools.cache  # says so once
+def _advise_more_devices() -> None:
+    logging.getLogger(__name__).warning(
+        "All replicas share one CPU device, which takes up to twice as long as a device for each. "
+        "To have more devices, set JAX_NUM_CPU_DEVICES to the number of replicas in the "
+        "environment before Python starts."
+    )
+
+
+def _check_each(each: str) -> None:
+    if each not in ("vmap", "auto"):
+        raise ValueError(
+            f"each must be 'vmap', the only way in which replicas that communicate share a device; "
+            f"got each={each!r}. Leave the argument out."
+        )
 
 
 def _put(tree: Any, sharding: Any) -> Any:
@@ -191,14 +251,23 @@ def _make_mesh(
         known, count = list(devices), len(devices)
     if count < 1:
         raise ValueError(f"devices must be >= 1; got {devices!r}.")
-    return Mesh(np.asarray(known[:count]), (axis_name,), axis_types=(AxisType.Auto,))
+    return _automatic(Mesh(np.asarray(known[:count]), (axis_name,)), (axis_name,))
+
+
+def _automatic(mesh: Mesh, names: tuple[str, ...]) -> Mesh:
+    """The mesh with these names, outside of `shard_map` with shardings that JAX chooses.
+
+    With explicit axes (the default of `jax.make_mesh`) states and batches would have to come in the
+    very shardings that the step wants.
+    """
+    return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def _too_few(asked: str, wanted: int) -> str:
     known = jax.devices()
     there = f"{len(known)} {known[0].platform} device{'s' if len(known) > 1 else ''}"
     return (
-        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap' or 'map') runs all "
+        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap') runs all "
         f"replicas on the devices there are; or give JAX more of them, on a CPU by setting "
         f"JAX_NUM_CPU_DEVICES={wanted} in the environment before Python starts."
     )

@@ -10,6 +10,7 @@ import entropix
 from entropix.training.config import REPLICATED, cycle
 from entropix.training.names import check_name
 from entropix.transforms import Relaxation
+from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_fraction, check_positive
 
 REPLICA_AXIS = "replica"
@@ -26,7 +27,7 @@ class Algorithm(NamedTuple):
     Attributes:
       relaxation: turns L mini-batch gradients into a relaxed one.
       optimizer: the outer optimiser; it couples the replicas, if there are any.
-      replicas: p >= 1 on the axis `REPLICA_AXIS`; None for an algorithm without that axis.
+      replicas: p >= 1 on a named axis; None for an algorithm without replicas.
       gamma: schedule of the scope in outer steps, for reports; None for SGD.
     """
 
@@ -42,6 +43,7 @@ def make_algorithm(
     traced: dict[str, Any] | None = None,
     *,
     length: float = 1.0,
+    axis_name: AxisName = REPLICA_AXIS,
 ) -> Algorithm:
     """Makes the algorithm that `options` describe.
 
@@ -51,6 +53,7 @@ def make_algorithm(
       traced: values that replace options of the same names, possibly traced by JAX: one compiled
         program then serves all values, which is how tuning runs its trials.
       length: in (0, 1]; learning-rate drops come earlier, and gamma falls faster, by this factor.
+      axis_name: the replicas' axis, `layout.axis_name` of the layout that the algorithm runs in.
 
     Returns:
       An `Algorithm`.
@@ -70,7 +73,7 @@ def make_algorithm(
     check_positive("gamma", option["gamma"])  # `scoping` knows it by another name
     rate = 1 - (1 - option["scoping_rate"]) ** (1 / length)
     gamma = entropix.scoping(option["gamma"], rate, end_value=option["gamma_end"])
-    relaxation = _RELAXATIONS[name](gamma, option)
+    relaxation = _RELAXATIONS[name](gamma, option, axis_name if name in REPLICATED else None)
     if name not in REPLICATED:
         return Algorithm(relaxation, optimizer, None, gamma)
     pull = gamma
@@ -78,7 +81,7 @@ def make_algorithm(
         check_positive("rho", option["rho"])
         pull = entropix.scoping(option["rho"], rate, end_value=option["rho_end"])
     optimizer = entropix.elastic_sgd(
-        learning_rate, pull, REPLICA_AXIS, momentum=option["momentum"], period=option["period"]
+        learning_rate, pull, axis_name, momentum=option["momentum"], period=option["period"]
     )
     return Algorithm(relaxation, optimizer, option["replicas"], gamma)
 
@@ -88,22 +91,23 @@ def _plain_gradient(*_: Any) -> Relaxation:
     return entropix.heat(1.0, num_steps=1, temperature=0)
 
 
-def _entropy(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+def _entropy(
+    gamma: optax.Schedule, option: dict[str, Any], axis_name: AxisName | None
+) -> Relaxation:
     names = ("num_steps", "step_size", "averaging", "temperature", "noise", "output")
     inner = _INNERS[option["inner"]]()
-    axis_name = REPLICA_AXIS if option["algorithm"] in REPLICATED else None
     return entropix.local_entropy(
         gamma, inner=inner, axis_name=axis_name, **{n: option[n] for n in names}
     )
 
 
-def _hj(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+def _hj(gamma: optax.Schedule, option: dict[str, Any], _: AxisName | None) -> Relaxation:
     names = ("num_steps", "step_size", "form", "output")
     inner = _INNERS[option["inner"]]()
     return entropix.hamilton_jacobi(gamma, inner=inner, **{n: option[n] for n in names})
 
 
-def _heat(gamma: optax.Schedule, option: dict[str, Any]) -> Relaxation:
+def _heat(gamma: optax.Schedule, option: dict[str, Any], _: AxisName | None) -> Relaxation:
     names = ("num_steps", "temperature", "noise")
     return entropix.heat(gamma, **{n: option[n] for n in names})
 

@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.data import check_dataset
-from entropix.replicas.layout import KINDS
+from entropix.replicas.layout import check_kind
 from entropix.training.names import check_name, check_options
 from entropix.training.search import check_search, make_search
 
@@ -52,7 +52,6 @@ BEYOND_THE_PAPER = ("parle",)  # in a comparison only if named
 
 _CHOICES = {
     "seed_layout": ("auto", "vmap", "map"),
-    "layout": KINDS,
     "replica_start": ("same", "different"),
 }
 
@@ -107,7 +106,7 @@ def experiment(
         "seeds": 3,  # runs seeds 0 ... seeds-1, all in one compiled program
         "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
         "replicas": (3,),  # p of the algorithms that have replicas; several for one run with each
-        "layout": "auto",  # auto | vmap | map | pmap | shard_map: where replicas live
+        "layout": "auto",  # auto | vmap | pmap | shard_map: where replicas live
         "devices": 0,  # that replicas are spread over; 0 for as many as divide p
         "replica_start": "same",  # same | different: initial parameters of a seed's replicas
         "gradients_per_eval": 480,  # gradient evaluations between two evaluations
@@ -201,6 +200,7 @@ def check_config(config: ConfigDict) -> None:
         )
     if config.devices < 0:
         raise ValueError(f"devices must be >= 0; got config.devices={config.devices}.")
+    check_kind("layout", config.layout)
     for field, known in _CHOICES.items():
         if config[field] not in known:
             raise ValueError(

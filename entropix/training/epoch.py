@@ -47,7 +47,8 @@ def make_step(
       apply: `apply(params, batch_stats, images, *, train, key) -> (logits, batch_stats)`.
       algorithm: what to run.
       batch_size: examples per gradient.
-      layout: where the replicas are; by default on one device.
+      layout: where the replicas are; by default on one device. `algorithm` was made with its
+        `axis_name`.
 
     Returns:
       `step(state, data) -> (state, loss, bad)`, with the mean mini-batch loss seen along the way,

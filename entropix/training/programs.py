@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from entropix.data import Dataset
 from entropix.replicas import Layout
-from entropix.replicas import layout as make_layout
-from entropix.training.algorithm import REPLICA_AXIS, Algorithm, make_algorithm
+from entropix.training.algorithm import Algorithm, make_algorithm
+from entropix.training.devices import layout_of
 from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
 from entropix.training.evaluation import Evaluation, make_evaluate
 from entropix.training.network import Network, build_network
@@ -50,17 +50,14 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
     Returns:
       The `Programs`, compiled for `config.seeds` seeds: what follows can be timed.
     """
+    layout = layout_of(config)
     algorithm = make_algorithm(
-        config.optimizer, data.num_train / config.batch_size, length=config.length
+        config.optimizer,
+        data.num_train / config.batch_size,
+        length=config.length,
+        axis_name=layout.axis_name,
     )
-    replicas = algorithm.replicas or 1
-    layout = make_layout(
-        replicas,
-        "auto" if algorithm.replicas is None else config.layout,
-        axis_name=REPLICA_AXIS,
-        devices=1 if algorithm.replicas is None else config.devices or None,
-    )
-    networks = _starts(config, data, replicas)
+    networks = _starts(config, data, layout.replicas)
     network = networks[0][0]
 
     def init() -> Advance:

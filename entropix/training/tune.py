@@ -1,5 +1,6 @@
 """Hyper-parameters by random search, with equal effort for every algorithm."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -15,13 +16,14 @@ from entropix.data import Dataset, hold_out, load
 from entropix.data.files import write_atomic
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import check_config, cycle, num_evals, runs
+from entropix.training.devices import layout_of
 from entropix.training.epoch import make_interval, make_step
 from entropix.training.evaluation import make_evaluate
 from entropix.training.folder import IRRELEVANT, claimed
 from entropix.training.network import build_network
 from entropix.training.record import make_page
 from entropix.training.search import Ranges, draw, ranges_of
-from entropix.training.state import centre, init_state
+from entropix.training.state import Point, centre, init_state
 from entropix.training.trials import Trial, TrialLog
 
 
@@ -131,37 +133,45 @@ def _run_missing(
     done = min(len(log.trials), len(drawn))
     if done == len(drawn):
         return
-    score = jax.jit(_make_score(config, data))
+    score = _make_score(config, data)
     bar = {"desc": config.optimizer.algorithm, "initial": done, "total": len(drawn)}
     for values in tqdm(drawn[done:], **bar, disable=not progress):
-        log.append(values | _result(*score(values, data)))
+        log.append(values | _result(*score(values)))
 
 
 def _make_score(config: ConfigDict, data: Dataset) -> Any:
-    """Makes `score(values, data) -> (errors, losses)` of one trial, an entry for every seed."""
+    """Makes `score(values) -> (errors, losses)` of one trial, an entry for every seed."""
     networks = [build_network(config.model, data.image_shape, seed) for seed in range(config.seeds)]
     steps = num_evals(config) * config.gradients_per_eval // cycle(config.optimizer)
+    layout = layout_of(config)
+    everywhere = layout.share(data)
 
-    def score(values: dict[str, Array], data: Dataset) -> tuple[Array, Array]:
+    @functools.partial(jax.jit, out_shardings=layout.common)
+    def walk(values: dict[str, Array], data: Dataset) -> Point:
         algorithm = make_algorithm(
-            config.optimizer, data.num_train / config.batch_size, values, length=config.length
+            config.optimizer,
+            data.num_train / config.batch_size,
+            values,
+            length=config.length,
+            axis_name=layout.axis_name,
         )
         states = [
             init_state(algorithm, [(network.params, network.batch_stats)], seed)
             for seed, network in enumerate(networks)
         ]
-        interval = make_interval(make_step(networks[0].apply, algorithm, config.batch_size), steps)
-        evaluate = make_evaluate(
-            networks[0].apply,
-            networks[0].estimate,
-            train_examples=config.eval_train_examples,
-        )
-
-        def run(state: Any) -> tuple[Array, Array]:
-            result = evaluate(centre(interval(state, data)[0], algorithm), data)
-            return result.val_error, result.val_loss
-
+        step = make_step(networks[0].apply, algorithm, config.batch_size, layout)
+        interval = make_interval(step, steps)
+        run = lambda state: centre(interval(state, data)[0], algorithm)  # noqa: E731
         return lax.map(run, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+    evaluate = make_evaluate(
+        networks[0].apply, networks[0].estimate, train_examples=config.eval_train_examples
+    )
+    measure = jax.jit(lambda points, data: lax.map(lambda point: evaluate(point, data), points))
+
+    def score(values: Trial) -> tuple[Array, Array]:
+        result = measure(layout.local(walk(values, everywhere)), data)
+        return result.val_error, result.val_loss
 
     return score
 

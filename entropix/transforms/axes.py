@@ -1,7 +1,6 @@
 """Named axes: which names are accepted, and what the axis of an update is mapped by."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,8 @@ def mapped(axis_name: AxisName) -> Iterator[None]:
     except NameError as error:
         raise ValueError(
             f"axis_name={axis_name!r} names no mapped axis here. Run the step under "
-            f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis."
+            f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis; under "
+            "entropix.replicas.runner, build the transformation with axis_name=layout.axis_name."
         ) from error
 
 
@@ -48,13 +48,7 @@ def agreed(count: jax.Array, axis_name: AxisName) -> jax.Array:
     on_devices = jax.sharding.get_abstract_mesh().manual_axes
     vmapped = tuple(name for name in names if name not in on_devices)
     with mapped(axis_name):
-        return agreed_by_all(count, vmapped) if vmapped else count
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def agreed_by_all(count: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """The maximum of values that are equal: `entropix.replicas` knows the name, and takes one."""
-    return lax.pmax(count, names)
+        return lax.pmax(count, vmapped) if vmapped else count
 
 
 def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:

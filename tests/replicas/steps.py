@@ -1,4 +1,7 @@
-"""Steps for one replica, one for each thing a program may contain, and how to compare layouts."""
+"""Steps for one replica, one for each thing a program may contain, and how to compare layouts.
+
+All take the replicas' axis first, which is a name or a pair of names, as the layout says.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +15,11 @@ AXIS = "replica"
 REPLICAS = 4
 
 
-def coupled(make):
+def coupled(make, axis):
     """A step of an optimiser on a least-squares problem, with noise from the replica's own key."""
 
     def step(state, batch):
-        tx, (w, opt_state, key) = make(), state
+        w, opt_state, key = state
         key, draw = jax.random.split(key)
         target = batch + 0.1 * jax.random.normal(draw, batch.shape)
 
@@ -27,97 +30,107 @@ def coupled(make):
         updates, opt_state = tx.update(grads, opt_state, w, grad_fn=grad_fn)
         return (optax.apply_updates(w, updates), opt_state, key), loss
 
-    tx, w = make(), jnp.linspace(-1.0, 1.0, 3)
-    return step, (w, tx.init(w), jax.random.key(3)), tx
+    tx, w = make(axis), jnp.linspace(-1.0, 1.0, 3)
+    return step, (w, tx.init(w), jax.random.key(3))
 
 
-def relaxed(period):
-    relaxation = entropix.local_entropy(1.0, temperature=0.1, num_steps=4, axis_name=AXIS)
+def relaxed(axis, period):
+    relaxation = entropix.local_entropy(1.0, temperature=0.1, num_steps=4, axis_name=axis)
     return optax.chain(
         entropix.relax(relaxation),
-        entropix.elastic_coupling(0.5, AXIS, period=period),
+        entropix.elastic_coupling(0.5, axis, period=period),
         entropix.sgd(0.1),
     )
 
 
-def spread_over_updates():
-    relaxation = entropix.local_entropy(1.0, temperature=0.1, num_steps=3, axis_name=AXIS)
-    outer = optax.chain(entropix.elastic_coupling(0.5, AXIS), entropix.sgd(0.1))
-    return entropix.stepwise(relaxation, outer)  # a collective inside a conditional
+def spread_over_updates(axis):
+    relaxation = entropix.local_entropy(1.0, temperature=0.1, num_steps=3, axis_name=axis)
+    outer = optax.chain(entropix.elastic_coupling(0.5, axis), entropix.sgd(0.1))
+    # A collective inside a conditional.
+    return entropix.stepwise(relaxation, outer, axis_name=axis)
+
+
+def diloco(axis, stepwise):
+    inner = optax.scale_by_adam(eps=1e-3)
+    return entropix.diloco(0.5, axis, num_steps=3, step_size=0.01, inner=inner, stepwise=stepwise)
 
 
 OPTIMISERS = {
-    "elastic": lambda: entropix.elastic_sgd(0.1, 0.5, AXIS),
-    "elastic-period_3": lambda: entropix.elastic_sgd(0.1, 0.5, AXIS, period=3),
-    "parle": lambda: relaxed(1),
-    "parle-period_2": lambda: relaxed(2),
-    "stepwise": spread_over_updates,
+    "elastic": lambda axis: entropix.elastic_sgd(0.1, 0.5, axis),
+    "elastic-period_3": lambda axis: entropix.elastic_sgd(0.1, 0.5, axis, period=3),
+    "easgd-period_3": lambda axis: entropix.easgd(0.1, axis, period=3),
+    "parle": lambda axis: relaxed(axis, 1),
+    "parle-period_2": lambda axis: relaxed(axis, 2),
+    "parle-stepwise": spread_over_updates,
+    "diloco": lambda axis: diloco(axis, False),
+    "diloco-stepwise": lambda axis: diloco(axis, True),
 }
 
 
-def in_scan(x, batch):
+def in_scan(axis, x, batch):
     def body(carry, b):
-        carry = carry + lax.pmean(jnp.sin(carry * b), AXIS)
-        return carry, (carry.sum(), lax.axis_index(AXIS))
+        carry = carry + lax.pmean(jnp.sin(carry * b), axis)
+        return carry, (carry.sum(), lax.axis_index(axis))
 
     return lax.scan(body, x, batch, reverse=True)
 
 
-def in_while(x, batch):
+def in_while(axis, x, batch):
     def go_on(carry):
         i, y = carry
-        return (i < 3) & (lax.pmax(jnp.sum(y), AXIS) < 1e3)
+        return (i < 3) & (lax.pmax(jnp.sum(y), axis) < 1e3)
 
     def body(carry):
         i, y = carry
-        return i + 1, y + lax.psum(y * batch[0], AXIS) / (1 + lax.axis_index(AXIS))
+        return i + 1, y + lax.psum(y * batch[0], axis) / (1 + lax.axis_index(axis))
 
     return lax.while_loop(go_on, body, (0, x))[1], ()
 
 
-def in_cond(x, batch):
+def in_cond(axis, x, batch):
     count = jnp.sum(jnp.ones_like(x)).astype(int)  # a value of each replica, the same for all
-    taken = lax.cond(count == 3, lambda y: lax.pmean(y, AXIS), lambda y: y, x)
-    return x + taken, lax.cond(count == 4, lambda y: lax.pmin(y, AXIS), lambda y: 2 * y, x)
+    taken = lax.cond(count == 3, lambda y: lax.pmean(y, axis), lambda y: y, x)
+    return x + taken, lax.cond(count == 4, lambda y: lax.pmin(y, axis), lambda y: 2 * y, x)
 
 
-def in_calls(x, batch):
+def in_calls(axis, x, batch):
     @jax.checkpoint
     def mean(y):
-        return lax.pmean(jnp.cos(y), AXIS)
+        return lax.pmean(jnp.cos(y), axis)
 
     @jax.custom_jvp
     def double(y):
-        return 2 * lax.pmean(y, AXIS)
+        return 2 * lax.pmean(y, axis)
 
     double.defjvp(lambda p, t: (double(*p), 3 * t[0]))
 
     @jax.custom_vjp
     def triple(y):
-        return 3 * lax.pmean(y, AXIS)
+        return 3 * lax.pmean(y, axis)
 
     triple.defvjp(lambda y: (triple(y), None), lambda _, g: (5 * g,))
     grads = jax.grad(lambda y: jnp.sum(mean(y) ** 2 + double(y) * triple(y)))(x)
     return jax.jit(mean)(x) + double(x) + triple(x), grads
 
 
-def same_for_all(x, batch):
+def same_for_all(axis, x, batch):
     """Values no replica's state goes into, and collectives of them."""
     table = jnp.arange(3.0)
-    size = lax.psum(1, AXIS) + lax.psum(jnp.sum(table), AXIS) + lax.axis_size(AXIS)
-    return x + lax.pmax(table, AXIS), (size, table, lax.pmean(lax.axis_index(AXIS) * 1.0, AXIS))
+    size = lax.psum(1, axis) + lax.psum(jnp.sum(table), axis) + lax.axis_size(axis)
+    return x + lax.pmax(table, axis), (size, table, lax.pmean(lax.axis_index(axis) * 1.0, axis))
 
 
-def reduced_within(x, batch):
+def reduced_within(axis, x, batch):
     """A sum over an axis of the replica's own together with the replicas'."""
-    return x + jax.vmap(lambda b: lax.psum(b, ("own", AXIS)), axis_name="own")(batch)[0], ()
+    names = ("own", axis) if isinstance(axis, str) else ("own", *axis)
+    return x + jax.vmap(lambda b: lax.psum(b, names), axis_name="own")(batch)[0], ()
 
 
-def other_types(x, batch):
-    count = lax.psum(jnp.asarray(2, jnp.int32), AXIS) + lax.psum(lax.axis_index(AXIS), AXIS)
-    key = jax.random.fold_in(jax.random.key(0), lax.axis_index(AXIS))
-    low = lax.pmean(x.astype(jnp.bfloat16), AXIS)
-    return x + jax.random.normal(key, x.shape), (count, low, lax.psum(x.astype(complex), AXIS))
+def other_types(axis, x, batch):
+    count = lax.psum(jnp.asarray(2, jnp.int32), axis) + lax.psum(lax.axis_index(axis), axis)
+    key = jax.random.fold_in(jax.random.key(0), lax.axis_index(axis))
+    low = lax.pmean(x.astype(jnp.bfloat16), axis)
+    return x + jax.random.normal(key, x.shape), (count, low, lax.psum(x.astype(complex), axis))
 
 
 STRUCTURES = [

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from entropix import replicas
+from entropix.replicas.layout import _advise_more_devices
 
 
 @pytest.mark.parametrize(
@@ -11,7 +12,15 @@ from entropix import replicas
     [
         ({"replicas": 0}, "replicas must be >= 1; got replicas=0"),
         ({"replicas": 2, "kind": "threads"}, "layout must be one of auto, vmap.*'threads'"),
-        ({"replicas": 2, "each": "pmap"}, "each must be one of auto, vmap, map; got 'pmap'"),
+        (
+            {"replicas": 2, "kind": "map"},
+            "layout='map' was removed.* Use layout='auto' or 'v",
+        ),
+        ({"replicas": 2, "each": "map"}, "each must be 'vmap'.* got each='map'. Leave the arg"),
+        (
+            {"replicas": 2, "axis_name": ("a", "b")},
+            "axis_name must be one name; got",
+        ),
         ({"replicas": 2, "devices": 0}, "devices must be >= 1"),
         ({"replicas": 8, "kind": "shard_map"}, "replicas=8 .*JAX sees 1 cpu device. Two ways out"),
         ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),
@@ -25,9 +34,22 @@ def test_what_cannot_be_is_refused(arguments, message):
 
 def test_one_device_is_the_default_device():
     layout = replicas.layout(8)
-    assert (layout.kind, layout.each, layout.mesh) == ("map", "map", None)  # on a CPU
+    assert (layout.kind, layout.axis_name, layout.mesh) == ("vmap", "replica", None)
     assert layout.per_device == 8
     assert layout.place(3.0) == layout.share(3.0) == 3.0
+
+
+def test_replicas_on_one_cpu_device_say_once_how_to_get_more(caplog):
+    _advise_more_devices.cache_clear()
+    for _ in range(2):
+        replicas.layout(1)
+        replicas.layout(8, "vmap")
+        replicas.layout(8, devices=1)  # as asked
+    assert caplog.messages == []
+    for p in (8, 4, 8):
+        replicas.layout(p)
+    (message,) = caplog.messages
+    assert "set JAX_NUM_CPU_DEVICES to the number of replicas" in message
 
 
 def test_one_replica_needs_no_second_device():

@@ -83,7 +83,7 @@ def test_unknown_override_is_an_error():
         ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "learning_rate=.2, 1"),
         ({"search": {"sgd": {"learning_rate": 0.1}}}, "learning_rate=0.1"),
         ({"seed_layout": "pmap"}, "seed_layout must be one of auto, vmap, map; got .*='pmap'"),
-        ({"layout": "threads"}, "layout must be one of auto, vmap, map, pmap, shard_map; got"),
+        ({"layout": "threads"}, "layout must be one of auto, vmap, pmap, shard_map; got"),
         ({"replica_start": "none"}, "replica_start must be one of same, different; got"),
         ({"devices": -1}, "devices must be >= 0; got config.devices=-1"),
         ({"replicas": (3, 0)}, r"replicas must be numbers >= 1; got config.replicas=\(3, 0\)"),

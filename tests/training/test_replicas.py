@@ -91,7 +91,7 @@ def assert_close(workdir, other):
 def trainings(tmp_path_factory):
     made = Trainings(tmp_path_factory.mktemp("replicas"))
     for algorithm in ("elastic_sgd", "parle"):
-        run = made.start(algorithm, "--config.layout=map", algorithm=algorithm)
+        run = made.start(algorithm, "--config.layout=vmap", algorithm=algorithm)
         status, _, err = finish(run)
         assert status == 0, err
     return made
@@ -118,7 +118,7 @@ def test_layouts_agree(trainings, algorithm, layout, devices):
 
 def test_a_run_moves_from_one_device_to_several(trainings):
     """Where replicas live is no part of a result: the run continues, unasked."""
-    short = trainings.start("moved", "--config.layout=map", "--config.num_evals=1")
+    short = trainings.start("moved", "--config.layout=vmap", "--config.num_evals=1")
     assert finish(short)[0] == 0
     flags = ("--config.layout=shard_map", "--config.num_evals=3", "--fork")
     status, _, err = finish(trainings.start("moved", *flags, devices=4))
