@@ -317,24 +317,25 @@ def _tune(options: Any) -> None:
 
 def _figure1(options: Any) -> None:
     from entropix.figures import figure1, scoping_animation
-    from entropix.pde.saved import load, save_landscape
+    from entropix.pde.saved import load_landscape, save_landscape
 
     save_landscape(
         options.workdir, options.function, options.interval, options.times, options.beta,
         start=options.start, nodes=options.nodes, frames=options.frames,
     )  # fmt: skip
     made = ["relaxations.npz", "figure1.png"]
-    figure1(load(f"{options.workdir}/relaxations.npz"), f"{options.workdir}/figure1.png")
+    figure1(load_landscape(f"{options.workdir}/relaxations.npz"), f"{options.workdir}/figure1.png")
     if options.frames:
         made += ["scoping.npz", "scoping.gif"]
-        scoping_animation(load(f"{options.workdir}/scoping.npz"), f"{options.workdir}/scoping.gif")
+        descent = load_landscape(f"{options.workdir}/scoping.npz")
+        scoping_animation(descent, f"{options.workdir}/scoping.gif")
     print(f"{options.workdir}/ now holds {', '.join(made)}")
 
 
 def _accuracy(options: Any) -> None:
     from entropix.figures import accuracy
     from entropix.pde.saved import load_accuracy, save_accuracy
-    from entropix.pde.table import make_table
+    from entropix.pde.table import accuracy_table
 
     folder = options.workdir
     save_accuracy(
@@ -344,7 +345,7 @@ def _accuracy(options: Any) -> None:
     )  # fmt: skip
     data = load_accuracy(f"{folder}/accuracy.json")
     with open(f"{folder}/table.md", "w") as file:
-        file.write(make_table(data))
+        file.write(accuracy_table(data))
     accuracy(data, f"{folder}/accuracy.png")
     print(f"{folder}/ now holds accuracy.json, table.md, accuracy.png")
 

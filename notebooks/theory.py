@@ -103,10 +103,10 @@ x, gamma, T = grid.points, 0.5, 0.3  # T = 1/beta
 every = slice(300, -300, 20)
 
 entropy, proximal = pde.cole_hopf(grid, f, gamma, 1 / T), pde.hopf_lax(grid, f, gamma)
-smooth = pde.heat(grid, f, gamma, 1 / T)
+smooth = pde.heat_equation(grid, f, gamma, 1 / T)
 solved = {
     "viscous HJ": (BLUE, entropy.value, pde.viscous_hj(grid, f, gamma, 1 / T)),
-    "HJ": (RED, proximal.value, pde.hamilton_jacobi(grid, f, gamma)),
+    "HJ": (RED, proximal.value, pde.inviscid_hj(grid, f, gamma)),
     "heat": (YELLOW, smooth.value, pde.heat_on_grid(grid, f, gamma, 1 / T)),
 }
 panel = axes(("x", "value"))
@@ -351,7 +351,7 @@ where = np.linspace(-2.5, 2.5, 11)
 average = entropix.heat(gamma, num_steps=50, temperature=T)
 many = jnp.broadcast_to(jnp.asarray(where), (400, len(where)))
 found, _ = entropix.relaxed_grad(average, lambda y, i: slope(y))(many, average.init(many))
-found, exact = pde.estimate(found), pde.heat(grid, f, gamma, 1 / T, where).gradient
+found, exact = pde.estimate(found), pde.heat_equation(grid, f, gamma, 1 / T, where).gradient
 
 root = x[700 + int(np.abs(slope(x[700:800])).argmin())]
 for _ in range(5):
@@ -360,7 +360,9 @@ pair, scopes = np.asarray([root, root + 0.4]), np.geomspace(0.001, 0.03, 6)
 
 
 def difference(loss, gamma, points):
-    solutions = (solve(grid, loss, gamma, 1 / T, points) for solve in (pde.cole_hopf, pde.heat))
+    solutions = (
+        solve(grid, loss, gamma, 1 / T, points) for solve in (pde.cole_hopf, pde.heat_equation)
+    )
     return np.abs(np.subtract(*(solution.gradient for solution in solutions)))
 
 
@@ -657,7 +659,7 @@ for n, b_hj in enumerate((0.5, 5.0, 1e4)):
     points(panel, later, measured, BLUE, rf"quadratic, $\beta$ = {b_hj:g}", "osD"[n])
     off = np.abs(measured - pde.curvature_bound(c, later)).max()
     print(f"Example 13, beta = {b_hj:g}: error up to {off:.0e}")
-measured = np.asarray([at_zero(pde.heat(box, wave, s, b, patch.points)) for s in times])
+measured = np.asarray([at_zero(pde.heat_equation(box, wave, s, b, patch.points)) for s in times])
 points(panel, times, measured, YELLOW, "wave", "^", 6)
 off = np.abs(measured - pde.heat_curvature(c, times, k**2 / (2 * b))).max()
 print(f"Example 14: error up to {off:.0e}")
@@ -962,7 +964,7 @@ def anneal(T):
 @jax.vmap
 def scope(T):
     options = {"step_size": eta, "schedule": scopes, "temperature": T, "num_steps": L}
-    return pde.scoping(tilt_slope, start, key, **options)
+    return pde.scoped_descent(tilt_slope, start, key, **options)
 
 
 well = pde.Grid(-2.5, 2.5, 201)

@@ -12,7 +12,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from entropix.figures.convergence import COLOURS
-from entropix.pde.relaxations import KINDS, convex_intervals
+from entropix.pde.relaxations import EQUATIONS, convex_intervals
 
 _TITLES = {
     "viscous_hj": "viscous Hamilton-Jacobi",
@@ -54,7 +54,7 @@ def _curves(data: Data) -> Figure:
     panels = figure.subplots(
         2, 3, sharex=True, sharey="row", height_ratios=[5, 0.35 * (rows + 1) + 0.2]
     )
-    for column, kind in enumerate(KINDS):
+    for column, kind in enumerate(EQUATIONS):
         above, below = panels[:, column]
         shades = _shades(_COLOURS[kind], rows)
         above.plot(x, data["f"], color="black", linewidth=0.9, label="f")
@@ -92,7 +92,7 @@ def _contours(data: Data) -> Figure:
         panel.remove()
     drawn = _landscape(panels[2, 0], data, data["f"], data["f_convex"], levels)
     panels[2, 0].set_title("f (white: convex within)", fontsize=9)
-    for row, kind in enumerate(KINDS):
+    for row, kind in enumerate(EQUATIONS):
         for n, t in enumerate(times):
             panel = panels[row, n + 1]
             _landscape(panel, data, data["values"][row, n], data["convex"][row, n], levels)

@@ -1,16 +1,18 @@
 """Reference solvers for the paper's partial differential equations, in double precision."""
 
-from entropix.pde.annealing import scoping, simulated_annealing
+from typing import Any
+
+from entropix.pde.annealing import scoped_descent, simulated_annealing
 from entropix.pde.burgers import burgers, characteristics
 from entropix.pde.checks import check_float64
 from entropix.pde.control import ControlGap, control_gap, feedback, value_function
 from entropix.pde.escape import exit_time, first_passage, kramers_time
 from entropix.pde.fokker_planck import fokker_planck, gibbs, mass
 from entropix.pde.grid import Grid, Relaxed
-from entropix.pde.hamilton_jacobi import hamilton_jacobi, monotone_steps
-from entropix.pde.heat import heat, heat_on_grid
+from entropix.pde.heat_equation import heat_equation, heat_on_grid
 from entropix.pde.homogenisation import fast_slow, gradient_flow
 from entropix.pde.hopf_lax import Proximal, hopf_lax
+from entropix.pde.inviscid import inviscid_hj, monotone_steps
 from entropix.pde.regularity import (
     convex_interval,
     curvature_bound,
@@ -45,18 +47,18 @@ __all__ = [
     "fokker_planck",
     "gibbs",
     "gradient_flow",
-    "hamilton_jacobi",
     "harmonic_mean",
-    "heat",
     "heat_curvature",
+    "heat_equation",
     "heat_on_grid",
     "hessian",
     "hopf_lax",
+    "inviscid_hj",
     "kramers_time",
     "mass",
     "minimum_bound",
     "monotone_steps",
-    "scoping",
+    "scoped_descent",
     "shock_time",
     "simulate",
     "simulated_annealing",
@@ -64,3 +66,17 @@ __all__ = [
     "viscous_hj",
     "widened_interval",
 ]
+
+_FORMER = {
+    "hamilton_jacobi": inviscid_hj,
+    "heat": heat_equation,
+    "scoping": scoped_descent,
+}
+"""Version one's names, which relaxations and a schedule have too; they still answer."""
+
+
+def __getattr__(name: str) -> Any:
+    """Answers version one's names."""
+    if name in _FORMER:
+        return _FORMER[name]
+    raise AttributeError(f"module 'entropix.pde' has no attribute {name!r}")

@@ -38,7 +38,7 @@ def simulated_annealing(
     return lax.scan(step, start, (schedule, jnp.arange(len(schedule))))[0]
 
 
-def scoping(
+def scoped_descent(
     gradient: Gradient,
     start: ArrayLike,
     key: jax.Array,

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_float64, check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.hamilton_jacobi import godunov
+from entropix.pde.inviscid import godunov
 
 _BISECTIONS = 64  # a bracket shrinks to the last bit of float64
 _DOUBLINGS = 64
@@ -24,7 +24,7 @@ def burgers(
     .. math:: p_i \leftarrow p_i - \frac{\Delta t}{h} (F_{i+1/2} - F_{i-1/2}), \qquad
         \Delta t \max|p| \le h
 
-    These are the differences of `hamilton_jacobi`'s Godunov scheme, to the last bit but rounding:
+    These are the differences of `inviscid_hj`'s Godunov scheme, to the last bit but rounding:
     nodes here are midpoints there. Beyond the ends p is continued by a constant (for u that
     rises outwards it is the same as reflection); mass changes by the flux through the ends alone.
 

@@ -11,7 +11,7 @@ from entropix.pde.checks import check_count, check_multiple, check_positive
 from entropix.pde.exchange import implicit_step
 from entropix.pde.fokker_planck import in_time
 from entropix.pde.grid import Function, Grid
-from entropix.pde.hamilton_jacobi import godunov, one_sided
+from entropix.pde.inviscid import godunov, one_sided
 from entropix.pde.sde import Drift, Estimate, estimate, simulate
 from entropix.pde.stepping import saved_steps
 

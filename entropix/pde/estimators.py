@@ -13,11 +13,11 @@ from jax.typing import ArrayLike
 from entropix.optimizers import elastic_sgd
 from entropix.pde.checks import check_count, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.heat import heat
+from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
 from entropix.pde.viscous import cole_hopf
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
-from entropix.transforms.heat import heat as heat_relaxation
+from entropix.transforms.heat import heat
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.random import normal
 from entropix.transforms.relax import relaxed_grad
@@ -64,7 +64,7 @@ def true_gradient(
     """
     _check_method(method)
     if method == "heat":
-        return heat(grid, f, gamma, 1 / temperature, points).gradient
+        return heat_equation(grid, f, gamma, 1 / temperature, points).gradient
     cold = method == "hamilton_jacobi"
     return cole_hopf(grid, f, gamma, 1 / (_COLD if cold else temperature), points).gradient
 
@@ -156,7 +156,7 @@ def _estimates(
             temperature=temperature, key=key,
         )  # fmt: skip
     elif method == "heat":
-        relaxation = heat_relaxation(gamma, num_steps=L, temperature=temperature, key=key)
+        relaxation = heat(gamma, num_steps=L, temperature=temperature, key=key)
     else:
         relaxation = hamilton_jacobi(gamma, num_steps=L, step_size=step_size)
     return relaxed_grad(relaxation, lambda y, i: slope(y))(x, relaxation.init(x))[0]

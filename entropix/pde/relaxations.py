@@ -16,11 +16,11 @@ from jax import lax
 
 from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
-from entropix.pde.heat import heat_on_grid
+from entropix.pde.heat_equation import heat_on_grid
 from entropix.pde.hopf_lax import hopf_lax
 from entropix.pde.viscous import cole_hopf
 
-KINDS = ("viscous_hj", "hj", "heat")
+EQUATIONS = ("viscous_hj", "hj", "heat")
 _STEPS = 4  # of the descent, per frame
 _MOST_TERMS = 4_000_000_000  # of the sums over one grid for all points: half a minute
 
@@ -31,7 +31,7 @@ class Relaxations(NamedTuple):
     Attributes:
       points: the nodes, shape (*shape, *point_shape).
       f: values at the nodes.
-      values: shape (3, times, *shape), in the order of `KINDS`.
+      values: shape (3, times, *shape), in the order of `EQUATIONS`.
       convex: whether each is convex around a node; shape as `values`.
       f_convex: the same for f.
       times: those of the PDEs.
@@ -103,9 +103,9 @@ def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) ->
     ]
     at_nodes = np.asarray(grid.sample(f))
     convex = [[convex_nodes(grid, v) for v in kind] for kind in values]
-    convex[KINDS.index("hj")] = [
+    convex[EQUATIONS.index("hj")] = [
         convex_nodes(grid, v, uncertain=1 / (4 * _finer(grid) ** 2 * t))
-        for v, t in zip(values[KINDS.index("hj")], times, strict=True)
+        for v, t in zip(values[EQUATIONS.index("hj")], times, strict=True)
     ]
     return Relaxations(
         points=grid.points,
@@ -118,7 +118,7 @@ def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) ->
     )
 
 
-def scoping(
+def descend_while_scoping(
     grid: Grid,
     f: Function,
     gamma: float,

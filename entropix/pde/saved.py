@@ -13,7 +13,7 @@ from entropix.pde.estimators import sweep
 from entropix.pde.expression import Expression, parse
 from entropix.pde.grid import Grid
 from entropix.pde.regularity import shock_time
-from entropix.pde.relaxations import relaxations, scoping, widened
+from entropix.pde.relaxations import descend_while_scoping, relaxations, widened
 
 _NODES = {1: 401, 2: 61}
 _MOST_NODES = {1: 4001, 2: 121}
@@ -65,7 +65,7 @@ def save_landscape(
         relaxed = relaxations(grid, f, times, beta)
         files["relaxations"] = common | relaxed._asdict()
         if frames:
-            descent = scoping(grid, f, max(times), beta, start, frames)
+            descent = descend_while_scoping(grid, f, max(times), beta, start, frames)
             common |= {"points": relaxed.points, "f": relaxed.f}
             files["scoping"] = common | descent._asdict()
     folder = pathlib.Path(folder)
@@ -74,7 +74,7 @@ def save_landscape(
         np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
 
-def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+def load_landscape(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a saved file, by name."""
     with np.load(path) as data:
         return dict(data)

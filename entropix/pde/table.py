@@ -14,7 +14,7 @@ TITLES = {
 }
 
 
-def make_table(data: Mapping[str, Any]) -> str:
+def accuracy_table(data: Mapping[str, Any]) -> str:
     """Makes a table for each method, in Markdown, from what `save_accuracy` saved.
 
     Args:

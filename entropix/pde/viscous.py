@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
-from entropix.pde.hamilton_jacobi import hamilton_jacobi
+from entropix.pde.inviscid import inviscid_hj
 from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
 
 _KEPT = {1: 512, 2: 2048}  # cells kept by a halving, four times as many where they do not do
@@ -82,7 +82,7 @@ def cole_hopf(
 def viscous_hj(
     grid: Grid, f: Function | ArrayLike, t: float, beta: float, *, num_steps: int | None = None
 ) -> jax.Array:
-    """Solves viscous Hamilton-Jacobi by the monotone scheme of `hamilton_jacobi`; same arguments.
+    """Solves viscous Hamilton-Jacobi by the monotone scheme of `inviscid_hj`; same arguments.
 
     First order, with walls that reflect: a check of `cole_hopf` that shares nothing with it.
 
@@ -91,4 +91,4 @@ def viscous_hj(
       <https://doi.org/10.1137/S0036142903435235>`_, 2006.
     """
     check_positive(beta=beta)
-    return hamilton_jacobi(grid, f, t, beta=beta, num_steps=num_steps)
+    return inviscid_hj(grid, f, t, beta=beta, num_steps=num_steps)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-KINDS = ("auto", "vmap", "pmap", "shard_map")
+LAYOUT_KINDS = ("auto", "vmap", "pmap", "shard_map")
 
 
 class Layout(NamedTuple):
@@ -162,8 +162,8 @@ def check_kind(name: str, kind: str) -> None:
             f"Use {name}='auto' or 'vmap'; on a CPU, the environment variable JAX_NUM_CPU_DEVICES "
             "gives every replica its own device, which is faster."
         )
-    if kind not in KINDS:
-        raise ValueError(f"{name} must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if kind not in LAYOUT_KINDS:
+        raise ValueError(f"{name} must be one of {', '.join(LAYOUT_KINDS)}; got {kind!r}.")
 
 
 def on_one_device(kind: str = "auto") -> str:

@@ -11,7 +11,7 @@ from entropix.training.epoch import Apply
 from entropix.training.keys import split_seed
 
 
-class Network(NamedTuple):
+class NetworkFunctions(NamedTuple):
     """A network, taken apart.
 
     Attributes:
@@ -30,7 +30,7 @@ class Network(NamedTuple):
 
 def build_network(
     config: ConfigDict, image_shape: tuple[int, ...], seed: int, replica: int = 0
-) -> Network:
+) -> NetworkFunctions:
     """Builds the network of a config.
 
     Args:
@@ -40,7 +40,7 @@ def build_network(
       replica: whose initial parameters, where replicas start at different points.
 
     Returns:
-      A `Network`. Those of different seeds share one `apply` in all but identity: use any.
+      A `NetworkFunctions`. Those of different seeds share one `apply` in all but identity: use any.
     """
     options = {k: v for k, v in config.items() if k != "name"}
     key = jax.random.fold_in(split_seed(seed).model, replica)
@@ -49,7 +49,7 @@ def build_network(
     )
     apply, params, batch_stats = models.functional(model)
     estimate, _, _ = models.functional(_estimator(model))
-    return Network(apply, estimate, params, batch_stats)
+    return NetworkFunctions(apply, estimate, params, batch_stats)
 
 
 def _estimator(model: nnx.Module) -> nnx.Module:

@@ -14,7 +14,7 @@ from entropix.training.algorithm import Algorithm, make_algorithm
 from entropix.training.devices import layout_of
 from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
 from entropix.training.evaluation import Evaluation, make_evaluate
-from entropix.training.network import Network, build_network
+from entropix.training.network import NetworkFunctions, build_network
 from entropix.training.state import TrainState, centre, init_state
 
 
@@ -88,7 +88,7 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
     )
 
 
-def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[Network]]:
+def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[NetworkFunctions]]:
     """For every seed the networks at which its replicas start: one for all, or one for each."""
     points = replicas if config.replica_start == "different" else 1
     return [
@@ -99,7 +99,7 @@ def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[Netwo
 
 def _make_evaluate(
     config: ConfigDict,
-    network: Network,
+    network: NetworkFunctions,
     algorithm: Algorithm,
     layout: Layout,
     states: Any,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from entropix.figures import accuracy
-from entropix.pde.table import cell, make_table
+from entropix.pde.table import accuracy_table, cell
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results" / "accuracy"
 
@@ -39,12 +39,12 @@ def test_cells():
 
 
 def test_table_has_every_row_once(data):
-    table = make_table(data)
+    table = accuracy_table(data)
     for r in data["rows"]:
         assert table.count(cell(r)) >= 1
     assert len(re.findall(r"^\| [\d.]+ \|", table, flags=re.MULTILINE)) == 2 * (3 + 1 + 3)
     assert "f is convex" in table
-    assert "Above gamma = 0.25 = -1/min f''" in make_table(data | {"threshold": 0.25})
+    assert "Above gamma = 0.25 = -1/min f''" in accuracy_table(data | {"threshold": 0.25})
 
 
 def test_curves_are_the_saved_ones(data):
@@ -72,7 +72,7 @@ def test_curves_are_the_saved_ones(data):
 @pytest.mark.parametrize("folder", sorted(RESULTS.glob("*/")), ids=lambda folder: folder.name)
 def test_stored_tables_are_those_of_the_stored_rows(folder):
     data = json.loads((folder / "accuracy.json").read_text())
-    assert (folder / "table.md").read_text() == make_table(data)
+    assert (folder / "table.md").read_text() == accuracy_table(data)
 
 
 def test_the_guide_quotes_the_stored_rows():

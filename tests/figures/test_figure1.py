@@ -9,8 +9,13 @@ from PIL import Image
 
 from entropix.figures import figure1, scoping_animation
 from entropix.pde import Grid
-from entropix.pde.relaxations import convex_intervals, convex_nodes, relaxations, scoping
-from entropix.pde.saved import load, save_landscape
+from entropix.pde.relaxations import (
+    convex_intervals,
+    convex_nodes,
+    descend_while_scoping,
+    relaxations,
+)
+from entropix.pde.saved import load_landscape, save_landscape
 
 RUGGED = "(x**2 - 1)**2/2 + cos(5*x)/4"
 
@@ -47,7 +52,7 @@ def runs(mask):
 
 class TestData:
     def test_against_brute_force(self, saved):
-        data = load(saved / "relaxations.npz")
+        data = load_landscape(saved / "relaxations.npz")
         x, y = data["points"], np.linspace(-4, 4, 16_001)
         np.testing.assert_allclose(data["f"], rugged(x), rtol=1e-12, atol=1e-12)
         for n, t in enumerate(data["times"]):
@@ -64,7 +69,7 @@ class TestData:
             np.testing.assert_allclose(data["values"][2, n], v, atol=2e-3)
 
     def test_convex_intervals_of_f_are_the_true_ones(self, saved):
-        data = load(saved / "relaxations.npz")
+        data = load_landscape(saved / "relaxations.npz")
         x = data["points"]
         second = 6 * x**2 - 2 - 25 * np.cos(5 * x) / 4
         intervals = convex_intervals(x, data["f_convex"])
@@ -74,7 +79,7 @@ class TestData:
 
     def test_convex_parts_of_hopf_lax_are_those_of_the_proximal_points(self, saved):
         """u is convex around x where f'' > 0 at prox(x), away from kinks: by brute force."""
-        data = load(saved / "relaxations.npz")
+        data = load_landscape(saved / "relaxations.npz")
         x, y = data["points"], np.linspace(-4, 4, 80_001)
         for n, t in enumerate(data["times"]):
             p = y[(rugged(y) + (x[:, None] - y) ** 2 / (2 * t)).argmin(axis=1)]
@@ -111,7 +116,7 @@ class TestData:
     def test_scoping_passes_ripples_that_hold_the_descent_on_f(self):
         f = lambda x: x**2 / 8 + jax.numpy.cos(8 * x) / 5  # noqa: E731
         with jax.enable_x64(True):
-            film = scoping(Grid(-4.0, 4.0, 201), f, 2.0, 5.0, [3.0])
+            film = descend_while_scoping(Grid(-4.0, 4.0, 201), f, 2.0, 5.0, [3.0])
         assert film.path[0] == film.plain[0] == 3.0
         assert np.all(np.diff(film.gammas) < 0)
         assert abs(film.path[-1]) < 0.5
@@ -122,7 +127,7 @@ class TestData:
 
 class TestFigure:
     def test_curves_and_bars_are_the_saved_ones(self, saved):
-        data = load(saved / "relaxations.npz")
+        data = load_landscape(saved / "relaxations.npz")
         figure = figure1(data)
         above, below = figure.axes[:3], figure.axes[3:]
         for column in range(3):
@@ -140,7 +145,7 @@ class TestFigure:
             np.testing.assert_allclose(bars, expected)
 
     def test_contours(self, saved_2d, tmp_path):
-        figure = figure1(load(saved_2d / "relaxations.npz"), tmp_path / "figure.png")
+        figure = figure1(load_landscape(saved_2d / "relaxations.npz"), tmp_path / "figure.png")
         titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
         assert titles[-3:] == ["HJ, t = 0.1", "f (white: convex within)", "heat, t = 0.1"]
         assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"
@@ -148,7 +153,7 @@ class TestFigure:
     @pytest.mark.parametrize(("name", "frames"), [("saved", 5), ("saved_2d", 4)])
     def test_the_film_moves(self, name, frames, request, tmp_path):
         folder = request.getfixturevalue(name)
-        scoping_animation(load(folder / "scoping.npz"), tmp_path / "film.gif")
+        scoping_animation(load_landscape(folder / "scoping.npz"), tmp_path / "film.gif")
         with Image.open(tmp_path / "film.gif") as film:
             assert film.n_frames == frames
             pictures = []

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde import Grid, burgers, characteristics, hamilton_jacobi, monotone_steps
+from entropix.pde import Grid, burgers, characteristics, inviscid_hj, monotone_steps
 
 
 def bump(x):
@@ -68,7 +68,7 @@ def test_it_is_the_slope_of_hamilton_jacobi():
     f = grid.sample(lambda x: jnp.cos(3 * x) + x**2)
     midpoints = Grid((-2.0 + h / 2,), (2.0 - h / 2,), (200,))
     steps = monotone_steps(grid, f, 0.4) + 1
-    slope = jnp.diff(hamilton_jacobi(grid, f, 0.4, num_steps=steps)) / h
+    slope = jnp.diff(inviscid_hj(grid, f, 0.4, num_steps=steps)) / h
     p = burgers(midpoints, jnp.diff(f) / h, 0.4, num_steps=steps)
     np.testing.assert_allclose(p, slope, rtol=0, atol=1e-11)
 

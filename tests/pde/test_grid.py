@@ -139,3 +139,11 @@ def test_public_names_stay_functions_whatever_is_imported():
     for module in pkgutil.iter_modules(pde.__path__):
         importlib.import_module(f"entropix.pde.{module.name}")
     assert all(callable(getattr(pde, name)) for name in pde.__all__)
+
+
+def test_the_names_of_version_one_still_answer():
+    assert pde.heat is pde.heat_equation
+    assert pde.hamilton_jacobi is pde.inviscid_hj
+    assert pde.scoping is pde.scoped_descent
+    with pytest.raises(AttributeError, match="no attribute 'lukewarm'"):
+        pde.lukewarm  # noqa: B018

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde import Grid, hamilton_jacobi, hopf_lax, monotone_steps
+from entropix.pde import Grid, hopf_lax, inviscid_hj, monotone_steps
 
 FLUXES = pytest.mark.parametrize("flux", ["godunov", "lax_friedrichs"])
 NDIMS = pytest.mark.parametrize("ndim", [1, 2])
@@ -31,7 +31,7 @@ def test_first_order_on_a_quadratic(flux, ndim):  # Example 13 with beta infinit
     counts = [(50, 100, 200, 400), (25, 50, 100)][ndim - 1]
     for n in counts:
         grid = box(ndim, n)
-        u = hamilton_jacobi(grid, lambda x: c * jnp.sum(x**2) / 2, t, flux=flux)
+        u = inviscid_hj(grid, lambda x: c * jnp.sum(x**2) / 2, t, flux=flux)
         x = grid.points.reshape(*grid.shape, ndim)
         inside = np.abs(x).max(axis=-1) <= 1
         errors.append(np.abs(u - (x**2).sum(axis=-1) / (2 * (t + 1 / c)))[inside].max())
@@ -49,7 +49,7 @@ def test_converges_to_hopf_lax_past_the_shock(flux, ndim):
         exact = hopf_lax(fine, rugged, t).value[
             (slice(None, None, (fine.shape[0] - 1) // n),) * ndim
         ]
-        errors.append(float(jnp.abs(hamilton_jacobi(grid, rugged, t, flux=flux) - exact).max()))
+        errors.append(float(jnp.abs(inviscid_hj(grid, rugged, t, flux=flux) - exact).max()))
     assert 0.6 < fitted_order(counts, errors) < 1.3
 
 
@@ -89,7 +89,7 @@ def test_hj_reachability_agrees(ndim):
         error = lambda u, v=v: float(jnp.abs(u - v)[inside].max())  # noqa: E731
         h = grid.spacing[0]
         assert error(hopf_lax(grid, rugged, t).value) < ndim * (kink * h + 10 * h**2)
-        assert error(hamilton_jacobi(grid, rugged, t)) < ndim * 5 * h
+        assert error(inviscid_hj(grid, rugged, t)) < ndim * 5 * h
 
 
 @FLUXES
@@ -103,7 +103,7 @@ def test_comparison_and_sup_norm(flux, beta, ndim):
         f, g = rng.normal(size=(2, *grid.shape))
         top = np.maximum(f, g)
         steps = max(monotone_steps(grid, v, 0.05, beta) for v in (f, g, top))
-        solve = lambda v: hamilton_jacobi(grid, v, 0.05, beta=beta, flux=flux, num_steps=steps)  # noqa: B023, E731
+        solve = lambda v: inviscid_hj(grid, v, 0.05, beta=beta, flux=flux, num_steps=steps)  # noqa: B023, E731
         u = solve(f)
         assert f.min() - 1e-13 <= u.min()
         assert u.max() <= f.max() + 1e-13  # compared with constants
@@ -119,11 +119,11 @@ def test_comparison_and_sup_norm(flux, beta, ndim):
 def test_inside_jit_and_rejections():
     grid = box(1, 50)
     f = grid.sample(rugged)
-    solve = jax.jit(lambda f: hamilton_jacobi(grid, f, 0.1, num_steps=40))
-    np.testing.assert_allclose(solve(f), hamilton_jacobi(grid, f, 0.1, num_steps=40), rtol=1e-14)
+    solve = jax.jit(lambda f: inviscid_hj(grid, f, 0.1, num_steps=40))
+    np.testing.assert_allclose(solve(f), inviscid_hj(grid, f, 0.1, num_steps=40), rtol=1e-14)
     with pytest.raises(ValueError, match="num_steps must be given inside jax.jit"):
-        jax.jit(lambda f: hamilton_jacobi(grid, f, 0.1))(f)
+        jax.jit(lambda f: inviscid_hj(grid, f, 0.1))(f)
     with pytest.raises(ValueError, match="num_steps=2 makes steps too long"):
-        hamilton_jacobi(grid, f, 0.1, num_steps=2)
+        inviscid_hj(grid, f, 0.1, num_steps=2)
     with pytest.raises(ValueError, match="flux must be"):
-        hamilton_jacobi(grid, f, 0.1, flux="upwind")
+        inviscid_hj(grid, f, 0.1, flux="upwind")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from entropix.pde import Grid, heat, heat_on_grid
+from entropix.pde import Grid, heat_equation, heat_on_grid
 
 LINE = Grid((-2.0,), (2.0,), (9,))
 PLANE = Grid((-1.0, -1.0), (1.0, 1.0), (4, 5))
@@ -16,7 +16,7 @@ class TestWholeSpace:
     @pytest.mark.parametrize("beta", [0.1, 2.0, 1e6])
     def test_eigenfunction_in_the_plane(self, beta):
         t, k = 0.3, jnp.asarray([3.0, -1.0])
-        v = heat(PLANE, lambda x: jnp.cos(k @ x), t, beta)
+        v = heat_equation(PLANE, lambda x: jnp.cos(k @ x), t, beta)
         phase, decay = PLANE.points @ k, np.exp(-t / (2 * beta) * 10)
         np.testing.assert_allclose(v.value, decay * np.cos(phase), rtol=0, atol=1e-13)
         slope = -decay * np.sin(phase)[..., None] * k
@@ -26,31 +26,31 @@ class TestWholeSpace:
 
     def test_gaussian_widens(self):
         a, s = 0.5, 0.2 / 2
-        v = heat(LINE, lambda x: jnp.exp(-(x**2) / (2 * a)), 0.2, 2.0)
+        v = heat_equation(LINE, lambda x: jnp.exp(-(x**2) / (2 * a)), 0.2, 2.0)
         expected = np.sqrt(a / (a + s)) * np.exp(-(LINE.points**2) / (2 * (a + s)))
         np.testing.assert_allclose(v.value, expected, rtol=0, atol=1e-14)
 
     def test_kink(self):
         s, x = np.sqrt(0.5 / 2), LINE.points
-        v = heat(LINE, jnp.abs, 0.5, 2.0, num_nodes=2001)
+        v = heat_equation(LINE, jnp.abs, 0.5, 2.0, num_nodes=2001)
         expected = x * (2 * stats.norm.cdf(x / s) - 1) + 2 * s * stats.norm.pdf(x / s)
         np.testing.assert_allclose(v.value, expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(v.gradient, 2 * stats.norm.cdf(x / s) - 1, atol=1e-4)
 
     def test_gradient_is_the_mean_gradient(self):  # (23)
         f = lambda x: jnp.sin(2 * x[0]) * x[1] ** 2  # noqa: E731
-        v = heat(PLANE, f, 0.4, 1.5)
+        v = heat_equation(PLANE, f, 0.4, 1.5)
         for i in range(2):
-            slope = heat(PLANE, lambda x, i=i: jax.grad(f)(x)[i], 0.4, 1.5).value
+            slope = heat_equation(PLANE, lambda x, i=i: jax.grad(f)(x)[i], 0.4, 1.5).value
             np.testing.assert_allclose(v.gradient[..., i], slope, rtol=0, atol=1e-13)
 
     def test_rejects(self):
         with pytest.raises(ValueError, match="t must be one number > 0"):
-            heat(LINE, jnp.cos, 0.0, 1.0)
+            heat_equation(LINE, jnp.cos, 0.0, 1.0)
         with pytest.raises(ValueError, match="heat_on_grid"):
-            heat(LINE, np.zeros(9), 1.0, 1.0)
+            heat_equation(LINE, np.zeros(9), 1.0, 1.0)
         with jax.enable_x64(False), pytest.raises(ValueError, match="float64"):
-            heat(LINE, jnp.cos, 1.0, 1.0)
+            heat_equation(LINE, jnp.cos, 1.0, 1.0)
 
 
 class TestOnGrid:
@@ -59,7 +59,7 @@ class TestOnGrid:
         for n in (41, 81, 161, 321):
             grid = Grid((-6.0,), (6.0,), (n,))
             f = lambda x: jnp.exp(-2 * x**2) + jnp.sin(x) * jnp.exp(-(x**2))  # noqa: E731
-            difference = heat_on_grid(grid, f, 0.5, 2.0) - heat(grid, f, 0.5, 2.0).value
+            difference = heat_on_grid(grid, f, 0.5, 2.0) - heat_equation(grid, f, 0.5, 2.0).value
             errors.append(float(jnp.abs(difference).max()))
         order = -np.polyfit(np.log([40, 80, 160, 320]), np.log(errors), 1)[0]
         assert 1.9 < order < 2.1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde.annealing import scoping, simulated_annealing
+from entropix.pde.annealing import scoped_descent, simulated_annealing
 
 PATHS, GRADIENTS, L = 4000, 2000, 20
 
@@ -22,7 +22,7 @@ def test_success_of_equal_budgets(temperature, measured):
     cooling = temperature * np.linspace(1, 0, GRADIENTS)
     annealed = simulated_annealing(slope, start, key, step_size=0.05, schedule=cooling)
     scopes = np.geomspace(10.0, 0.1, GRADIENTS // L)
-    scoped = scoping(
+    scoped = scoped_descent(
         slope, start, key, step_size=0.05, schedule=scopes, temperature=temperature, num_steps=L
     )
     rates = []
@@ -45,6 +45,7 @@ def test_without_noise_both_descend_into_the_nearest_well():
     start = jnp.asarray([-1.5, 1.5])
     key, zero = jax.random.key(0), np.zeros(2000)
     x = simulated_annealing(slope, start, key, step_size=0.1, schedule=zero)
-    y = scoping(slope, start, key, step_size=0.05, schedule=np.full(500, 1.0), temperature=0.0)
+    ones = np.full(500, 1.0)
+    y = scoped_descent(slope, start, key, step_size=0.05, schedule=ones, temperature=0.0)
     np.testing.assert_allclose(slope(x), 0, atol=1e-8)
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)

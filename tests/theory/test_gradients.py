@@ -263,7 +263,7 @@ def test_heat_23_is_an_average_of_gradients(landscape, measured):
     truth = np.asarray(
         [slope(np.squeeze(x + s * z)) @ weight for x in points.reshape(len(points), -1, 1)]
     )
-    exact = np.abs(pde.heat(grid, f, gamma, 1 / T, points).gradient - truth).max()
+    exact = np.abs(pde.heat_equation(grid, f, gamma, 1 / T, points).gradient - truth).max()
     relaxation = entropix.heat(gamma, num_steps=20, temperature=T)
     start = jnp.broadcast_to(jnp.asarray(points), (chains, *points.shape))
     grad = jax.vmap(jax.vmap(jax.grad(f)))
@@ -273,7 +273,7 @@ def test_heat_23_is_an_average_of_gradients(landscape, measured):
     scaled = np.abs((mean - truth) / error).max()
     measured(
         "(23)",
-        f"{name}: pde.heat {exact:.0e} off; entropix.heat {mean.ravel()[0]:.4f} "
+        f"{name}: pde.heat_equation {exact:.0e} off; entropix.heat {mean.ravel()[0]:.4f} "
         f"({error.ravel()[0]:.4f}) for {truth.ravel()[0]:.4f}, at most {scaled:.1f} s.e. off",
         "1e-12; 4 s.e.",
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde import Grid, cole_hopf, estimate, fast_slow, gradient_flow, heat
+from entropix.pde import Grid, cole_hopf, estimate, fast_slow, gradient_flow, heat_equation
 
 GRID = Grid(-6.0, 6.0, 1201)
 GAMMA, T, START, HORIZON = 0.5, 0.3, 1.0, 1.0
@@ -21,7 +21,7 @@ def f(x):
 
 def relaxed_gradient(form, x):
     if form == "heat":
-        return heat(GRID, f, GAMMA, 1 / T, x).gradient
+        return heat_equation(GRID, f, GAMMA, 1 / T, x).gradient
     return cole_hopf(GRID, f, GAMMA, 1 / T, x, max_halvings=0).gradient
 
 
@@ -162,13 +162,14 @@ def test_remark_8_at_a_critical_point(measured):
     gammas, differences = np.asarray([0.04, 0.02, 0.01]), []
     for gamma in gammas:
         u = cole_hopf(GRID, f, gamma, 1 / T, points).gradient
-        v = heat(GRID, f, gamma, 1 / T, points).gradient
+        v = heat_equation(GRID, f, gamma, 1 / T, points).gradient
         differences.append(np.abs(u - v))
     orders = [np.polyfit(np.log(gammas), np.log(d), 1)[0] for d in np.asarray(differences).T]
     assert orders[0] == pytest.approx(2, abs=0.3)
     assert orders[1] == pytest.approx(1, abs=0.3)
     even = lambda x: jnp.cos(3 * x) + x**2  # noqa: E731
-    gradients = [solve(GRID, even, 0.3, 1 / T, [0.0]).gradient for solve in (cole_hopf, heat)]
+    solvers = cole_hopf, heat_equation
+    gradients = [solve(GRID, even, 0.3, 1 / T, [0.0]).gradient for solve in solvers]
     np.testing.assert_allclose(gradients, 0, rtol=0, atol=1e-12)
     measured(
         "Remark 8",

@@ -65,7 +65,7 @@ def test_example_14(measured):
     c, eigenvalue = size * k**2, k**2 / (2 * beta)
     grid = line(0.02, 5)
     for t in (0.01, 0.1, 1.0):
-        v = pde.heat(grid, lambda x: -size * jnp.cos(k * x), t, beta).value
+        v = pde.heat_equation(grid, lambda x: -size * jnp.cos(k * x), t, beta).value
         curvature = float(pde.hessian(grid, v)[1, 0, 0])
         expected = float(pde.heat_curvature(c, t, eigenvalue))
         viscous = float(pde.curvature_bound(c, t))

@@ -15,7 +15,7 @@ _WIDTH = 9.0  # in standard deviations; the density there is 1e-18
 _BATCH = 64
 
 
-def heat(
+def heat_equation(
     grid: Grid,
     f: Function,
     t: float,
@@ -52,7 +52,7 @@ def heat(
       >>> import entropix, jax
       >>> grid = entropix.pde.Grid(-1.0, 1.0, 3)
       >>> with jax.enable_x64(True):
-      ...     v = entropix.pde.heat(grid, lambda x: x**2, t=0.5, beta=2.0)
+      ...     v = entropix.pde.heat_equation(grid, lambda x: x**2, t=0.5, beta=2.0)
       >>> v.value.round(12).tolist()  # x^2 + t/beta
       [1.25, 0.25, 1.25]
 

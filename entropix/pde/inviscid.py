@@ -15,7 +15,7 @@ from entropix.pde.grid import Function, Grid
 Flux = Literal["godunov", "lax_friedrichs"]
 
 
-def hamilton_jacobi(
+def inviscid_hj(
     grid: Grid,
     f: Function | ArrayLike,
     t: float,
@@ -57,7 +57,7 @@ def hamilton_jacobi(
       >>> import entropix, jax, jax.numpy as jnp
       >>> grid = entropix.pde.Grid(-2.0, 2.0, 401)
       >>> with jax.enable_x64(True):  # a cone is rounded off: |x| - t/2 away from its tip
-      ...     u = entropix.pde.hamilton_jacobi(grid, jnp.abs, t=0.5)
+      ...     u = entropix.pde.inviscid_hj(grid, jnp.abs, t=0.5)
       ...     bool(jnp.abs(u - (jnp.abs(grid.points) - 0.25))[:100].max() < 1e-6)
       True
 
@@ -83,7 +83,7 @@ def hamilton_jacobi(
 
 
 def monotone_steps(grid: Grid, f: Function | ArrayLike, t: float, beta: float = math.inf) -> int:
-    """The smallest number of steps for which `hamilton_jacobi` is monotone up to time t.
+    """The smallest number of steps for which `inviscid_hj` is monotone up to time t.
 
     Slopes of a monotone scheme never exceed those it began with, so f's decide.
     """
