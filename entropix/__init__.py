@@ -10,15 +10,16 @@ from types import ModuleType
 
 from entropix import replicas
 from entropix.optimizers import (
-    diloco,
     easgd,
     elastic_sgd,
     entropy_sgd,
     heat_sgd,
     hj_sgd,
     parle,
+    sam,
     sgd,
 )
+from entropix.outer_optimizers import diloco, lookahead, outer, snoo
 from entropix.transforms import (
     ElasticAveragingState,
     ElasticState,
@@ -27,6 +28,7 @@ from entropix.transforms import (
     RelaxationState,
     StepwiseState,
     average_updates,
+    check,
     elastic_averaging,
     elastic_coupling,
     eval_params,
@@ -34,10 +36,12 @@ from entropix.transforms import (
     heat,
     hj_prox,
     local_entropy,
+    per_outer_step,
     relax,
     relaxed_grad,
     reseed,
     scoping,
+    sharpness,
     stepwise,
 )
 
@@ -53,6 +57,7 @@ __all__ = [
     "RelaxationState",
     "StepwiseState",
     "average_updates",
+    "check",
     "diloco",
     "easgd",
     "elastic_averaging",
@@ -66,13 +71,19 @@ __all__ = [
     "hj_prox",
     "hj_sgd",
     "local_entropy",
+    "lookahead",
+    "outer",
     "parle",
+    "per_outer_step",
     "relax",
     "relaxed_grad",
     "replicas",
     "reseed",
+    "sam",
     "scoping",
     "sgd",
+    "sharpness",
+    "snoo",
     "stepwise",
 ]
 

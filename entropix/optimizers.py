@@ -12,19 +12,20 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import (
-    average_updates,
     elastic_averaging,
     elastic_coupling,
     hamilton_jacobi,
     heat,
     local_entropy,
     relax,
+    sharpness,
 )
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
-from entropix.transforms.checks import check_fraction
+from entropix.transforms.checks import check_flag, check_fraction
 from entropix.transforms.numerics import filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
+from entropix.transforms.stability import RelaxedOptimizer
 
 
 def sgd(
@@ -81,9 +82,9 @@ def entropy_sgd(
     num_steps: int = 20,
     step_size: ScalarOrSchedule = 0.1,
     inner: optax.GradientTransformation | None = None,
-    averaging: float = 0.75,
+    averaging: float | str = 0.75,
     temperature: ScalarOrSchedule = 1e-8,
-    noise: str = "normal",
+    noise: str = "popcount",
     output: str = "gradient",
     key: jax.Array | int = 0,
     stepwise: bool = False,
@@ -100,7 +101,7 @@ def entropy_sgd(
       num_steps: L, gradients per outer step.
       step_size: eta_y, inner step size.
       inner: inner Optax transformation.
-      averaging: alpha, weight of the old average.
+      averaging: alpha, weight of the old average, or "linear".
       temperature: T.
       noise: law of the noise.
       output: what the outer optimiser gets: "gradient" or "displacement".
@@ -136,7 +137,7 @@ def entropy_sgd(
         output=output,
         axis_name=axis_name,
     )
-    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
 def hj_sgd(
@@ -178,7 +179,7 @@ def hj_sgd(
     relaxation = hamilton_jacobi(
         gamma, num_steps=num_steps, step_size=step_size, inner=inner, form=form, output=output
     )
-    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
 def heat_sgd(
@@ -225,7 +226,7 @@ def heat_sgd(
         key=key,
         axis_name=axis_name,
     )
-    return _optimizer(relaxation, sgd(learning_rate, momentum), stepwise)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
 def elastic_sgd(
@@ -320,9 +321,9 @@ def parle(
     num_steps: int = 20,
     step_size: ScalarOrSchedule = 0.1,
     inner: optax.GradientTransformation | None = None,
-    averaging: float = 0.75,
+    averaging: float | str = 0.75,
     temperature: ScalarOrSchedule = 1e-8,
-    noise: str = "normal",
+    noise: str = "popcount",
     output: str = "gradient",
     key: jax.Array | int = 0,
     period: int = 1,
@@ -345,7 +346,7 @@ def parle(
       num_steps: L, gradients per outer step.
       step_size: eta_y, inner step size.
       inner: inner Optax transformation.
-      averaging: alpha, weight of the old average.
+      averaging: alpha, weight of the old average, or "linear".
       temperature: T.
       noise: law of the noise.
       output: "gradient" or "displacement".
@@ -382,80 +383,58 @@ def parle(
         axis_name=axis_name,
     )
     outer = elastic_sgd(learning_rate, rho, axis_name, momentum=momentum, period=period)
-    return _optimizer(relaxation, outer, stepwise, axis_name)
+    return named(relaxation, outer, stepwise, axis_name)
 
 
-def diloco(
+def sam(
     learning_rate: ScalarOrSchedule,
-    axis_name: AxisName,
+    rho: ScalarOrSchedule,
     *,
     momentum: float | None = 0.9,
-    num_steps: int = 500,
-    step_size: ScalarOrSchedule = 4e-4,
-    inner: optax.GradientTransformation | None = None,
+    num_ascents: int = 1,
+    adaptive: bool = False,
     stepwise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""DiLoCo: H steps of AdamW on every replica alone, then Nesterov on the mean displacement.
+    r"""SAM and ASAM: gradient descent on the sharpest loss of a small ball.
 
-    .. math:: x \leftarrow \mathrm{Nesterov}\Big(x,\ \frac1p\sum_a (x - y^a_H)\Big)
-
-    where y^a starts at x and walks on the mini-batches of replica a. It is the local entropy
-    without pull, noise and average (gamma = inf), whose inner state is kept between outer steps
-    and never communicated. Start all replicas at one point: they then hold the same x, to the bit.
-
-    The default constants are the paper's as we recall them, as are the outer learning rate 0.7
-    and the inner decay 0.1. The paper's inner learning rate has a warm-up and a cosine: put such
-    a schedule of gradients into `inner` (`optax.scale_by_schedule`) and set step_size=1.
+    .. math:: x \leftarrow x - \eta\, \nabla f_{mb}(x + \rho\, g/|g|),\qquad g = \nabla f_{mb}(x)
 
     Args:
-      learning_rate: outer learning rate; a float or a schedule of the outer step.
-      axis_name: the replicas' axis.
-      momentum: outer Nesterov momentum, or None for none.
-      num_steps: H, gradients per outer step; once per outer step replicas communicate.
-      step_size: inner learning rate; a float or a schedule of the outer step.
-      inner: inner Optax transformation without its learning rate; None is AdamW's,
-        `optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1))`.
-      stepwise: see `entropix.entropy_sgd`.
+      learning_rate: eta of the outer step; a float or a schedule of the outer step.
+      rho: length of one step of ascent; see `entropix.sharpness`.
+      momentum: Nesterov momentum of x, or None for none.
+      num_ascents: steps of ascent; an outer step costs one gradient more.
+      adaptive: whether steps of ascent scale with the weights (ASAM).
+      stepwise: see `entropix.entropy_sgd`. The loop then repeats every mini-batch
+        num_ascents + 1 times.
 
     Returns:
-      An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+      An Optax optimiser.
 
     Example:
-      >>> import entropix, jax, jax.numpy as jnp
-      >>> tx = entropix.diloco(1.0, "replica", momentum=None, num_steps=10, step_size=0.01)
-      >>> x, target = jnp.ones(2), jnp.asarray([5.0, 9.0])    # one x, two losses
-      >>> def update(x, state, target):
-      ...   grad_fn = lambda x, i: x - target
-      ...   return tx.update(grad_fn(x, 0), state, x, grad_fn=grad_fn)
-      >>> updates, _ = jax.vmap(update, axis_name="replica")(x, jax.vmap(tx.init)(x), target)
-      >>> [round(float(u), 2) for u in updates]    # ten steps of AdamW
-      [0.09, 0.09]
+      >>> import entropix, jax, jax.numpy as jnp, optax
+      >>> tx = entropix.sam(0.1, rho=0.05, momentum=None)
+      >>> w = jnp.asarray(1.0)
+      >>> grad_fn = lambda w, i: 2 * w    # i is 0: both gradients are of one mini-batch
+      >>> updates, _ = tx.update(grad_fn(w, 0), tx.init(w), w, grad_fn=grad_fn)
+      >>> round(float(updates), 3)        # -0.1 * 2 (1 + 0.05)
+      -0.21
 
     References:
-      Douillard et al, `DiLoCo <https://arxiv.org/abs/2311.08105>`_, 2023.
+      Foret et al, `Sharpness-aware minimization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
-    if inner is None:
-        inner = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1))
-    relaxation = local_entropy(
-        float("inf"),
-        num_steps=num_steps,
-        step_size=step_size,
-        inner=inner,
-        averaging=0,
-        temperature=0,
-        output="displacement",
-        reset_inner=False,
-    )
-    outer = optax.chain(average_updates(axis_name), sgd(learning_rate, momentum))
-    return _optimizer(relaxation, outer, stepwise, axis_name)
+    relaxation = sharpness(rho, num_ascents=num_ascents, adaptive=adaptive)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
-def _optimizer(
+def named(
     relaxation: Relaxation,
     optimizer: optax.GradientTransformation,
     stepwise: bool,
     axis_name: AxisName | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> RelaxedOptimizer:
+    """A relaxation and its outer optimiser on one of the two faces, for the optimisers by name."""
+    check_flag("stepwise", stepwise)
     if stepwise:
         return spread(relaxation, optimizer, axis_name=axis_name)
-    return optax.chain(relax(relaxation), optimizer)
+    return RelaxedOptimizer(optax.chain(relax(relaxation), optimizer), relaxation)

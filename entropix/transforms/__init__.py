@@ -13,7 +13,9 @@ from entropix.transforms.keys import reseed
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.relax import relax, relaxed_grad
 from entropix.transforms.relaxation import Relaxation, RelaxationState
-from entropix.transforms.schedules import scoping
+from entropix.transforms.schedules import per_outer_step, scoping
+from entropix.transforms.sharpness import sharpness
+from entropix.transforms.stability import check
 from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "RelaxationState",
     "StepwiseState",
     "average_updates",
+    "check",
     "elastic_averaging",
     "elastic_coupling",
     "eval_params",
@@ -31,9 +34,11 @@ __all__ = [
     "heat",
     "hj_prox",
     "local_entropy",
+    "per_outer_step",
     "relax",
     "relaxed_grad",
     "reseed",
     "scoping",
+    "sharpness",
     "stepwise",
 ]

@@ -49,6 +49,19 @@ def check_fraction(name: str, value: Any) -> None:
     _check(name, value, lambda v: (v >= 0) & (v < 1), "a number in [0, 1)")
 
 
+def check_averaging(averaging: Any) -> None:
+    """Raises `ValueError` unless `averaging` is in [0, 1) or "linear"."""
+    if isinstance(averaging, str) and averaging == "linear":
+        return
+    _check("averaging", averaging, lambda v: (v >= 0) & (v < 1), "a number in [0, 1) or 'linear'")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False; got {name}={value!r}.")
+
+
 def check_rate(name: str, value: Any) -> None:
     """Raises `ValueError` unless 0 < `value` <= 1."""
     _check(name, value, lambda v: (v > 0) & (v <= 1), "a number in (0, 1]")

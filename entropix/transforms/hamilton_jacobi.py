@@ -24,7 +24,9 @@ from entropix.transforms.numerics import (
     wide,
     wide_zeros,
 )
+from entropix.transforms.probe import refuse_complete
 from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.stability import refuse_unstable
 
 
 def hamilton_jacobi(
@@ -122,6 +124,9 @@ def _gradient_form(
     num_steps = checks.check_count("num_steps", num_steps)
     checks.check_positive("step_size", step_size)
     checks.check_scope(gamma, output, infinite_output="gradient")
+    refuse_unstable(gamma, step_size, num_steps)
+    if inner is not None:
+        refuse_complete(inner)
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: Any) -> RelaxationState:
@@ -164,4 +169,7 @@ def _gradient_form(
             y=where_changed(moved, wide_zeros(params), chain.y),
         )
 
-    return Relaxation(init, begin, point, step, finish, num_steps, restart=restart)
+    hyperparams = {"gamma": gamma, "step_size": step_size}
+    return Relaxation(
+        init, begin, point, step, finish, num_steps, restart=restart, hyperparams=hyperparams
+    )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
@@ -111,10 +112,11 @@ def heat(
         x = jax.tree.map(wide, chain.params)
 
         def shifted(x: jax.Array, e: jax.Array) -> jax.Array:
-            # Divided, not multiplied: the compiler repeats cheap operations wherever a bias meets a
-            # batch, and the random numbers with them, 128 times; divisions it does not repeat.
+            # The compiler repeats cheap operations wherever a bias meets a batch, and the random
+            # numbers with them, 128 times; divisions it does not repeat. The barrier keeps a
+            # division by a constant from becoming a multiplication.
             scope, T = (scalar(value, e) for value in values)
-            return x + e / (1 / jnp.sqrt(scope * T))
+            return x + e / lax.optimization_barrier(1 / jnp.sqrt(scope * T))
 
         return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 

@@ -9,8 +9,10 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
-from entropix.transforms.numerics import filled, inexact_part, resting
+from entropix.transforms.axes import vary_like
+from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.stability import RelaxedOptimizer
 
 GradFn = Callable[..., Any]
 
@@ -28,7 +30,8 @@ def relaxed_grad(
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
       grad_fn: `grad_fn(params, i) -> grads`, the (mini-batch) gradient at any parameters; the
-        int32 scalar i = 0 ... L-1 picks the inner mini-batch. Traced once, whatever L.
+        int32 scalar i = 0 ... L-1 picks the inner mini-batch (0 always for `entropix.sharpness`,
+        whose gradients are of one mini-batch). Traced once, whatever L.
       has_carry: whether `grad_fn(params, i, carry) -> (grads, carry)` threads a pytree through
         the inner loop, such as batch-norm statistics, a random key or running metrics.
 
@@ -57,7 +60,7 @@ def relaxed_grad(
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
         inner = relaxation.begin(inexact_part(params, params), state)
-        inner, carry = _inner_loop(relaxation, threaded, inner, carry, params, start=0)
+        inner, carry = _inner_loop(relaxation, threaded, inner, carry, params)
         relaxed, state = relaxation.finish(inner, state)
         relaxed = filled(relaxed, resting(params))
         return (relaxed, state, carry) if has_carry else (relaxed, state)
@@ -79,9 +82,9 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       A transformation whose `update(grads, state, params, *, grad_fn)` expects
 
       * `grads`: the gradient at `params`, used as the one with i = 0;
-      * `grad_fn(params, i) -> grads` for i = 1 ... L-1, so that one update costs exactly L
-        gradients. (For `heat`, whose points never are x, i = 0 ... L-1; `grads` is then unused
-        and the compiler removes its computation from a jitted step.)
+      * `grad_fn(params, i) -> grads` for i = 1 ... L-1 (for `sharpness` i = 0), so that one update
+        costs exactly L gradients. (For `heat`, whose points never are x, i = 0 ... L-1; `grads` is
+        then unused and the compiler removes its computation from a jitted step.)
 
       `grad_fn` is a Python function: close over it inside the jitted step, or pass it through
       the jit boundary as a `jax.tree_util.Partial`. Under `optax.masked` and `optax.partition` it
@@ -134,24 +137,22 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
                 f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
             )
         checks.check_like(updates, params, "The gradients passed to update")
-        inner, start = relaxation.begin(inexact_part(params, params), state), 0
+        inner = relaxation.begin(inexact_part(params, params), state)
         if relaxation.starts_at_params:
-            inner, start = relaxation.step(inexact_part(updates, params), inner), 1
-
-        def without_carry(point: Any, i: jax.Array, carry: None) -> tuple[Any, None]:
-            return grad_fn(point, i), carry
-
-        inner, _ = _inner_loop(relaxation, without_carry, inner, None, params, start)
+            inner = _inner_loop_from(relaxation, grad_fn, inner, updates, params)
+        else:
+            without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
+            inner, _ = _inner_loop(relaxation, without_carry, inner, None, params)
         relaxed, state = relaxation.finish(inner, state)
         return filled(relaxed, resting(params)), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
 
 
 def _inner_loop(
-    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, params: Any, start: int
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, params: Any
 ) -> tuple[Any, Any]:
-    """Runs inner steps start ... L-1. One scan: the program does not grow with L.
+    """Runs all L inner steps. One scan: the program does not grow with L.
 
     Leaves of `params` that gradients cannot move are the same at every point.
     """
@@ -159,11 +160,47 @@ def _inner_loop(
     def body(loop: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
         inner, carry = loop
         point = filled(relaxation.point(inner), params)
-        grads, carry = grad_fn(point, i, carry)
+        grads, carry = grad_fn(point, _batch(relaxation, i), carry)
         checks.check_like(grads, point, "The gradients returned by grad_fn")
         return (relaxation.step(inexact_part(grads, params), inner), carry), None
 
-    if start == relaxation.num_steps:
-        return inner, carry
-    steps = jnp.arange(start, relaxation.num_steps, dtype=jnp.int32)
+    steps = jnp.arange(relaxation.num_steps, dtype=jnp.int32)
     return lax.scan(body, (inner, carry), steps)[0]
+
+
+def _inner_loop_from(
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, grads: Any, params: Any
+) -> Any:
+    """Runs all L inner steps, the first with `grads`, and asks for L - 1 further gradients.
+
+    The gradient of the next step is taken at the end of each, but for the last: the relaxation's
+    step, the larger part of the program where there are many leaves, is then traced only once.
+    """
+    leaves, num_steps = inexact_part(params, params), relaxation.num_steps
+
+    def body(loop: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
+        inner, grads = loop
+        inner = relaxation.step(grads, inner)
+
+        def following(point: Any) -> Any:
+            there = filled(point, params)
+            found = grad_fn(there, _batch(relaxation, i + 1))
+            checks.check_like(found, there, "The gradients returned by grad_fn")
+            return jax.tree.map(vary_like, gradients(found), grads)
+
+        point = relaxation.point(inner)
+        none = lambda point: jax.tree.map(jnp.zeros_like, grads)  # noqa: E731
+        return (inner, lax.cond(i + 1 < num_steps, following, none, point)), None
+
+    def gradients(tree: Any) -> Any:
+        return cast_like(inexact_part(tree, params), leaves)
+
+    if num_steps == 1:
+        return relaxation.step(gradients(grads), inner)
+    steps = jnp.arange(num_steps, dtype=jnp.int32)
+    return lax.scan(body, (inner, gradients(grads)), steps)[0][0]
+
+
+def _batch(relaxation: Relaxation, i: jax.Array) -> jax.Array:
+    """Which mini-batch the i-th gradient is of."""
+    return jnp.zeros_like(i) if relaxation.one_batch else i

@@ -17,7 +17,7 @@ random keys) and put them back where a gradient of the loss is wanted. Inner var
 or wider; x, the points and the relaxed gradients have the dtypes of the parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +61,8 @@ class Relaxation(NamedTuple):
         these elements alone. None moves x alone.
       point_is_y: whether the point is the field `y` of `inner`, rounded to the parameters' dtypes,
         so that `stepwise` needs no memory of where it has put the parameters.
+      one_batch: whether all gradients of an outer step are of one mini-batch, as in SAM.
+      hyperparams: numbers or schedules "gamma" and "step_size", where a pull by them can diverge.
     """
 
     init: Callable[[Any], Any]
@@ -72,6 +74,8 @@ class Relaxation(NamedTuple):
     starts_at_params: bool = True
     restart: Callable[[Any, Any, Any], Any] | None = None
     point_is_y: bool = False
+    one_batch: bool = False
+    hyperparams: Mapping[str, Any] | None = None
 
 
 def init_state(key: jax.Array | int | None) -> RelaxationState:

@@ -6,7 +6,42 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from entropix.transforms.checks import check_fraction, check_non_negative, check_positive
+from entropix.transforms.checks import (
+    check_count,
+    check_fraction,
+    check_non_negative,
+    check_positive,
+)
+
+
+def per_outer_step(schedule: optax.Schedule, num_steps: int) -> optax.Schedule:
+    r"""Turns a schedule of gradients into one of outer steps, which are L gradients each.
+
+    .. math:: k \mapsto s(L k)
+
+    Args:
+      schedule: s, an Optax schedule of the number of gradients.
+      num_steps: L >= 1, gradients per outer step.
+
+    Returns:
+      An Optax schedule of the outer step.
+
+    Raises:
+      ValueError: if `schedule` is not callable or `num_steps` no integer >= 1.
+
+    Example:
+      >>> import entropix, optax
+      >>> rate = optax.linear_schedule(1.0, 0.0, transition_steps=1000)    # in gradients
+      >>> outer_rate = entropix.per_outer_step(rate, num_steps=20)
+      >>> round(float(outer_rate(25)), 3)    # after 500 gradients
+      0.5
+    """
+    num_steps = check_count("num_steps", num_steps)
+    if not callable(schedule):
+        raise ValueError(
+            f"schedule must be an Optax schedule, a function of a count; got {schedule!r}."
+        )
+    return lambda count: schedule(count * num_steps)
 
 
 def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) -> optax.Schedule:

@@ -25,6 +25,7 @@ from entropix.transforms.numerics import (
     wide,
 )
 from entropix.transforms.relaxation import Relaxation, RelaxationState, restart
+from entropix.transforms.stability import RelaxedOptimizer
 
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
 
@@ -151,7 +152,7 @@ def stepwise(
             state = state._replace(emitted=arrived)
         return filled(moves, resting(params)), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
 
 
 def emitted(state: StepwiseState) -> Any:
