@@ -11,6 +11,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
+from entropix.transforms.eager import is_concrete, is_data
 from entropix.transforms.numerics import (
     anywhere,
     cast_like,
@@ -130,9 +131,17 @@ def stepwise(
     ) -> tuple[optax.Updates, StepwiseState]:
         checks.check_params(params, _UPDATE_CALL)
         checks.check_like(updates, params, "The gradients passed to update")
-        leaves = inexact_part(params, params)
-        inner = _as_the_caller_left(relaxation, state, leaves)
-        inner = relaxation.step(inexact_part(updates, params), inner, **extra_args)
+        leaves, grads = inexact_part(params, params), inexact_part(updates, params)
+        once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
+        run = compiled_advance if once else advance
+        moves, state = run(grads, state, leaves, extra_args)
+        return filled(moves, resting(params)), state
+
+    def advance(
+        grads: Any, state: StepwiseState, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Any, StepwiseState]:
+        inner = _as_the_caller_left(relaxation, state, params)
+        inner = relaxation.step(grads, inner, **extra_args)
         state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
 
         count = state.gradient_count
@@ -144,14 +153,15 @@ def stepwise(
             state,
         )
         # Differences to the parameters as they are, so that rounding never accumulates.
-        moves = jax.tree.map(_difference, relaxation.point(state.inner), leaves)
-        arrived = jax.tree.map(landed, leaves, moves)
+        moves = jax.tree.map(_difference, relaxation.point(state.inner), params)
+        arrived = jax.tree.map(landed, params, moves)
         if relaxation.point_is_y:
             state = state._replace(inner=_follow(state.inner, arrived))
         else:
             state = state._replace(emitted=arrived)
-        return filled(moves, resting(params)), state
+        return moves, state
 
+    compiled_advance = jax.jit(advance)
     return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
 
 
