@@ -12,6 +12,7 @@ from jax import lax
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
 from entropix.transforms.eager import is_concrete, is_data
+from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
     anywhere,
     cast_like,
@@ -111,7 +112,7 @@ def stepwise(
             gradient_count=jnp.zeros([], jnp.int32),
             inner=inner,
             optimizer_state=optimizer.init(params),
-            emitted=None if relaxation.point_is_y else copy_tree(relaxation.point(inner)),
+            emitted=None if relaxation.point_is_y else _first_point(relaxation, inner),
         )
 
     def outer_step(state: StepwiseState, **extra_args: Any) -> StepwiseState:
@@ -181,12 +182,23 @@ def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: An
     def moved() -> Any:
         return jax.tree.map(changed, params, emitted(state))
 
-    return lax.cond(
-        anywhere(moved()),
-        lambda inner: restart(relaxation, inner, params, moved()),
-        lambda inner: inner,
-        _follow(state.inner, params) if state.emitted is None else state.inner,
-    )
+    inner = _follow(state.inner, params) if state.emitted is None else state.inner
+    # Random keys stay outside: under `vmap` both branches run, and each would use the key.
+    numbers = jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, inner)
+
+    def restarted(numbers: Any) -> Any:
+        fresh = restart(relaxation, filled(numbers, inner), params, moved())
+        return jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, fresh)
+
+    return filled(lax.cond(anywhere(moved()), restarted, lambda same: same, numbers), inner)
+
+
+def _first_point(relaxation: Relaxation, inner: Any) -> Any:
+    """The first point; x where it depends on the index of a replica and states are made outside."""
+    try:
+        return copy_tree(jax.jit(relaxation.point)(inner))
+    except ValueError:
+        return copy_tree(inner.params)
 
 
 def _difference(point: jax.Array, params: jax.Array) -> jax.Array:
