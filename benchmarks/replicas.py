@@ -4,8 +4,8 @@
 
 Two cores of an AMD EPYC, LeNet, batch 128, jax 0.10.2. Time per replica-gradient over one replica's
 step alone, rounds interleaved (medians of ratios). Version one's runner, which interpreted JAX's
-programs, in the same rounds. The cores were shared with some twenty other threads: quartiles lie 0.1
-to 0.2 from the medians, 0.5 for p = 8, and only the comparison within a row pair means much:
+programs, in the same rounds. The cores were shared with some twenty other threads: quartiles lie
+0.1 to 0.2 from the medians, 0.5 for p = 8, and only the comparison within a pair of rows means much:
 
 | | vmap | shard_map, p devices | pmap, p devices | shard_map, 2 devices |
 |---|---|---|---|---|
@@ -19,8 +19,7 @@ to 0.2 from the medians, 0.5 for p = 8, and only the comparison within a row pai
 Ratio of the two runners' times on p devices, round by round (quartiles), for p = 2, 4, 8: shard_map
 1.11 (0.90-1.19), 1.02 (0.98-1.17), 0.97 (0.81-1.09); pmap 0.91 (0.82-1.15), 1.03 (0.91-1.17), 0.94
 (0.80-0.97). With one of the two cores free, version one measured 0.85, 0.75 and 0.73 with a device
-for each replica, 1.32, 1.36 and 1.47 with vmap, and 1.06 in turns on one device.
-So `layout="auto"`
+for each replica, 1.32, 1.36 and 1.47 with vmap, and 1.06 in turns on one device. So `layout="auto"`
 gives every replica a device of its own on a CPU (`entropix train`: up to four times the cores).
 
 Largest difference of a parameter from vmap's after 20 steps of a small network on the digits,
