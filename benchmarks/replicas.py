@@ -5,7 +5,7 @@
 Two cores of an AMD EPYC, LeNet, batch 128, jax 0.10.2. Time per replica-gradient over one replica's
 step alone, rounds interleaved (medians of ratios). Version one's runner, which interpreted JAX's
 programs, in the same rounds. The cores were shared with some twenty other threads: quartiles lie
-0.1 to 0.2 from the medians, 0.5 for p = 8, and only the comparison within a pair of rows means much:
+0.1 to 0.2 from the medians, 0.5 for p = 8. Only the comparison within a pair of rows means much:
 
 | | vmap | shard_map, p devices | pmap, p devices | shard_map, 2 devices |
 |---|---|---|---|---|
