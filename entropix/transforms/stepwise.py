@@ -14,10 +14,10 @@ from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_lik
 from entropix.transforms.eager import is_concrete, is_data
 from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
-    anywhere,
     cast_like,
     changed,
     copy_tree,
+    differs,
     filled,
     inexact_part,
     is_abstract,
@@ -190,7 +190,8 @@ def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: An
         fresh = restart(relaxation, filled(numbers, inner), params, moved())
         return jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, fresh)
 
-    return filled(lax.cond(anywhere(moved()), restarted, lambda same: same, numbers), inner)
+    somewhere = differs(params, emitted(state))
+    return filled(lax.cond(somewhere, restarted, lambda same: same, numbers), inner)
 
 
 def _first_point(relaxation: Relaxation, inner: Any) -> Any:
