@@ -26,6 +26,7 @@ from contract_cases import (
 
 import entropix
 
+SCHEDULES = (optax.ScalarOrSchedule, optax.ScalarOrSchedule | None)
 SCHEDULABLE = ("learning_rate", "gamma", "rho", "step_size", "temperature")
 FUNCTIONS = [name for name in entropix.__all__ if inspect.isfunction(getattr(entropix, name))]
 LINKS = {
@@ -45,7 +46,7 @@ def squares(tree):
 def scheduled(case):
     """Names of the arguments of a case's factory that are annotated as possible schedules."""
     parameters = inspect.signature(case.factory).parameters
-    return [n for n, p in parameters.items() if p.annotation is optax.ScalarOrSchedule]
+    return [n for n, p in parameters.items() if p.annotation in SCHEDULES]
 
 
 @pytest.mark.parametrize("tx", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
@@ -197,7 +198,9 @@ def test_numbers_that_may_be_scheduled_are_annotated(name):
         return  # plain numbers: one makes schedules, the other has no steps to count
     for argument, parameter in inspect.signature(getattr(entropix, name)).parameters.items():
         if argument in SCHEDULABLE:
-            assert parameter.annotation is optax.ScalarOrSchedule
+            optional = parameter.default is None
+            expected = optax.ScalarOrSchedule | None if optional else optax.ScalarOrSchedule
+            assert parameter.annotation == expected
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def relaxed_grad(
     r"""Makes the gradient of the relaxed loss from the gradient of the loss, as a pure function.
 
     Args:
-      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
       grad_fn: `grad_fn(params, i) -> grads`, the (mini-batch) gradient at any parameters; the
         int32 scalar i = 0 ... L-1 picks the inner mini-batch (0 always for `entropix.sharpness`,
         whose gradients are of one mini-batch). Traced once, whatever L.
@@ -84,7 +84,7 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
     decay) belongs into the relaxation's `inner`.
 
     Args:
-      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
 
     Returns:
       A transformation whose `update(grads, state, params, *, grad_fn)` expects
@@ -95,7 +95,10 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
         then unused and the compiler removes its computation from a jitted step.)
 
       `grad_fn` is a Python function: close over it inside the jitted step, or pass it through
-      the jit boundary as a `jax.tree_util.Partial`. Under `optax.masked` and `optax.partition` it
+      the jit boundary as a `jax.tree_util.Partial`. It is traced once: `next(loader)` inside it
+      reads one batch and repeats that L times, and a list or a NumPy array cannot be indexed by a
+      traced i. Stack L batches in JAX arrays before the step, and index those. A line search behind
+      `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`. Under `optax.masked` and `optax.partition` it
       receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
       at every micro-step and discards all results but the last: enlarge its batches instead.
       The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
