@@ -11,11 +11,12 @@ from jax import lax
 from entropix.transforms import checks
 from entropix.transforms.axes import vary_like
 from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
-from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
 GradFn = Callable[..., Any]
 
+_GRAD_FN = "a function, grad_fn(params, i) -> grads"
 _UPDATE_CALL = (
     "updates, state = tx.update(grads, state, params, "
     "grad_fn=lambda params, i: jax.grad(loss)(params, batches[i]))"
@@ -54,6 +55,9 @@ def relaxed_grad(
       >>> bool(abs(relaxed + jnp.sin(prox)) < 1e-3)
       True
     """
+    check_relaxation(relaxation)
+    checks.check_function("grad_fn", grad_fn, _GRAD_FN)
+    checks.check_flag("has_carry", has_carry)
 
     def threaded(params: Any, i: jax.Array, carry: Any) -> tuple[Any, Any]:
         return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
@@ -115,6 +119,7 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       >>> bool(1.5 < w < 5.5)             # among the means of the batches
       True
     """
+    check_relaxation(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
         return relaxation.init(inexact_part(params, params))

@@ -287,11 +287,11 @@ class TestAnyFunction:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"t": 0.0}, "t must be one number > 0; got t=0.0"),
-        ({"t": jnp.ones(2)}, "t must be one number > 0"),
-        ({"t": entropix.scoping(1.0)}, "t must be one number > 0"),
-        ({"temperature": 0}, "temperature must be one number > 0"),
-        ({"temperature": float("inf")}, "temperature must be one number > 0"),
+        ({"t": 0.0}, "t must be a number > 0; got t=0.0"),
+        ({"t": jnp.ones(2)}, "t must be a number > 0"),
+        ({"t": entropix.scoping(1.0)}, "t must be a number > 0"),
+        ({"temperature": 0}, "temperature must be a number > 0"),
+        ({"temperature": float("inf")}, "temperature must be a number > 0"),
         ({"num_samples": 1}, "num_samples must be >= 2"),
         ({"num_samples": 2.5}, "num_samples must be a static integer"),
         ({"batch_size": 0}, "batch_size must be a static integer >= 1; got batch_size=0"),
