@@ -23,7 +23,7 @@ from entropix.transforms import (
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_flag, check_momentum, check_non_negative
-from entropix.transforms.numerics import filled, inexact_part, resting
+from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -68,8 +68,10 @@ def sgd(
     ) -> tuple[optax.Updates, optax.OptState]:
         del extra_args
         leaves = updates if params is None else params
-        moves, state = tx.update(inexact_part(updates, leaves), state)
-        return filled(moves, resting(leaves)), state
+        grads = inexact_part(updates, leaves)
+        moves, new = tx.update(grads, state)
+        # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
+        return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

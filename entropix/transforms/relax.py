@@ -10,6 +10,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import vary_like
+from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 from entropix.transforms.stability import RelaxedOptimizer
@@ -72,7 +73,9 @@ def relaxed_grad(
     return fn
 
 
-def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
+def relax(
+    relaxation: Relaxation, *, if_finite: optax.GradientTransformation | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Turns a relaxation into a link of an Optax chain: gradients in, relaxed gradients out.
 
     The whole inner loop runs inside one `update`, in one `lax.scan`. Put it first in the chain;
@@ -81,6 +84,13 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
 
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      if_finite: the optimiser behind, where a NaN must not end the run. If one element of the
+        relaxed gradients or of its updates is not finite, the update is zero, and x, the
+        optimiser's state and the relaxation's, `reset_inner=False` memory included, stay what they
+        were; the state counts such steps in `num_skipped`. None puts no guard, at no cost.
+        (`optax.apply_if_finite` around a chain sees the incoming gradient alone, not those that
+        `grad_fn` returns; around the optimiser behind this link it protects x and the optimiser,
+        not the memory. Around `entropix.stepwise` it sees every gradient.)
 
     Returns:
       A transformation whose `update(grads, state, params, *, grad_fn)` expects
@@ -151,7 +161,8 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
         relaxed, state = relaxation.finish(inner, state)
         return filled(relaxed, resting(params)), state
 
-    return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
+    link = optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer(link if if_finite is None else guarded(link, if_finite), relaxation)
 
 
 def _inner_loop(

@@ -136,7 +136,7 @@ def test_lenet_relu_after_pooling_is_relu_before_pooling():
         (lambda: mlp(widths=(0,), rngs=0), r"widths must be .* integer >= 1.*; got widths=0"),
         (
             lambda: mlp(widths=(8.5,), rngs=0),
-            r"widths must be a static integer >= 1; got widths=8.5",
+            r"widths must be a static integer >= 1.*; got widths=8.5",
         ),
         (lambda: mlp(num_classes=0, rngs=0), "num_classes must be a static integer >= 1"),
         (

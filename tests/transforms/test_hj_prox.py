@@ -294,7 +294,7 @@ class TestAnyFunction:
         ({"temperature": float("inf")}, "temperature must be a number > 0"),
         ({"num_samples": 1}, "num_samples must be >= 2"),
         ({"num_samples": 2.5}, "num_samples must be a static integer"),
-        ({"batch_size": 0}, "batch_size must be a static integer >= 1; got batch_size=0"),
+        ({"batch_size": 0}, "batch_size must be a static integer >= 1.*; got batch_size=0"),
         ({"key": "x"}, "key must be"),
         ({"x": {"a": jnp.arange(3)}}, r"real floating-point arrays; got int32 at x\['a'\]"),
         ({"x": {}}, "x must have at least one array"),
