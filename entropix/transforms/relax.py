@@ -11,12 +11,14 @@ from jax import lax
 from entropix.transforms import checks
 from entropix.transforms.axes import vary_like
 from entropix.transforms.eager import compiled, is_concrete
+from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
-from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
 GradFn = Callable[..., Any]
 
+_GRAD_FN = "a function, grad_fn(params, i) -> grads"
 _UPDATE_CALL = (
     "updates, state = tx.update(grads, state, params, "
     "grad_fn=lambda params, i: jax.grad(loss)(params, batches[i]))"
@@ -55,6 +57,9 @@ def relaxed_grad(
       >>> bool(abs(relaxed + jnp.sin(prox)) < 1e-3)
       True
     """
+    check_relaxation(relaxation)
+    checks.check_function("grad_fn", grad_fn, _GRAD_FN)
+    checks.check_flag("has_carry", has_carry)
 
     def threaded(params: Any, i: jax.Array, carry: Any) -> tuple[Any, Any]:
         return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
@@ -75,7 +80,9 @@ def relaxed_grad(
     return fn
 
 
-def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
+def relax(
+    relaxation: Relaxation, *, if_finite: optax.GradientTransformation | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Turns a relaxation into a link of an Optax chain: gradients in, relaxed gradients out.
 
     The whole inner loop runs inside one `update`, in one `lax.scan`. (Outside of `jax.jit` it is a
@@ -85,6 +92,13 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
 
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
+      if_finite: the optimiser behind, where a NaN must not end the run. If one element of the
+        relaxed gradients or of its updates is not finite, the update is zero, and x, the
+        optimiser's state and the relaxation's, `reset_inner=False` memory included, stay what they
+        were; the state counts such steps in `num_skipped`. None puts no guard, at no cost.
+        (`optax.apply_if_finite` around a chain sees the incoming gradient alone, not those that
+        `grad_fn` returns; around the optimiser behind this link it protects x and the optimiser,
+        not the memory. Around `entropix.stepwise` it sees every gradient.)
 
     Returns:
       A transformation whose `update(grads, state, params, *, grad_fn)` expects
@@ -98,8 +112,8 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       the jit boundary as a `jax.tree_util.Partial`. It is traced once: `next(loader)` inside it
       reads one batch and repeats that L times, and a list or a NumPy array cannot be indexed by a
       traced i. Stack L batches in JAX arrays before the step, and index those. A line search behind
-      `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`. Under `optax.masked` and `optax.partition` it
-      receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
+      `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`.
+      Under `optax.masked` and `optax.partition` `grad_fn` receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
       at every micro-step and discards all results but the last: enlarge its batches instead.
       The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
       numbers (integers, booleans) get a zero update; their gradients may be zeros or `float0`.
@@ -126,6 +140,7 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       >>> bool(1.5 < w < 5.5)             # among the means of the batches
       True
     """
+    check_relaxation(relaxation)
     step_by_step = compiled(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
@@ -164,7 +179,8 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
         relaxed, state = relaxation.finish(inner, state)
         return filled(relaxed, resting(params)), state
 
-    return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
+    link = optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer(link if if_finite is None else guarded(link, if_finite), relaxation)
 
 
 def _inner_loop(

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, agreed, check_axis_name, vary_like
+from entropix.transforms.axes import AxisName, agreed, check_optional_axis_name, vary_like
 from entropix.transforms.eager import is_concrete, is_data
 from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
@@ -26,7 +26,12 @@ from entropix.transforms.numerics import (
     resting,
     wide,
 )
-from entropix.transforms.relaxation import Relaxation, RelaxationState, restart
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    check_relaxation,
+    restart,
+)
 from entropix.transforms.stability import RelaxedOptimizer
 
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
@@ -99,8 +104,9 @@ def stepwise(
       >>> bool(jnp.max(jnp.abs(entropix.eval_params(state, w))) < 0.01)
       True
     """
-    if axis_name is not None:
-        check_axis_name(axis_name)
+    check_relaxation(relaxation)
+    checks.check_transformation("optimizer", optimizer, "optax.sgd(0.1)")
+    check_optional_axis_name(axis_name)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> StepwiseState:
