@@ -113,8 +113,9 @@ def relax(
       reads one batch and repeats that L times, and a list or a NumPy array cannot be indexed by a
       traced i. Stack L batches in JAX arrays before the step, and index those. A line search behind
       `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`.
-      Under `optax.masked` and `optax.partition` `grad_fn` receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
-      at every micro-step and discards all results but the last: enlarge its batches instead.
+      Under `optax.masked` and `optax.partition` `grad_fn` receives the masked tree; there
+      `entropix.stepwise` is simpler. `optax.MultiSteps` calls `grad_fn` at every micro-step and
+      discards all results but the last: enlarge the batches instead.
       The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
       numbers (integers, booleans) get a zero update; their gradients may be zeros or `float0`.
 
