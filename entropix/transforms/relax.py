@@ -89,8 +89,10 @@ def relax(relaxation: Relaxation) -> optax.GradientTransformationExtraArgs:
       `grad_fn` is a Python function: close over it inside the jitted step, or pass it through
       the jit boundary as a `jax.tree_util.Partial`. It is traced once: `next(loader)` inside it
       reads one batch and repeats that L times, and a list or a NumPy array cannot be indexed by a
-      traced i. Stack L batches in JAX arrays before the step, and index those. A line search behind
-      `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`. Under `optax.masked` and `optax.partition` it
+      traced i. Stack L batches in JAX arrays before the step, and index those.
+
+      A line search behind `relax` wants a `value_fn` that accepts the argument `grad_fn`:
+      `lambda w, grad_fn=None: loss(w)`. Under `optax.masked` and `optax.partition`, `grad_fn`
       receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
       at every micro-step and discards all results but the last: enlarge its batches instead.
       The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
