@@ -22,8 +22,8 @@ from entropix.transforms import (
 )
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
-from entropix.transforms.checks import check_flag, check_fraction
-from entropix.transforms.numerics import filled, inexact_part, resting
+from entropix.transforms.checks import check_flag, check_momentum, check_non_negative
+from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -36,14 +36,14 @@ def sgd(
     .. math:: z \leftarrow x - \eta \nabla f_{mb}(x),\qquad x \leftarrow z + \delta (z - z_{old})
 
     Args:
-      learning_rate: eta; a float or a schedule.
+      learning_rate: eta >= 0; a float or a schedule.
       momentum: delta in [0, 1), or None for no momentum and no buffer.
 
     Returns:
       `optax.sgd` with `nesterov=True`. Integer and boolean leaves get a zero update.
 
     Raises:
-      ValueError: if `momentum` is outside [0, 1).
+      ValueError: for an argument outside its range.
 
     Example:
       >>> import entropix, jax.numpy as jnp
@@ -53,8 +53,8 @@ def sgd(
       >>> round(float(updates), 3)    # -eta (1 + delta) g at the first step
       -0.19
     """
-    if momentum is not None:
-        check_fraction("momentum", momentum)
+    learning_rate = check_non_negative("learning_rate", learning_rate)
+    momentum = check_momentum(momentum)
     tx = optax.sgd(learning_rate, momentum, nesterov=True)
 
     def init(params: optax.Params) -> optax.OptState:
@@ -68,8 +68,10 @@ def sgd(
     ) -> tuple[optax.Updates, optax.OptState]:
         del extra_args
         leaves = updates if params is None else params
-        moves, state = tx.update(inexact_part(updates, leaves), state)
-        return filled(moves, resting(leaves)), state
+        grads = inexact_part(updates, leaves)
+        moves, new = tx.update(grads, state)
+        # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
+        return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

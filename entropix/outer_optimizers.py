@@ -14,6 +14,7 @@ from optax import ScalarOrSchedule
 from entropix.optimizers import named, sgd
 from entropix.transforms import average_updates, local_entropy
 from entropix.transforms.axes import AxisName
+from entropix.transforms.checks import check_non_negative
 from entropix.transforms.probe import refuse_incomplete
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.walk import walk
@@ -95,7 +96,7 @@ def outer(
     if outer_optimizer is None:
         outer_optimizer = sgd(0.7, 0.6)
     else:
-        refuse_incomplete(outer_optimizer)
+        refuse_incomplete("outer_optimizer", outer_optimizer)
     return _following(relaxation, outer_optimizer, stepwise, axis_name)
 
 
@@ -181,7 +182,7 @@ def lookahead(
     Args:
       optimizer: complete, with its learning rate; see `entropix.outer`, also for all arguments not
         listed here.
-      slow_step_size: a, in (0, 1] as a rule; a float or a schedule of the outer step.
+      slow_step_size: a >= 0, in (0, 1] as a rule; a float or a schedule of the outer step.
       num_steps: K, gradients per outer step.
       gamma: scope.
       step_size: size of pull and noise.
@@ -208,6 +209,7 @@ def lookahead(
     References:
       Zhang et al, `Lookahead optimizer <https://arxiv.org/abs/1907.08610>`_, 2019.
     """
+    slow_step_size = check_non_negative("slow_step_size", slow_step_size)
     return outer(
         optimizer,
         sgd(slow_step_size, momentum=None),

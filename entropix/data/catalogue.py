@@ -39,10 +39,10 @@ CATALOGUE = {
 DATASETS = (DIGITS, *CATALOGUE)
 
 
-def check_dataset(name: str) -> None:
+def check_dataset(name: str, argument: str = "dataset") -> None:
     """Raises `ValueError` unless `name` is a known data set, naming the nearest that is."""
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         near = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"dataset must be one of {', '.join(DATASETS)}; got {name!r}. Did you mean {near!r}?"
+            f"{argument} must be one of {', '.join(DATASETS)}; got {name!r}. Did you mean {near!r}?"
         )

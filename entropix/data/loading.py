@@ -15,7 +15,8 @@ from entropix.data.download import locate
 from entropix.data.prepared import Prepared
 from entropix.data.records import RawDataset, read_records
 from entropix.data.scaling import global_contrast_normalise, scale
-from entropix.data.whitening import Whitening, check_regulariser, fit_zca, whiten
+from entropix.data.whitening import Whitening, fit_zca, whiten
+from entropix.transforms.checks import check_positive, refusal
 
 # Part of the cached whitening's key: to be raised when what comes before the fit changes.
 _FIT = "contrast-normalised, fit 1"
@@ -74,8 +75,10 @@ def load(
       H. Xiao, K. Rasul, R. Vollgraf, `Fashion-MNIST <https://arxiv.org/abs/1708.07747>`_, 2017.
       A. Krizhevsky, `CIFAR-10 <https://www.cs.toronto.edu/~kriz/cifar.html>`_, 2009.
     """
-    check_dataset(name)
-    check_regulariser(zca_regulariser)
+    check_dataset(name, "name")
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise refusal("data_dir", "the path of a folder, or None", data_dir)
+    zca_regulariser = check_positive("zca_regulariser", zca_regulariser, schedule=False)
     if name == DIGITS:
         return read_digits()
     prepared, entry = locate(name, data_dir), CATALOGUE[name]

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from entropix.transforms.checks import check_positive
+
 # Some accelerators multiply float32 in fewer bits by default: not enough for a covariance.
 _PRECISION = lax.Precision.HIGHEST
 
@@ -60,19 +62,10 @@ def fit_zca(images: ArrayLike, regulariser: float = 0.1) -> Whitening:
       <https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf>`_, 2009, appendix A.
     """
     images = jnp.asarray(images)
-    check_regulariser(regulariser)
+    regulariser = check_positive("regulariser", regulariser, schedule=False)
     if len(images) < 2:
         raise ValueError(f"fitting a whitening needs two images or more; got {len(images)}.")
     return _fit(images, regulariser)
-
-
-def check_regulariser(regulariser: float) -> None:
-    """Raises `ValueError` unless `regulariser` can be added to variances that may be zero."""
-    if not 0 < regulariser < float("inf"):
-        raise ValueError(
-            "the regulariser of a whitening must be a number > 0, in units of the images' "
-            f"variance; got {regulariser!r}. A small one such as 1e-6 whitens nearly exactly."
-        )
 
 
 @jax.jit

@@ -47,9 +47,8 @@ class Dropout(nnx.Dropout):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> None:
-        check_fraction("rate", rate)
         super().__init__(
-            rate,
+            check_fraction("rate", rate),
             broadcast_dims=broadcast_dims,
             deterministic=deterministic,
             rng_collection=rng_collection,

@@ -1,7 +1,7 @@
 """The three networks of Deep Relaxation, section 8, to the exact number of parameters."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 from flax import nnx
@@ -10,7 +10,8 @@ from entropix.models.convolution import conv_general_dilated
 from entropix.models.dropout import Dropout
 from entropix.models.network import Network
 from entropix.models.pooling import max_pool
-from entropix.transforms.checks import check_count, check_fraction
+from entropix.transforms.checks import check_count, check_fraction, refusal
+from entropix.transforms.keys import check_key
 
 Layer = Callable[[jax.Array], jax.Array]
 
@@ -223,8 +224,7 @@ def _normalise(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 def _dropout(name: str, rate: float) -> Dropout:
-    check_fraction(name, rate)
-    return Dropout(rate)
+    return Dropout(check_fraction(name, rate))
 
 
 def _flatten(x: jax.Array) -> jax.Array:
@@ -236,18 +236,16 @@ def _mean_pool(x: jax.Array) -> jax.Array:
 
 
 def _streams(rngs: nnx.Rngs | jax.Array | int) -> nnx.Rngs:
-    return rngs if isinstance(rngs, nnx.Rngs) else nnx.Rngs(rngs)
+    return rngs if isinstance(rngs, nnx.Rngs) else nnx.Rngs(check_key(rngs, "rngs"))
 
 
 def _sizes(name: str, sizes: Sequence[int], count: int | None = None) -> tuple[int, ...]:
     """Returns `sizes` as a tuple of integers >= 1, `count` of them (or any positive number)."""
-    sizes = tuple(sizes)
-    if len(sizes) != count if count else not sizes:
-        raise ValueError(
-            f"{name} must have {count or 'one or more'} entries; got {name}={sizes!r}."
-        )
-    return tuple(check_count(name, size) for size in sizes)
+    known = tuple(sizes) if isinstance(sizes, Iterable) else ()
+    if len(known) != count if count else not known:
+        raise refusal(name, f"{count or 'one or more'} integers >= 1", sizes)
+    return tuple(check_count(name, size) for size in known)
 
 
 def _image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    return _sizes("input_shape (height, width, channels)", input_shape, count=3)
+    return _sizes("input_shape", input_shape, count=3)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from entropix.transforms.checks import check_choice, check_count, refusal
+
 LAYOUT_KINDS = ("auto", "vmap", "pmap", "shard_map")
 
 
@@ -126,12 +128,14 @@ def layout(
       >>> layout.per_device, layout.axis_name
       (4, 'replica')
     """
-    if replicas < 1:
-        raise ValueError(f"replicas must be >= 1; got replicas={replicas}.")
+    replicas = check_count("replicas", replicas)
     check_kind("layout", kind)
     _check_each(each)
     if not isinstance(axis_name, str):
-        raise ValueError(f"axis_name must be one name; got axis_name={axis_name!r}.")
+        raise refusal("axis_name", "one name", axis_name)
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise refusal("mesh", "a jax.sharding.Mesh, such as jax.make_mesh makes, or None", mesh)
+    devices = _check_devices(devices)
     if kind == "vmap":
         _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, axis_name, None)
@@ -156,14 +160,14 @@ def layout(
 
 def check_kind(name: str, kind: str) -> None:
     """Raises `ValueError` unless `kind` is a kind of layout, for the argument called `name`."""
-    if kind == "map":
+    if isinstance(kind, str) and kind == "map":
         raise ValueError(
             f"{name}='map' was removed: replicas that communicate cannot run one after another. "
             f"Use {name}='auto' or 'vmap'; on a CPU, the environment variable JAX_NUM_CPU_DEVICES "
             "gives every replica its own device, which is faster."
         )
-    if kind not in LAYOUT_KINDS:
-        raise ValueError(f"{name} must be one of {', '.join(LAYOUT_KINDS)}; got {kind!r}.")
+    if not isinstance(kind, str) or kind not in LAYOUT_KINDS:
+        raise refusal(name, f"one of {', '.join(LAYOUT_KINDS)}", kind)
 
 
 def on_one_device(kind: str = "auto") -> str:
@@ -176,7 +180,7 @@ def on_one_device(kind: str = "auto") -> str:
     Returns:
       "vmap" or "map".
     """
-    if kind != "auto":
+    if check_choice("kind", kind, ("auto", "vmap", "map")) != "auto":
         return kind
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
@@ -192,6 +196,7 @@ def host_devices(replicas: int, cores: int) -> int:
       >>> [replicas.host_devices(p, cores=2) for p in (1, 2, 3, 6, 8)]
       [1, 2, 3, 6, 8]
     """
+    replicas, cores = check_count("replicas", replicas), check_count("cores", cores)
     return max(n for n in range(1, min(replicas, 4 * cores) + 1) if replicas % n == 0)
 
 
@@ -205,11 +210,21 @@ def _advise_more_devices() -> None:
 
 
 def _check_each(each: str) -> None:
-    if each not in ("vmap", "auto"):
+    if not isinstance(each, str) or each not in ("vmap", "auto"):
         raise ValueError(
             f"each must be 'vmap', the only way in which replicas that communicate share a device; "
             f"got each={each!r}. Leave the argument out."
         )
+
+
+def _check_devices(devices: Any) -> int | list[jax.Device] | None:
+    """Returns a number of devices >= 1, or at least one device."""
+    if devices is None or isinstance(devices, int | np.integer):
+        return None if devices is None else check_count("devices", devices)
+    known = list(devices) if isinstance(devices, Iterable) else []
+    if not known or not all(isinstance(device, jax.Device) for device in known):
+        raise refusal("devices", "a number >= 1, or devices from jax.devices()", devices)
+    return known
 
 
 def _put(tree: Any, sharding: Any) -> Any:
@@ -233,7 +248,7 @@ def _same(tree: Any) -> Any:
 
 
 def _make_mesh(
-    replicas: int, kind: str, axis_name: str, devices: int | Sequence[jax.Device] | None
+    replicas: int, kind: str, axis_name: str, devices: int | list[jax.Device] | None
 ) -> Mesh:
     """A mesh of replicas alone, over the devices asked for or as many as divide p."""
     known = jax.devices()
@@ -248,9 +263,7 @@ def _make_mesh(
             raise ValueError(_too_few(f"devices={devices} were asked for", devices))
         count = devices
     else:
-        known, count = list(devices), len(devices)
-    if count < 1:
-        raise ValueError(f"devices must be >= 1; got {devices!r}.")
+        known, count = devices, len(devices)
     return _automatic(Mesh(np.asarray(known[:count]), (axis_name,)), (axis_name,))
 
 

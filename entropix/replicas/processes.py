@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from entropix.transforms.checks import check_count, refusal
+
 LOST = 76  # exit status of a process that has lost another
 _MOMENT = 1.0  # seconds
 _BYE = b"."  # what a process says whose work is done
@@ -45,18 +47,15 @@ def connected(
       ...   replicas.agree([2.0]).tolist()
       [2.0]
     """
-    if processes == 1 and process == 0:
+    processes, timeout = check_count("processes", processes), check_count("timeout", timeout)
+    if not isinstance(process, int) or not 0 <= process < processes:
+        raise refusal("process", "one of 0 ... processes - 1", process, f" of {processes}.")
+    if processes == 1:
         yield
         return
-    host, _, port = coordinator.rpartition(":")
+    host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
     if not host or not port.isdigit() or int(port) >= 2**16:
-        raise ValueError(
-            f"coordinator must be HOST:PORT, as in 10.0.0.1:1234; got {coordinator!r}."
-        )
-    if not 0 <= process < processes:
-        raise ValueError(
-            f"process must be one of 0 ... processes - 1; got {process} of {processes}."
-        )
+        raise refusal("coordinator", "HOST:PORT, as in 10.0.0.1:1234", coordinator)
     meet = _host if process == 0 else _guest
     peers, service = meet(host, int(port), processes, process, timeout)
     jax.distributed.initialize(

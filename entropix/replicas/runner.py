@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from entropix.replicas.layout import Layout
+from entropix.transforms.checks import check_flag, check_function, refusal
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -60,6 +61,10 @@ def runner(step: Step, layout: Layout, *, shared: bool = False) -> Step:
       >>> losses.shape, replicas.centre(states)[0].shape
       ((4,), (3,))
     """
+    check_function("step", step, "a function, step(state, batch) -> (state, out)")
+    if not isinstance(layout, Layout):
+        raise refusal("layout", "a Layout, from entropix.replicas.layout", layout)
+    shared = check_flag("shared", shared)
     mapped = _MAPS[layout.kind](_explained(step, layout), layout, shared)
 
     def run(states: Any, batches: Any) -> tuple[Any, Any]:

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from entropix.transforms.checks import check_count
+
 
 def replicate(state: Any, replicas: int) -> Any:
     """Makes p replicas of one state: equal arrays, a random key of its own for each.
@@ -26,7 +28,7 @@ def replicate(state: Any, replicas: int) -> Any:
       >>> states["w"].shape, len(set(map(str, states["key"])))
       ((3, 2), 3)
     """
-    _check_count(replicas)
+    replicas = check_count("replicas", replicas)
     return jax.tree.map(lambda leaf: _copies(leaf, 0, replicas), state)
 
 
@@ -76,7 +78,7 @@ def resize(states: Any, replicas: int) -> Any:
       >>> replicas.resize({"w": jnp.asarray([1.0, 3.0])}, 3)["w"].tolist()
       [1.0, 3.0, 2.0]
     """
-    _check_count(replicas)
+    replicas = check_count("replicas", replicas)
 
     def join(leaf: jax.Array) -> jax.Array:
         present = len(leaf)
@@ -104,8 +106,3 @@ def _mean(leaf: jax.Array) -> jax.Array:
         return leaf[0]
     wide = jnp.promote_types(leaf.dtype, jnp.float32)
     return jnp.mean(leaf.astype(wide), axis=0).astype(leaf.dtype)
-
-
-def _check_count(replicas: int) -> None:
-    if replicas < 1:
-        raise ValueError(f"replicas must be >= 1; got {replicas}.")

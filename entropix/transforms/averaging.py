@@ -123,7 +123,7 @@ def elastic_averaging(
     References:
       Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015.
     """
-    checks.check_rate("moving_rate", moving_rate)
+    moving_rate = checks.check_rate("moving_rate", moving_rate)
     period = checks.check_count("period", period)
     check_axis_name(axis_name)
 

@@ -8,16 +8,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from entropix.transforms.checks import refusal
+
 AxisName = str | tuple[str, ...]
 
 
-def check_axis_name(axis_name: Any) -> None:
-    """Raises `ValueError` unless `axis_name` is a name or a non-empty tuple of names."""
+def check_axis_name(axis_name: Any) -> AxisName:
+    """Returns a name, or a non-empty tuple of different names."""
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"axis_name must be the name of a mapped axis or a tuple of names; got {axis_name!r}."
-        )
+    known = all(isinstance(name, str) for name in names)
+    if not names or not known or len(set(names)) < len(names):
+        accepted = "the name of a mapped axis or a tuple of different names"
+        raise refusal("axis_name", accepted, axis_name)
+    return axis_name
+
+
+def check_optional_axis_name(axis_name: Any) -> AxisName | None:
+    """Returns None, a name, or a non-empty tuple of different names."""
+    return None if axis_name is None else check_axis_name(axis_name)
 
 
 @contextlib.contextmanager

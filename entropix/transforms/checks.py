@@ -1,5 +1,10 @@
-"""Messages for bad input: each names the argument, its value, what is accepted, the way out."""
+"""Messages for bad input: each names the argument, its value, what is accepted, the way out.
 
+The checks return what they accept in the one form that the package computes with: a known number is
+a Python float, a traced number and a schedule stay what they are.
+"""
+
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,87 +13,211 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-POSITIVE = "a number > 0, or an Optax schedule of such numbers"
-NON_NEGATIVE = "a number >= 0, or an Optax schedule of such numbers"
+MAX_COUNT = 2**31  # counters are int32
+OR_SCHEDULE = ", or an Optax schedule of such numbers"
 
 
-def _check(name: str, value: Any, accepts: Callable[[np.ndarray], Any], accepted: str) -> None:
-    """Raises unless every element of a concrete `value` is accepted; traced numbers pass."""
-    if callable(value) or isinstance(value, jax.core.Tracer):
-        return  # schedules and traced numbers have no value yet at build time
+def refusal(name: str, accepted: str, value: Any, way_out: str = "") -> ValueError:
+    """The error for an argument that is not accepted, in one line."""
+    return ValueError(f"{name} must be {accepted}; got {name}={shown(value)}{way_out or '.'}")
+
+
+def shown(value: Any) -> str:
+    """The value in one line of at most 100 characters."""
     try:
-        good = bool(np.all(accepts(np.asarray(value))))
-    except TypeError:
-        good = False
-    if not good:
-        raise ValueError(f"{name} must be {accepted}; got {name}={value!r}.")
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not print integers of thousands of digits
+        text = f"a {type(value).__name__} of too many digits to print"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def check_positive(name: str, value: Any, *, infinite: bool = False) -> None:
-    """Raises `ValueError` unless `value` > 0 (finite, or possibly infinite)."""
+def is_schedule(value: Any) -> bool:
+    """Whether `value` is a function, as schedules are; classes such as `float` are none."""
+    return callable(value) and not isinstance(value, type)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    accepted: str,
+    accepts: Callable[[float], bool],
+    *,
+    schedule: bool = False,
+) -> Any:
+    """Returns a number in the form that the package computes with.
+
+    Args:
+      name: of the argument.
+      value: what was passed.
+      accepted: what is accepted, in words.
+      accepts: whether a known number is accepted. It is asked about the number in JAX's default
+        precision, in which 1e-50 is 0 and 1 - 1e-9 is 1.
+      schedule: whether a schedule is accepted.
+
+    Returns:
+      A Python float for a real number of Python, NumPy or JAX; a traced number, or a schedule, as
+      it is.
+
+    Raises:
+      ValueError: for everything else.
+    """
+    if schedule and is_schedule(value):
+        return value
+    if isinstance(value, jax.core.Tracer) and _is_real_scalar(value):
+        return value  # without a value at build time
+    known = _known(value)
+    if known is None:
+        raise refusal(name, accepted, value, _way_out(value))
+    rounded, dtype = _rounded(known)
+    if not accepts(rounded) or (rounded == 0 and known != 0):
+        differs = math.isfinite(known) and rounded != known and accepts(known)
+        raise refusal(name, accepted, value, f", which is {rounded:g} in {dtype}." * differs)
+    return known
+
+
+def _known(value: Any) -> float | None:
+    """A real number of Python, NumPy or JAX as a Python float; None for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, int):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and _is_real_scalar(value):
+        return None if isinstance(value, jax.core.Tracer) else float(value)
+    return None
+
+
+def _is_real_scalar(value: Any) -> bool:
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    return bool(value.shape == () and real)
+
+
+def _rounded(value: float) -> tuple[float, Any]:
+    """The number in JAX's default precision, and that; compiled programs may make subnormals 0."""
+    info = jnp.finfo(jnp.result_type(float))
+    if abs(value) < float(info.tiny):
+        return 0.0, info.dtype
+    if abs(value) > float(info.max):
+        return math.copysign(math.inf, value), info.dtype
+    return float(info.dtype.type(value)), info.dtype
+
+
+def _way_out(value: Any) -> str:
+    """How to pass what is not one number."""
+    if isinstance(value, type):
+        return ", a class. Write a number."
+    if callable(value):
+        return ", a function. Schedules are not taken here: write a number."
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0:
+        return ". For several values at once, jax.vmap a function of one of them."
+    return ""
+
+
+def check_positive(name: str, value: Any, *, infinite: bool = False, schedule: bool = True) -> Any:
+    """Returns a number > 0 (finite, or possibly infinite) or, where taken, a schedule."""
+    accepted = "a number > 0" + OR_SCHEDULE * schedule
     if infinite:
-        _check(name, value, lambda v: v > 0, POSITIVE + " (infinity switches the pull off)")
-    else:
-        _check(name, value, lambda v: (v > 0) & np.isfinite(v), POSITIVE)
+        accepted += " (infinity switches the pull off)"
+        return check_number(name, value, accepted, lambda v: v > 0, schedule=schedule)
+    return check_number(name, value, accepted, lambda v: 0 < v < math.inf, schedule=schedule)
 
 
-def check_number(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is one number > 0, concrete or traced; no schedule."""
-    if callable(value) or np.ndim(value) > 0:
-        raise ValueError(f"{name} must be one number > 0; got {name}={value!r}.")
-    _check(name, value, lambda v: (v > 0) & np.isfinite(v), "one number > 0")
+def check_non_negative(name: str, value: Any, *, schedule: bool = True) -> Any:
+    """Returns a finite number >= 0 or, where taken, a schedule."""
+    accepted = "a number >= 0" + OR_SCHEDULE * schedule
+    return check_number(name, value, accepted, lambda v: 0 <= v < math.inf, schedule=schedule)
 
 
-def check_non_negative(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` >= 0 and finite."""
-    _check(name, value, lambda v: (v >= 0) & np.isfinite(v), NON_NEGATIVE)
+def check_fraction(name: str, value: Any, accepted: str = "a number in [0, 1)") -> Any:
+    """Returns a number in [0, 1)."""
+    return check_number(name, value, accepted, lambda v: 0 <= v < 1)
 
 
-def check_fraction(name: str, value: Any) -> None:
-    """Raises `ValueError` unless 0 <= `value` < 1."""
-    _check(name, value, lambda v: (v >= 0) & (v < 1), "a number in [0, 1)")
+def check_rate(name: str, value: Any) -> Any:
+    """Returns a number in (0, 1]."""
+    return check_number(name, value, "a number in (0, 1]", lambda v: 0 < v <= 1)
 
 
-def check_averaging(averaging: Any) -> None:
-    """Raises `ValueError` unless `averaging` is in [0, 1) or "linear"."""
+def check_averaging(averaging: Any) -> Any:
+    """Returns a number in [0, 1), or "linear"."""
     if isinstance(averaging, str) and averaging == "linear":
-        return
-    _check("averaging", averaging, lambda v: (v >= 0) & (v < 1), "a number in [0, 1) or 'linear'")
+        return averaging
+    return check_fraction("averaging", averaging, "a number in [0, 1) or 'linear'")
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is True or False."""
+def check_momentum(momentum: Any) -> Any:
+    """Returns a number in [0, 1), or None for no momentum."""
+    if momentum is None:
+        return None
+    return check_fraction("momentum", momentum, "a number in [0, 1) or None")
+
+
+def check_scope(gamma: Any, output: Any, infinite_output: str = "displacement") -> Any:
+    """Returns gamma; refuses a bad `output`, and an infinite gamma that would train nothing.
+
+    At gamma = inf, (x - <y>)/gamma is zero and gamma grad f(x - y) is infinite: only the other
+    `output` of each form trains anything.
+    """
+    check_choice("output", output, ("gradient", "displacement"))
+    gamma = check_positive("gamma", gamma, infinite=True)
+    infinite = isinstance(gamma, float) and math.isinf(_rounded(gamma)[0])
+    if infinite and output != infinite_output:
+        raise ValueError(
+            f"gamma must be finite with output={output!r}, whose result is 0 or infinite "
+            f"otherwise; got gamma={gamma!r}. For gamma=inf use output={infinite_output!r}."
+        )
+    return gamma
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False; got {name}={value!r}.")
-
-
-def check_rate(name: str, value: Any) -> None:
-    """Raises `ValueError` unless 0 < `value` <= 1."""
-    _check(name, value, lambda v: (v > 0) & (v <= 1), "a number in (0, 1]")
+        raise refusal(name, "True or False", value)
+    return bool(value)
 
 
 def check_count(name: str, value: Any) -> int:
-    """Returns `value` as a Python int >= 1, for arguments that shape the program."""
-    accepted = f"{name} must be a static integer >= 1"
+    """Returns a Python int >= 1, for arguments that shape the program."""
+    accepted = "a static integer >= 1 and < 2**31"
     if isinstance(value, jax.core.Tracer):
         raise ValueError(
-            f"{accepted}, because it sets the length of a compiled loop; got a traced value. "
-            f"With optax.inject_hyperparams, write static_args=('{name}',)."
+            f"{name} must be {accepted}, because it sets the length of a compiled loop; got a "
+            f"traced value. With optax.inject_hyperparams, write static_args=('{name}',)."
         )
     try:
-        count = operator.index(value)
+        count = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         count = 0
-    if count < 1:
-        raise ValueError(f"{accepted}; got {name}={value!r}.")
+    if not 1 <= count < MAX_COUNT:
+        raise refusal(name, accepted, value)
     return count
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises `ValueError` unless `value` is one of `choices`."""
-    if value not in choices:
-        accepted = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be {accepted}; got {name}={value!r}.")
+def check_choice(name: str, value: Any, choices: Sequence[str], way_out: str = "") -> str:
+    """Returns one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise refusal(name, " or ".join(repr(choice) for choice in choices), value, way_out)
+    return value
+
+
+def check_function(name: str, value: Any, accepted: str) -> Any:
+    """Returns a function; `accepted` says of what."""
+    if not is_schedule(value):
+        raise refusal(name, accepted, value)
+    return value
+
+
+def check_transformation(name: str, value: Any, example: str) -> Any:
+    """Returns an Optax transformation, or what looks like one."""
+    parts = [getattr(value, part, None) for part in ("init", "update")]
+    if isinstance(value, type) or not all(callable(part) for part in parts):
+        called = ". Call the function." * callable(value)
+        raise refusal(name, f"an Optax transformation, such as {example}", value, called)
+    return value
 
 
 def check_like(grads: Any, params: Any, source: str) -> None:
@@ -120,19 +249,3 @@ def check_params(params: Any, call: str) -> None:
     """Raises `ValueError` showing the `call` to write when `params` was not passed to `update`."""
     if params is None:
         raise ValueError(f"update needs the current parameters. Write: {call}")
-
-
-def check_scope(gamma: Any, output: str, infinite_output: str = "displacement") -> None:
-    """Raises `ValueError` for a bad `gamma` or `output`, or for an infinite gamma without effect.
-
-    At gamma = inf, (x - <y>)/gamma is zero and gamma grad f(x - y) is infinite: only the other
-    `output` of each form trains anything.
-    """
-    check_choice("output", output, ("gradient", "displacement"))
-    check_positive("gamma", gamma, infinite=True)
-    known = not callable(gamma) and not isinstance(gamma, jax.core.Tracer)
-    if known and np.any(np.isinf(np.asarray(gamma))) and output != infinite_output:
-        raise ValueError(
-            f"gamma must be finite with output={output!r}, whose result is 0 or infinite "
-            f"otherwise; got gamma={gamma!r}. For gamma=inf use output={infinite_output!r}."
-        )

@@ -78,7 +78,7 @@ def elastic_coupling(
       Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015;
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, (20)-(22).
     """
-    checks.check_positive("gamma", gamma, infinite=True)
+    gamma = checks.check_positive("gamma", gamma, infinite=True)
     period = checks.check_count("period", period)
     check_axis_name(axis_name)
 

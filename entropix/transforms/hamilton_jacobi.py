@@ -122,8 +122,8 @@ def _gradient_form(
     output: str,
 ) -> Relaxation:
     num_steps = checks.check_count("num_steps", num_steps)
-    checks.check_positive("step_size", step_size)
-    checks.check_scope(gamma, output, infinite_output="gradient")
+    step_size = checks.check_positive("step_size", step_size)
+    gamma = checks.check_scope(gamma, output, infinite_output="gradient")
     refuse_unstable(gamma, step_size, num_steps)
     if inner is not None:
         refuse_complete(inner)

@@ -14,7 +14,7 @@ from jax import lax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, check_axis_name
+from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key, step_key
 from entropix.transforms.numerics import at, cast_like, copy_tree, is_zero, scalar, wide, wide_zeros
 from entropix.transforms.random import check_noise, noise_like
@@ -81,12 +81,11 @@ def heat(
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, (23), (35).
     """
     num_steps = checks.check_count("num_steps", num_steps)
-    checks.check_positive("gamma", gamma)
-    checks.check_non_negative("temperature", temperature)
+    gamma = checks.check_positive("gamma", gamma)
+    temperature = checks.check_non_negative("temperature", temperature)
     check_noise(noise)
     check_key(key)
-    if axis_name is not None:
-        check_axis_name(axis_name)
+    check_optional_axis_name(axis_name)
     noisy = not is_zero(temperature)
 
     def init(params: Any) -> RelaxationState:

@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from entropix.transforms import checks
-from entropix.transforms.keys import canonical_key, step_key
+from entropix.transforms.keys import canonical_key, check_key, step_key
 from entropix.transforms.numerics import scalar, wide
 from entropix.transforms.random import noise_like
 
@@ -120,13 +120,14 @@ def hj_prox(
       <https://arxiv.org/abs/2211.12997>`_, 2023;
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 1.
     """
-    checks.check_number("t", t)
-    checks.check_number("temperature", temperature)
+    checks.check_function("f", f, "a function of a tree like x")
+    t = checks.check_positive("t", t, schedule=False)
+    temperature = checks.check_positive("temperature", temperature, schedule=False)
     n = checks.check_count("num_samples", num_samples)
     if n < 2:
         raise ValueError(f"num_samples must be >= 2, for a standard error; got num_samples={n}.")
     size = n if batch_size is None else min(n, checks.check_count("batch_size", batch_size))
-    key = canonical_key(key)
+    key = canonical_key(check_key(key))
     x = jax.tree.map(jnp.asarray, x)
     dtype = _check_real(f, x)
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from entropix.transforms.axes import AxisName, mapped
+from entropix.transforms.checks import refusal
 
 
 def is_key(leaf: Any) -> bool:
@@ -15,13 +16,18 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def check_key(key: Any) -> None:
-    """Raises `ValueError` unless `key` is a typed key, a legacy key or an integer seed."""
-    if not (is_key(key) or _is_seed(key) or _is_legacy(key)):
-        raise ValueError(
-            "key must be an integer seed, jax.random.key(seed) or a legacy "
-            f"jax.random.PRNGKey(seed); got key={key!r}."
+def check_key(key: Any, name: str = "key", *, several: bool = False) -> Any:
+    """Returns a typed key, a legacy key or an integer seed; with `several`, arrays of keys too."""
+    typed, legacy = is_key(key), _is_legacy(key)
+    if not (typed or legacy or _is_seed(key)):
+        accepted = (
+            "an integer seed of 64 bits, jax.random.key(seed) or a legacy jax.random.PRNGKey(seed)"
         )
+        raise refusal(name, accepted, key)
+    if (typed or legacy) and not several and key.ndim > legacy:
+        way_out = f", an array of keys. Build with {name}[0]; entropix.reseed takes the array."
+        raise refusal(name, "one key or an integer seed", key, way_out)
+    return key
 
 
 def canonical_key(key: Any) -> jax.Array:
@@ -34,7 +40,7 @@ def canonical_key(key: Any) -> jax.Array:
     Raises:
       ValueError: for anything else.
     """
-    check_key(key)
+    check_key(key, several=True)
     if _is_legacy(key):
         return jax.random.wrap_key_data(jnp.asarray(key))
     return jax.random.key(key) if _is_seed(key) else key
@@ -43,11 +49,14 @@ def canonical_key(key: Any) -> jax.Array:
 def _is_seed(key: Any) -> bool:
     if isinstance(key, jax.Array | np.ndarray | np.integer):
         return key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer)
-    return isinstance(key, int) and not isinstance(key, bool)
+    return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
 
 
 def _is_legacy(key: Any) -> bool:
-    return isinstance(key, jax.Array | np.ndarray) and key.ndim >= 1 and key.dtype == jnp.uint32
+    if not isinstance(key, jax.Array | np.ndarray) or key.ndim < 1 or key.dtype != jnp.uint32:
+        return False
+    data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    return key.shape[-1:] == data.shape
 
 
 def step_key(key: jax.Array, *indices: Any, axis_name: AxisName | None = None) -> jax.Array:

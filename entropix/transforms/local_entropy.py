@@ -15,7 +15,7 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, check_axis_name
+from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key
 from entropix.transforms.langevin import LangevinInner, Move, Noise, langevin, langevin_step
 from entropix.transforms.numerics import at, is_zero
@@ -102,15 +102,15 @@ def local_entropy(
       Chaudhari et al, `Entropy-SGD <https://arxiv.org/abs/1611.01838>`_, 2016.
     """
     num_steps = checks.check_count("num_steps", num_steps)
-    checks.check_positive("step_size", step_size)
-    checks.check_averaging(averaging)
-    checks.check_non_negative("temperature", temperature)
-    checks.check_scope(gamma, output)
+    step_size = checks.check_positive("step_size", step_size)
+    averaging = checks.check_averaging(averaging)
+    temperature = checks.check_non_negative("temperature", temperature)
+    gamma = checks.check_scope(gamma, output)
     refuse_unstable(gamma, step_size, num_steps)
     check_noise(noise)
     check_key(key)
-    if axis_name is not None:
-        check_axis_name(axis_name)
+    check_optional_axis_name(axis_name)
+    reset_inner = checks.check_flag("reset_inner", reset_inner)
     if inner is not None:
         refuse_complete(inner)
 

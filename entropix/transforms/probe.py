@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from entropix.transforms.checks import check_transformation
+
 _NUM_UPDATES = 4
 
 
 def refuse_complete(inner: optax.GradientTransformation) -> None:
     """Raises `ValueError` if `inner` is a complete optimiser, whose updates oppose the gradient."""
+    check_transformation("inner", inner, "optax.scale_by_adam()")
     if _sign(inner) < 0:
         raise ValueError(
             "inner must come without learning rate and minus sign, such as optax.scale_by_adam() "
@@ -26,11 +29,12 @@ def refuse_complete(inner: optax.GradientTransformation) -> None:
         )
 
 
-def refuse_incomplete(optimizer: optax.GradientTransformation) -> None:
-    """Raises `ValueError` if `optimizer` points along the gradient, as a part of a chain does."""
+def refuse_incomplete(name: str, optimizer: optax.GradientTransformation) -> None:
+    """Raises `ValueError` if an optimiser points along the gradient, as a part of a chain does."""
+    check_transformation(name, optimizer, "optax.adamw(1e-3)")
     if _sign(optimizer) > 0:
         raise ValueError(
-            "optimizer must be complete, with its learning rate and minus sign, such as "
+            f"{name} must be complete, with its learning rate and minus sign, such as "
             "optax.adamw(1e-3); got a transformation whose updates point along the gradient. Write "
             "optax.chain(transformation, optax.scale_by_learning_rate(...))."
         )

@@ -22,6 +22,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from entropix.transforms.checks import check_choice
+
 Shape = tuple[int, ...]
 
 
@@ -163,12 +165,13 @@ NOISE_LAWS: Mapping[str, Callable[..., jax.Array]] = MappingProxyType(
 
 def check_noise(noise: Any) -> None:
     """Raises `ValueError` unless `noise` names one of `NOISE_LAWS`."""
-    if noise not in tuple(NOISE_LAWS):
-        accepted = " or ".join(repr(name) for name in NOISE_LAWS)
-        raise ValueError(
-            f"noise must be {accepted}; got noise={noise!r}. 'normal' is the exact law, 'popcount' "
-            "a cheaper one of the same mean and variance; for none at all set temperature=0.0."
-        )
+    check_choice(
+        "noise",
+        noise,
+        tuple(NOISE_LAWS),
+        ". 'normal' is the exact law, 'popcount' a cheaper one of the same mean and variance; for "
+        "none at all set temperature=0.0.",
+    )
 
 
 def noise_like(key: jax.Array, tree: Any, law: str = "normal") -> Any:

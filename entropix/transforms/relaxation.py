@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from entropix.transforms.checks import refusal
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import where_changed
 
@@ -76,6 +77,14 @@ class Relaxation(NamedTuple):
     point_is_y: bool = False
     one_batch: bool = False
     hyperparams: Mapping[str, Any] | None = None
+
+
+def check_relaxation(relaxation: Any) -> Relaxation:
+    """Returns a relaxation."""
+    if not isinstance(relaxation, Relaxation):
+        accepted = "a Relaxation, such as entropix.local_entropy(gamma=1.0)"
+        raise refusal("relaxation", accepted, relaxation)
+    return relaxation
 
 
 def init_state(key: jax.Array | int | None) -> RelaxationState:

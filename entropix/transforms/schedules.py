@@ -9,6 +9,7 @@ import optax
 from entropix.transforms.checks import (
     check_count,
     check_fraction,
+    check_function,
     check_non_negative,
     check_positive,
 )
@@ -37,10 +38,7 @@ def per_outer_step(schedule: optax.Schedule, num_steps: int) -> optax.Schedule:
       0.5
     """
     num_steps = check_count("num_steps", num_steps)
-    if not callable(schedule):
-        raise ValueError(
-            f"schedule must be an Optax schedule, a function of a count; got {schedule!r}."
-        )
+    check_function("schedule", schedule, "an Optax schedule, a function of a count")
     return lambda count: schedule(count * num_steps)
 
 
@@ -74,14 +72,15 @@ def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) ->
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, section 7.5.
     """
-    check_positive("init_value", init_value)
-    check_fraction("rate", rate)
-    check_non_negative("end_value", end_value)
+    init_value = check_positive("init_value", init_value, schedule=False)
+    rate = check_fraction("rate", rate)
+    end_value = check_non_negative("end_value", end_value, schedule=False)
 
     # Outside of `jit`, JAX compiles a program for every concrete integer that is an exponent.
     @functools.partial(jax.jit, inline=True)
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # A power, not a product carried in the state: the value depends on the count alone.
-        return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** count, end_value)
+        steps = jnp.asarray(count, jnp.result_type(float))
+        return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** steps, end_value)
 
     return schedule

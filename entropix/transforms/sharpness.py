@@ -80,9 +80,9 @@ def sharpness(rho: ScalarOrSchedule, *, num_ascents: int = 1, adaptive: bool = F
       Foret et al, `Sharpness-aware minimization <https://arxiv.org/abs/2010.01412>`_, 2021;
       Kwon et al, `ASAM <https://arxiv.org/abs/2102.11600>`_, 2021.
     """
-    checks.check_non_negative("rho", rho)
+    rho = checks.check_non_negative("rho", rho)
     num_ascents = checks.check_count("num_ascents", num_ascents)
-    checks.check_flag("adaptive", adaptive)
+    adaptive = checks.check_flag("adaptive", adaptive)
 
     def init(params: Any) -> RelaxationState:
         del params

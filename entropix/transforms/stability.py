@@ -34,13 +34,13 @@ class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
 
 
 def refuse_unstable(gamma: Any, step_size: Any, num_steps: int) -> None:
-    """Raises `ValueError` if two numbers make the pull diverge; schedules are left to `check`."""
-    if num_steps == 1 or not (_is_known(gamma) and _is_known(step_size)):
+    """Raises `ValueError` if two known numbers make the pull diverge; `check` sees schedules."""
+    if num_steps == 1 or not (isinstance(gamma, float) and isinstance(step_size, float)):
         return
-    if float(step_size) >= 2 * float(gamma):
+    if step_size >= 2 * gamma:
         raise ValueError(
             f"step_size/gamma must be below 2, or inner steps diverge; got step_size={step_size!r} "
-            f"and gamma={gamma!r}, a ratio of {float(step_size) / float(gamma):.3g}. Raise gamma "
+            f"and gamma={gamma!r}, a ratio of {step_size / gamma:.3g}. Raise gamma "
             "or lower step_size. (The flag gamma of the authors' code is 1/gamma: their 0.03 is "
             "gamma=33.)"
         )
@@ -96,10 +96,6 @@ def check(tx: Any, num_outer_steps: int) -> float:
             "end_value=step_size), or lower step_size along with it."
         )
     return float(ratio.max())
-
-
-def _is_known(value: Any) -> bool:
-    return not callable(value) and not isinstance(value, jax.core.Tracer)
 
 
 def _values(value: Any, count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
-from entropix.transforms.axes import AxisName, check_axis_name
+from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key
 from entropix.transforms.langevin import Move, Noise, langevin
 from entropix.transforms.numerics import at, is_zero, scalar, wide
@@ -88,15 +88,14 @@ def walk(
       ValueError: for an argument outside its range, a missing `step_size`, an incomplete optimiser.
     """
     num_steps = checks.check_count("num_steps", num_steps)
-    checks.check_positive("gamma", gamma, infinite=True)
-    checks.check_non_negative("temperature", temperature)
-    checks.check_averaging(averaging)
+    gamma = checks.check_positive("gamma", gamma, infinite=True)
+    temperature = checks.check_non_negative("temperature", temperature)
+    averaging = checks.check_averaging(averaging)
     check_key(key)
-    if axis_name is not None:
-        check_axis_name(axis_name)
+    check_optional_axis_name(axis_name)
     free, quiet = _is_infinite(gamma), is_zero(temperature)
     if step_size is not None:
-        checks.check_positive("step_size", step_size)
+        step_size = checks.check_positive("step_size", step_size)
         refuse_unstable(gamma, step_size, num_steps)
     elif not (free and quiet):
         raise ValueError(
@@ -104,7 +103,7 @@ def walk(
             f"pull and noise; got step_size=None, gamma={gamma!r}, temperature={temperature!r}. "
             "The learning rate of the optimiser is a good first value."
         )
-    refuse_incomplete(optimizer)
+    refuse_incomplete("optimizer", optimizer)
 
     def move(count: jax.Array) -> Move:
         scope = None if free else at(gamma, count)
@@ -125,4 +124,4 @@ def walk(
 
 def _is_infinite(gamma: Any) -> bool:
     """Whether `gamma` is infinite already at build time, so that the pull can be left out."""
-    return isinstance(gamma, int | float) and math.isinf(gamma)
+    return isinstance(gamma, float) and math.isinf(gamma)

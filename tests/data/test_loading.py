@@ -122,7 +122,7 @@ def test_a_fitted_whitening_is_kept_for_its_regulariser(small, write_copy, monke
 
 @pytest.mark.parametrize("regulariser", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_regularisers_are_refused_before_anything_is_read(regulariser):
-    with pytest.raises(ValueError, match="regulariser of a whitening must be a number > 0"):
+    with pytest.raises(ValueError, match="zca_regulariser must be a number > 0"):
         load("cifar10", "/nowhere", zca_regulariser=regulariser)
 
 

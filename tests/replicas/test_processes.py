@@ -80,5 +80,5 @@ def test_addresses_are_checked(address):
 
 
 def test_numbers_are_checked():
-    with pytest.raises(ValueError, match="got 2 of 2"):
+    with pytest.raises(ValueError, match="got process=2 of 2"):
         join("localhost:80", 2, 2)

@@ -67,5 +67,5 @@ def test_joining_and_leaving(later):
 
 @pytest.mark.parametrize("fn", [replicas.replicate, replicas.resize])
 def test_no_replicas_are_refused(fn):
-    with pytest.raises(ValueError, match="replicas must be >= 1; got 0"):
+    with pytest.raises(ValueError, match="replicas must be .*>= 1.*; got replicas=0"):
         fn(jnp.ones(3), 0)

@@ -1,5 +1,7 @@
 """Bad input: every message names the argument, its value, what is accepted, the way out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,57 @@ CASES = [
     (OPTIMIZERS, "momentum", [-0.1, 1.0, 1, NAN, "0.9"], FRACTION),
 ]
 
+# Arguments that are numbers, with or without schedules.
+SCHEDULED = [
+    (functools.partial(entropix.sgd), "learning_rate"),
+    (functools.partial(entropix.local_entropy), "gamma"),
+    (functools.partial(entropix.local_entropy, 1.0), "step_size"),
+    (functools.partial(entropix.local_entropy, 1.0), "temperature"),
+    (functools.partial(entropix.hamilton_jacobi, form="gradient"), "gamma"),
+    (functools.partial(entropix.hamilton_jacobi, 1.0, form="gradient"), "step_size"),
+    (functools.partial(entropix.heat), "gamma"),
+    (functools.partial(entropix.heat, 1.0), "temperature"),
+    (functools.partial(entropix.sharpness), "rho"),
+    (functools.partial(entropix.elastic_coupling, axis_name="r"), "gamma"),
+    (functools.partial(entropix.outer, optax.sgd(0.1), step_size=0.1), "gamma"),
+    (functools.partial(entropix.outer, optax.sgd(0.1), gamma=1.0), "step_size"),
+    (functools.partial(entropix.outer, optax.sgd(0.1), step_size=0.1), "temperature"),
+    (functools.partial(entropix.lookahead, optax.sgd(0.1)), "slow_step_size"),
+]
+FIXED_NUMBERS = [
+    (functools.partial(entropix.sgd, 0.1), "momentum"),
+    (functools.partial(entropix.local_entropy, 1.0), "averaging"),
+    (functools.partial(entropix.elastic_averaging, axis_name="r"), "moving_rate"),
+    (functools.partial(entropix.scoping), "init_value"),
+    (functools.partial(entropix.scoping, 1.0), "rate"),
+    (functools.partial(entropix.scoping, 1.0), "end_value"),
+    (functools.partial(entropix.hj_prox, jnp.sum, jnp.ones(2), temperature=1.0), "t"),
+    (functools.partial(entropix.hj_prox, jnp.sum, jnp.ones(2), 1.0), "temperature"),
+]
+NUMBERS = SCHEDULED + FIXED_NUMBERS
+NO_NUMBERS = [
+    (0.5 + 1j, r"got \w+=\(0.5\+1j\)"),
+    (np.complex64(0.5), r"got \w+=np.complex64"),
+    ("0.5", r"got \w+='0.5'"),
+    (True, r"got \w+=True"),
+    (NAN, r"got \w+=nan"),
+    (np.asarray([]), "For several values at once, jax.vmap"),
+    (np.asarray([0.5]), "For several values at once, jax.vmap"),
+    (jnp.ones((2, 2)), "For several values at once, jax.vmap"),
+    ([0.5], r"got \w+=\[0.5\]. For several values at once"),
+    (np.asarray(0.5, object), r"got \w+=array\(0.5, dtype=object\)"),
+    (float, "got .*a class. Write a number"),
+    (1e-50, "which is 0 in float32"),
+]
+NUMBER_KINDS = [
+    float, np.float64, np.float32, np.float16, jnp.float32, jnp.bfloat16, np.asarray, jnp.asarray
+]  # fmt: skip
+
+
+def assert_moved_by(updates, factor):
+    for update, leaf in zip(jax.tree.leaves(updates), jax.tree.leaves(X), strict=True):
+        np.testing.assert_allclose(np.asarray(update), factor * np.asarray(leaf), rtol=1e-4)
+
 
 def flat(cases):
     for makers, argument, values, accepted in cases:
@@ -86,6 +139,57 @@ class TestArguments:
             make(value)
         assert f"gamma={value!r}" in str(error.value)
 
+    @pytest.mark.parametrize(("value", "why"), NO_NUMBERS)
+    @pytest.mark.parametrize(("maker", "argument"), NUMBERS)
+    def test_no_number(self, maker, argument, value, why):
+        with pytest.raises(ValueError, match=f"^{argument} must be a number.*{why}") as error:
+            maker(**{argument: value})
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("trace", [lambda v: v[None], lambda v: v + 0j, lambda v: v > 0])
+    @pytest.mark.parametrize(("maker", "argument"), NUMBERS)
+    def test_traced_arrays_are_no_numbers(self, maker, argument, trace):
+        with pytest.raises(ValueError, match=f"^{argument} must be a number.*got {argument}="):
+            jax.jit(lambda v: maker(**{argument: trace(v)}) and None)(0.5)
+
+    @pytest.mark.parametrize("kind", NUMBER_KINDS)
+    @pytest.mark.parametrize(("maker", "argument"), NUMBERS)
+    def test_every_kind_of_number(self, maker, argument, kind):
+        maker(**{argument: kind(0.5)})
+        jax.jit(lambda v: maker(**{argument: v}) and None)(kind(0.5))
+
+    @pytest.mark.parametrize(("maker", "argument"), FIXED_NUMBERS)
+    def test_fixed_numbers_take_no_schedule(self, maker, argument):
+        message = f"^{argument} must be a number.*a function. Schedules are not taken here"
+        with pytest.raises(ValueError, match=message):
+            maker(**{argument: lambda count: 0.5})
+
+    @pytest.mark.parametrize("value", [2**31, 10**30, np.int64(2**40), np.uint64(2**63)])
+    def test_large_integers(self, value):
+        tx = entropix.outer(
+            optax.sgd(0.1), num_steps=2, gamma=value, step_size=1.0, temperature=1e-30
+        )
+        updates, _ = tx.update(X, tx.init(X), X)
+        assert_moved_by(updates, -0.1)
+        tx = entropix.hj_sgd(value, value, num_steps=1, momentum=None)
+        updates, _ = tx.update(X, tx.init(X), X, grad_fn=lambda p, i: p)
+        assert_moved_by(updates, -0.1)
+        scope = entropix.scoping(value, rate=0.5)
+        np.testing.assert_allclose(float(scope(1)), float(value) / 2, rtol=1e-6)
+
+    def test_numbers_that_round_to_a_forbidden_one(self):
+        with pytest.raises(ValueError, match="averaging=0.999999999, which is 1 in float32"):
+            entropix.local_entropy(1.0, averaging=0.999999999)
+        with pytest.raises(ValueError, match="temperature=1e-50, which is 0 in float32"):
+            entropix.heat(1.0, temperature=1e-50)
+        with pytest.raises(ValueError, match="gamma=1e\\+50, which is inf in float32"):
+            entropix.heat(1e50)
+
+    def test_numbers_of_double_precision(self):
+        with jax.enable_x64(True):
+            entropix.local_entropy(1.0, averaging=0.999999999, temperature=1e-50)
+            entropix.heat(1e50)
+
     def test_infinite_gamma(self):
         message = "gamma must be finite with output='{}'.*use output='{}'"
         forward = message.format("gradient", "displacement")
@@ -114,7 +218,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"static_args=\('period',\)"):
             jax.jit(lambda n: entropix.elastic_coupling(1.0, "r", period=n).init(X))(3)
 
-    @pytest.mark.parametrize("axis_name", [(), 0, None, ("r", 1), ["r"]])
+    @pytest.mark.parametrize("axis_name", [(), 0, None, ("r", 1), ["r"], ("r", "r")])
     def test_axis_name(self, axis_name):
         with pytest.raises(ValueError, match="axis_name must be the name") as error:
             entropix.elastic_coupling(1.0, axis_name)
@@ -124,18 +228,37 @@ class TestArguments:
             lambda: entropix.average_updates(axis_name),
             lambda: entropix.elastic_averaging(0.9, axis_name),
             lambda: entropix.parle(0.1, 1.0, 1.0, axis_name),
-            lambda: entropix.diloco(0.7, axis_name, stepwise=True),
             # Of one replica alone, None is the default.
+            lambda: entropix.diloco(0.7, axis_name or (), stepwise=True),
             lambda: entropix.stepwise(relaxation, optax.sgd(0.1), axis_name=axis_name or ()),
         ):
             with pytest.raises(ValueError, match="axis_name must be the name"):
                 make()
 
-    @pytest.mark.parametrize("key", [1.5, "0", True, None, [1, 2], np.zeros(2), np.asarray(0.5)])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            1.5, "0", True, None, [1, 2], np.zeros(2), np.asarray(0.5), 2**70,
+            np.zeros(3, np.uint32), np.random.default_rng(0),
+        ],
+    )  # fmt: skip
     @pytest.mark.parametrize("make", [entropix.local_entropy, entropix.heat])
     def test_key(self, make, key):
         with pytest.raises(ValueError, match="key must be an integer seed.*got key="):
-            make(1.0, key=key).init(X)
+            make(1.0, key=key)
+
+    @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+    def test_array_of_keys(self, make):
+        keys = jax.random.split(make(0), 3)
+        with pytest.raises(ValueError, match="key must be one key.*entropix.reseed takes the arr"):
+            entropix.local_entropy(1.0, key=keys)
+        state = jax.vmap(entropix.local_entropy(1.0).init)(jnp.zeros((3, 2)))
+        data = jax.random.key_data(entropix.reseed(state, keys).key)
+        np.testing.assert_array_equal(data, np.asarray(jax.random.key_data(keys)))
+
+    @pytest.mark.parametrize("key", [2**63 - 1, -(2**63), np.uint64(2**64 - 1), np.uint32(7)])
+    def test_large_seeds(self, key):
+        entropix.local_entropy(1.0, key=key).init(X)
 
     def test_reseed(self):
         state = jax.vmap(entropix.entropy_sgd(0.1, 1.0).init)(jnp.zeros((3, 2)))
@@ -159,7 +282,7 @@ class TestArguments:
             entropix.scoping(**arguments)
 
     def test_good_edges_are_accepted(self):
-        tiny = np.nextafter(0, 1)
+        tiny = np.finfo(np.float32).tiny  # below it compiled programs flush to 0
         entropix.local_entropy(tiny, num_steps=np.int64(1), step_size=1e-30, averaging=0)
         entropix.local_entropy(INF, output="displacement", averaging=0.999, temperature=0.0)
         entropix.hamilton_jacobi(INF, form="gradient", num_steps=jnp.asarray(3))
@@ -167,6 +290,41 @@ class TestArguments:
         for make, *positional in OPTIMIZERS:
             make(*positional, momentum=None)
             make(*positional, momentum=0)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda v: entropix.relax(v), "relaxation must be a Relaxation, such as"),
+            (lambda v: entropix.stepwise(v, optax.sgd(0.1)), "relaxation must be a Relaxation"),
+            (lambda v: entropix.stepwise(entropix.heat(1.0), v), "optimizer must be an Optax tr"),
+            (lambda v: entropix.outer(v), "optimizer must be an Optax transformation"),
+            (lambda v: entropix.outer(optax.sgd(0.1), v or ()), "outer_optimizer must be an Opt"),
+            (lambda v: entropix.entropy_sgd(0.1, 1.0, inner=v or ()), "inner must be an Optax tr"),
+            (lambda v: entropix.relaxed_grad(v, jnp.cos), "relaxation must be a Relaxation"),
+            (lambda v: entropix.relaxed_grad(entropix.heat(1.0), v or ()), "grad_fn must be a fun"),
+            (lambda v: entropix.per_outer_step(v, 3), "schedule must be an Optax schedule"),
+        ],
+    )
+    @pytest.mark.parametrize("value", [5, "sgd", None, optax.GradientTransformation])
+    def test_parts(self, make, message, value):
+        with pytest.raises(ValueError, match=message):
+            make(value)
+
+    def test_factories_that_were_not_called(self):
+        with pytest.raises(ValueError, match=r"inner must be .*scale_by_adam\(\).*Call the func"):
+            entropix.local_entropy(1.0, inner=optax.scale_by_adam)
+
+    @pytest.mark.parametrize(
+        ("make", "argument"),
+        [
+            (entropix.sharpness, "adaptive"),
+            (entropix.local_entropy, "reset_inner"),
+            (functools.partial(entropix.sam, 0.1), "stepwise"),
+        ],
+    )
+    def test_flags(self, make, argument):
+        with pytest.raises(ValueError, match=f"{argument} must be True or False; got {argument}=1"):
+            make(1.0, **{argument: 1})
 
 
 LINKS = {
