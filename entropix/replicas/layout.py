@@ -129,7 +129,7 @@ def layout(
       (4, 'replica')
     """
     replicas = check_count("replicas", replicas)
-    check_kind("layout", kind)
+    check_kind("kind", kind)
     _check_each(each)
     if not isinstance(axis_name, str):
         raise refusal("axis_name", "one name", axis_name)

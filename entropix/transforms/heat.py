@@ -115,7 +115,7 @@ def heat(
             # numbers with them, 128 times; divisions it does not repeat. The barrier keeps a
             # division by a constant from becoming a multiplication.
             scope, T = (scalar(value, e) for value in values)
-            return x + e / lax.optimization_barrier(1 / jnp.sqrt(scope * T))
+            return x + e / lax.optimization_barrier(1 / (jnp.sqrt(scope) * jnp.sqrt(T)))
 
         return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 

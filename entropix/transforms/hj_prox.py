@@ -131,7 +131,7 @@ def hj_prox(
     x = jax.tree.map(jnp.asarray, x)
     dtype = _check_real(f, x)
 
-    width = jnp.sqrt(jnp.asarray(t) * jnp.asarray(temperature))
+    width = jnp.sqrt(jnp.asarray(t)) * jnp.sqrt(jnp.asarray(temperature))
     heat = scalar(temperature, jnp.zeros([], dtype))
 
     def sample(i: jax.Array) -> tuple[Any, jax.Array]:

@@ -82,7 +82,8 @@ def langevin_step(
     y = y - step_size * (direction + (y - x) * (1 / gamma))
     if noise is None:
         return y
-    return y + jnp.sqrt(2 * step_size * scalar(temperature, y)) * noise
+    # Two roots: the product of a large and a large number overflows, their roots' does not.
+    return y + jnp.sqrt(2 * step_size) * jnp.sqrt(scalar(temperature, y)) * noise
 
 
 class Noise(NamedTuple):

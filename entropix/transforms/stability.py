@@ -79,8 +79,9 @@ def check(tx: Any, num_outer_steps: int) -> float:
     relaxation = tx if isinstance(tx, Relaxation) else getattr(tx, "relaxation", None)
     if relaxation is None:
         raise ValueError(
-            "check cannot see the relaxation inside this transformation. Give it the relaxation, "
-            "as in entropix.check(entropix.local_entropy(...), num_outer_steps)."
+            "tx must be a relaxation or one of the optimisers by name: check cannot see a "
+            f"relaxation inside tx={checks.shown(tx)}. Give it the relaxation, as in "
+            "entropix.check(entropix.local_entropy(...), num_outer_steps)."
         )
     if relaxation.hyperparams is None or relaxation.num_steps == 1:
         return 0.0

@@ -54,7 +54,7 @@ def walk_step(
         moved = moved - scalar(step_size, y) / scalar(gamma, y) * (y - x)
     if noise is None:
         return moved
-    return moved + jnp.sqrt(2 * scalar(step_size, y) * scalar(temperature, y)) * noise
+    return moved + jnp.sqrt(2 * scalar(step_size, y)) * jnp.sqrt(scalar(temperature, y)) * noise
 
 
 def walk(

@@ -11,7 +11,7 @@ from entropix.replicas.layout import _advise_more_devices
     ("arguments", "message"),
     [
         ({"replicas": 0}, "replicas must be .*>= 1.*; got replicas=0"),
-        ({"replicas": 2, "kind": "threads"}, "layout must be one of auto, vmap.*'threads'"),
+        ({"replicas": 2, "kind": "threads"}, "kind must be one of auto, vmap.*'threads'"),
         (
             {"replicas": 2, "kind": "map"},
             "layout='map' was removed.* Use layout='auto' or 'v",

@@ -38,7 +38,7 @@ def stepper(tx):
 
         def grad_fn(p, i):
             grads = {"w": p["w"].at[0].set(jnp.where(i == bad, value, p["w"][0]))}
-            return grads | ({"n": np.zeros(2, jax.dtypes.float0)} if "n" in p else {})
+            return grads | {k: np.zeros(2, jax.dtypes.float0) for k in p if k == "n"}
 
         first = grad_fn(params, 0)
         updates, state = tx.update(first, state, params, grad_fn=grad_fn)
