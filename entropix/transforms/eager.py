@@ -5,10 +5,12 @@ once per transformation instead are the functions of its relaxation, which close
 caller's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
 from entropix.transforms.relaxation import Relaxation
 
@@ -22,6 +24,18 @@ def is_data(*trees: Any) -> bool:
     """Whether all leaves are numbers or arrays, which a compiled function takes."""
     numbers = (jax.Array, np.ndarray, np.generic, int, float, complex)
     return all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(trees))
+
+
+def cond(
+    predicate: jax.Array,
+    if_true: Callable[[Any], Any],
+    if_false: Callable[[Any], Any],
+    operand: Any,
+) -> Any:
+    """`lax.cond`, which chooses in Python where the predicate is known, and compiles nothing."""
+    if isinstance(predicate, jax.core.Tracer):
+        return lax.cond(predicate, if_true, if_false, operand)
+    return if_true(operand) if predicate else if_false(operand)
 
 
 def compiled(relaxation: Relaxation) -> Relaxation:

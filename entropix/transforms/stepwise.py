@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_optional_axis_name, vary_like
-from entropix.transforms.eager import is_concrete, is_data
+from entropix.transforms.eager import cond, is_concrete, is_data
 from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
     cast_like,
@@ -153,7 +152,7 @@ def stepwise(
 
         count = state.gradient_count
         count = count if axis_name is None else agreed(count, axis_name)
-        state = lax.cond(
+        state = cond(
             count == relaxation.num_steps,
             functools.partial(outer_step, **extra_args),
             lambda state: state,
@@ -197,7 +196,7 @@ def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: An
         return jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, fresh)
 
     somewhere = differs(params, emitted(state))
-    return filled(lax.cond(somewhere, restarted, lambda same: same, numbers), inner)
+    return filled(cond(somewhere, restarted, lambda same: same, numbers), inner)
 
 
 def _first_point(relaxation: Relaxation, inner: Any) -> Any:
