@@ -2,28 +2,39 @@
 
     JAX_NUM_CPU_DEVICES=8 python benchmarks/replicas.py [agreement] [layouts] [bytes] [scaling]
 
-Two cores of an AMD EPYC, one of them busy otherwise, jax 0.10.2, LeNet, batch 128. Time per
-replica-gradient over one replica's step alone, rounds interleaved (median and quartiles of ratios):
+Two cores of an AMD EPYC, LeNet, batch 128, jax 0.10.2. Time per replica-gradient over one replica's
+step alone, rounds interleaved (medians of ratios). Version one's runner, which interpreted JAX's
+programs, in the same rounds. The cores were shared with some twenty other threads: quartiles lie
+0.1 to 0.2 from the medians, 0.5 for p = 8. Only the comparison within a pair of rows means much:
 
-| | vmap | map | shard_map, p devices | pmap, p devices | 2 devices, map | 2 devices, vmap |
-|---|---|---|---|---|---|---|
-| p = 2 | 1.32 | 1.06 | 0.85 (0.78-0.87) | 0.84 | | |
-| p = 4 | 1.36 | 1.07 | 0.75 (0.72-0.77) | 0.75 | 0.87 | 1.07 |
-| p = 8 | 1.47 | 1.06 | 0.73 (0.54-0.75) | 0.73 | 0.88 | 1.15 |
+| | vmap | shard_map, p devices | pmap, p devices | shard_map, 2 devices |
+|---|---|---|---|---|
+| p = 2 | 1.69 | 0.99 | 0.95 | |
+| ... version one | 1.49 (in turns 1.06) | 1.03 | 0.97 | |
+| p = 4 | 1.92 | 0.87 | 0.89 | 1.39 |
+| ... version one | 2.09 (in turns 1.07) | 0.83 | 0.81 | 1.30 (in turns 1.08) |
+| p = 8 | 2.47 | 1.61 | 1.47 | 1.32 |
+| ... version one | 2.48 (in turns 1.03) | 1.59 | 1.61 | 1.53 (in turns 0.89) |
 
-So `layout="auto"` gives every replica a device of its own on a CPU (up to four times the cores).
-The coupling, against the same steps without it: 1.017 (1.000-1.073) over two devices, 1.072
-(1.002-1.109) in turns on one.
+Ratio of the two runners' times on p devices, round by round (quartiles), for p = 2, 4, 8: shard_map
+1.11 (0.90-1.19), 1.02 (0.98-1.17), 0.97 (0.81-1.09); pmap 0.91 (0.82-1.15), 1.03 (0.91-1.17), 0.94
+(0.80-0.97). With one of the two cores free, version one measured 0.85, 0.75 and 0.73 with a device
+for each replica, 1.32, 1.36 and 1.47 with vmap, and 1.06 in turns on one device. So `layout="auto"`
+gives every replica a device of its own on a CPU (`entropix train`: up to four times the cores).
 
 Largest difference of a parameter from vmap's after 20 steps of a small network on the digits,
-p = 8, float32, where the replicas are 0.03 to 0.18 apart (DiLoCo's are at one point):
+p = 8, float32, where the replicas are 0.03 to 0.18 apart (DiLoCo's are at one point); jax 0.10.2,
+and in brackets 0.12.0 where it differs:
 
-| | map | shard_map 8 x 1 | shard_map 2 x 4, map | ... vmap | pmap 8 x 1 | pmap 4 x 2, map |
-|---|---|---|---|---|---|---|
-| Elastic-SGD | 2.4e-07 | 2.4e-07 | 6.0e-07 | 4.8e-07 | 2.4e-07 | 7.2e-07 |
-| EASGD | 1.2e-07 | 1.2e-07 | 1.2e-07 | 1.2e-07 | 1.2e-07 | 1.2e-07 |
-| Parle | 1.3e-06 | 1.9e-06 | 1.5e-06 | 1.5e-06 | 1.9e-06 | 2.3e-06 |
-| DiLoCo | 2.1e-06 | 2.1e-06 | 2.2e-06 | 1.5e-06 | 2.1e-06 | 2.0e-06 |
+| | shard_map 8 x 1 | shard_map 2 x 4 | pmap 8 x 1 | pmap 4 x 2 |
+|---|---|---|---|---|
+| Elastic-SGD | 2.4e-07 | 4.8e-07 | 2.4e-07 | 7.2e-07 |
+| Elastic-SGD, period 5 | 2.4e-07 | 4.8e-07 | 2.4e-07 | 4.8e-07 |
+| EASGD | 1.2e-07 | 1.2e-07 | 1.2e-07 | 2.4e-07 |
+| Parle | 1.9e-06 (9.5e-07) | 1.5e-06 (1.7e-06) | 1.9e-06 (9.5e-07) | 2.3e-06 (2.6e-06) |
+| Parle, stepwise | 8.3e-07 | 3.6e-07 | 8.3e-07 | 4.2e-07 |
+| DiLoCo | 2.1e-06 | 1.5e-06 | 2.1e-06 | 2.0e-06 |
+| DiLoCo, stepwise | 5.3e-07 | 4.8e-07 | 5.3e-07 | 5.3e-07 |
 
 Bytes per gradient that a device puts into collectives, counted in the compiled program:
 data-parallel SGD and Elastic-SGD 524,880 (LeNet's parameters); with period 10, and EASGD, 52,488;

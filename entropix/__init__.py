@@ -32,6 +32,7 @@ from entropix.transforms import (
     elastic_averaging,
     elastic_coupling,
     eval_params,
+    from_arrays,
     hamilton_jacobi,
     heat,
     hj_prox,
@@ -43,6 +44,7 @@ from entropix.transforms import (
     scoping,
     sharpness,
     stepwise,
+    to_arrays,
 )
 
 __version__ = "0.1.0"
@@ -65,6 +67,7 @@ __all__ = [
     "elastic_sgd",
     "entropy_sgd",
     "eval_params",
+    "from_arrays",
     "hamilton_jacobi",
     "heat",
     "heat_sgd",
@@ -85,6 +88,7 @@ __all__ = [
     "sharpness",
     "snoo",
     "stepwise",
+    "to_arrays",
 ]
 
 

@@ -130,11 +130,52 @@ def data_parallel_adam(learning_rate: ScalarOrSchedule) -> Any:
     return optax.chain(entropix.average_updates(AXIS), optax.adam(learning_rate))
 
 
+def snoo_adam(
+    learning_rate: ScalarOrSchedule, stepwise: bool = True, axis_name: str | None = None
+) -> Any:
+    return entropix.snoo(
+        optax.adam(learning_rate), num_steps=4, stepwise=stepwise, axis_name=axis_name
+    )
+
+
+def lookahead_sgd(learning_rate: ScalarOrSchedule) -> Any:
+    return entropix.lookahead(optax.sgd(learning_rate, 0.9), num_steps=4)
+
+
+def pulled_adam(
+    learning_rate: ScalarOrSchedule, gamma: ScalarOrSchedule, step_size: ScalarOrSchedule
+) -> Any:
+    adam = optax.adam(learning_rate)
+    return entropix.outer(adam, num_steps=4, gamma=gamma, step_size=step_size)
+
+
+def noisy_adam(
+    learning_rate: ScalarOrSchedule,
+    gamma: ScalarOrSchedule,
+    step_size: ScalarOrSchedule,
+    temperature: ScalarOrSchedule,
+    averaging: float | str,
+) -> Any:
+    return entropix.outer(
+        optax.adam(learning_rate),
+        num_steps=4,
+        gamma=gamma,
+        step_size=step_size,
+        temperature=temperature,
+        averaging=averaging,
+        stepwise=False,
+    )
+
+
 def _family(factory: Callable[..., Any], face: str, **arguments: Any) -> Case:
     """A case of one of the aliases with a `stepwise` argument."""
     arguments |= {"stepwise": face == "stepwise"}
     # The number 0 leaves code out and so must not be traced.
-    lengths = [n for n in ("num_steps", "period") if n in inspect.signature(factory).parameters]
+    lengths = [
+        n
+        for n in ("num_steps", "num_ascents", "period")
+        if n in inspect.signature(factory).parameters
+    ]
     static = (*lengths, *(n for n in ("temperature",) if arguments.get(n) == 0))
     replicated, apart = "axis_name" in arguments, factory is not entropix.diloco
     return Case(factory, arguments, static, face, replicated, apart)
@@ -171,6 +212,10 @@ _DILOCO = {
     "inner": optax.scale_by_adam(),
     "step_size": optax.exponential_decay(1e-2, 1000, 0.8, end_value=1e-5),
 }
+
+_SNOO = {"learning_rate": 1e-3}
+_PULLED = {"learning_rate": 1e-3, "gamma": 10.0, "step_size": 1e-3}
+_SAM = {"learning_rate": 2e-4, "rho": 1e-3}
 
 _STATIC_PERIOD = ("period",)
 
@@ -221,6 +266,21 @@ CASES = {
     "diloco": _family(entropix.diloco, "scan", **_DILOCO),
     # `inject_hyperparams` reads schedules at every update, here every gradient: a number then.
     "diloco-stepwise": _family(entropix.diloco, "stepwise", **_DILOCO | {"step_size": 1e-3}),
+    "entropy_sgd-linear": _family(entropix.entropy_sgd, "scan", **_ENTROPY, averaging="linear"),
+    "snoo-adam": Case(snoo_adam, _SNOO | {"stepwise": False}, face="scan"),
+    "snoo-adam-stepwise": Case(snoo_adam, _SNOO, face="stepwise"),
+    "snoo-adam-replicas": Case(
+        snoo_adam, _SNOO | {"axis_name": AXIS}, face="stepwise", replicated=True, apart=False
+    ),
+    "lookahead-sgd-stepwise": Case(lookahead_sgd, {"learning_rate": 1e-4}, face="stepwise"),
+    "outer-pulled-stepwise": Case(pulled_adam, _PULLED, face="stepwise"),
+    "outer-noisy": Case(
+        noisy_adam, _PULLED | {"temperature": 1e-8, "averaging": "linear"}, face="scan"
+    ),
+    "sam": _family(entropix.sam, "scan", **_SAM),
+    "sam-stepwise": _family(entropix.sam, "stepwise", **_SAM),
+    "sam-adaptive": _family(entropix.sam, "scan", **_SAM, adaptive=True),
+    "sam-two_ascents": _family(entropix.sam, "scan", **_SAM, num_ascents=2),
 }
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

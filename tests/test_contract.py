@@ -26,6 +26,7 @@ from contract_cases import (
 
 import entropix
 
+SCHEDULES = (optax.ScalarOrSchedule, optax.ScalarOrSchedule | None)
 SCHEDULABLE = ("learning_rate", "gamma", "rho", "step_size", "temperature")
 FUNCTIONS = [name for name in entropix.__all__ if inspect.isfunction(getattr(entropix, name))]
 LINKS = {
@@ -45,7 +46,7 @@ def squares(tree):
 def scheduled(case):
     """Names of the arguments of a case's factory that are annotated as possible schedules."""
     parameters = inspect.signature(case.factory).parameters
-    return [n for n, p in parameters.items() if p.annotation is optax.ScalarOrSchedule]
+    return [n for n, p in parameters.items() if p.annotation in SCHEDULES]
 
 
 @pytest.mark.parametrize("tx", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
@@ -132,9 +133,12 @@ def test_numbers_may_be_traced_in_a_sweep(case):
 def test_updates_have_the_dtypes_of_the_parameters(case, dtype):
     params = case.spread({"a": jnp.asarray([1.0, 2.0], dtype), "b": jnp.ones((2, 2))})
     tx = case.make()
-    updates, _ = jax.jit(lambda g, s, p: tx.update(g, s, p, **case.extra(squares)))(
-        case.gradient(squares)(params), jax.jit(tx.init)(params), params
-    )
+    # Kinds are known when a program is traced: nothing has to be compiled for them.
+    state = jax.eval_shape(tx.init, params)
+    updates, _ = jax.eval_shape(
+        lambda g, s, p: tx.update(g, s, p, **case.extra(squares)),
+        jax.eval_shape(case.gradient(squares), params), state, params,
+    )  # fmt: skip
     assert kinds(updates) == kinds(params)
 
 
@@ -174,17 +178,17 @@ def test_state_keeps_structure_shapes_and_dtypes(case, dtype, x64):
         confusing = jnp.asarray(1.5, jnp.bfloat16 if dtype == "float16" else jnp.float16)
         update = case.step(tx, target.objective, value=confusing)
 
-        @jax.jit
         def step(now, params, state):
             return jax.lax.cond(now, update, lambda *unchanged: unchanged, params, state)
 
+        # Kinds are known when a program is traced: nothing has to be compiled for them. `cond`
+        # itself compares those of its branches, weak types too.
         params = case.spread(target.start)
-        carry = params, tx.init(params)
-        before = kinds(carry)
-        for now in (True, False, True):
-            carry = step(now, *carry)
-            assert kinds(carry) == before
-            assert carry[0].dtype == dtype
+        before = params, jax.eval_shape(tx.init, params)
+        after = jax.eval_shape(step, True, *before)
+        assert kinds(after) == kinds(before)
+        assert kinds(jax.eval_shape(step, True, *after)) == kinds(before)
+        assert after[0].dtype == dtype
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -194,7 +198,9 @@ def test_numbers_that_may_be_scheduled_are_annotated(name):
         return  # plain numbers: one makes schedules, the other has no steps to count
     for argument, parameter in inspect.signature(getattr(entropix, name)).parameters.items():
         if argument in SCHEDULABLE:
-            assert parameter.annotation is optax.ScalarOrSchedule
+            optional = parameter.default is None
+            expected = optax.ScalarOrSchedule | None if optional else optax.ScalarOrSchedule
+            assert parameter.annotation == expected
 
 
 @pytest.mark.parametrize(

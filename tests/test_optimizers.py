@@ -3,6 +3,7 @@
 import functools
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +93,7 @@ class TestElasticReduction:
             for count in range(20):
                 x, states = step(x, states, count)
             results.append(x)
-        jax.tree.map(np.testing.assert_array_equal, *results)
+        chex.assert_trees_all_equal(*results)
 
     def step(self, tx, x, state, grads):
         updates, state = tx.update(grads, state, x)
@@ -220,7 +221,7 @@ class TestAliases:
                 updates, state = update(slope(x, 0), state, x)
                 x = optax.apply_updates(x, updates)
             results.append(x)
-        jax.tree.map(np.testing.assert_array_equal, *results)
+        chex.assert_trees_all_equal(*results)
 
     def test_axis_name_reaches_the_noise(self):
         for make in (entropix.entropy_sgd, entropix.heat_sgd):

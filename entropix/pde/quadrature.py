@@ -122,7 +122,9 @@ def _sums(
     x: jax.Array, y: jax.Array, h: jax.Array, width: jax.Array | np.ndarray, scales: Scales
 ) -> Sums:
     t, beta = scales
-    lowest = h.min()
+    # The sums do not depend on the shift. The derivative of `min` divides by the number of entries
+    # that equal it: none, where the compiler computes h a second time and rounds it otherwise.
+    lowest = lax.stop_gradient(h.min())
     weights = jnp.exp(-beta * (h - lowest))
     mass = weights.sum()
     log_integral = jnp.log(mass) + jnp.log(width).sum()

@@ -13,6 +13,7 @@ from entropix.transforms.keys import reseed
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.relax import relax, relaxed_grad
 from entropix.transforms.relaxation import Relaxation, RelaxationState
+from entropix.transforms.saving import from_arrays, to_arrays
 from entropix.transforms.schedules import per_outer_step, scoping
 from entropix.transforms.sharpness import sharpness
 from entropix.transforms.stability import check
@@ -30,6 +31,7 @@ __all__ = [
     "elastic_averaging",
     "elastic_coupling",
     "eval_params",
+    "from_arrays",
     "hamilton_jacobi",
     "heat",
     "hj_prox",
@@ -41,4 +43,5 @@ __all__ = [
     "scoping",
     "sharpness",
     "stepwise",
+    "to_arrays",
 ]

@@ -10,6 +10,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import vary_like
+from entropix.transforms.eager import compiled, is_concrete
 from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
@@ -30,7 +31,7 @@ def relaxed_grad(
     r"""Makes the gradient of the relaxed loss from the gradient of the loss, as a pure function.
 
     Args:
-      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
       grad_fn: `grad_fn(params, i) -> grads`, the (mini-batch) gradient at any parameters; the
         int32 scalar i = 0 ... L-1 picks the inner mini-batch (0 always for `entropix.sharpness`,
         whose gradients are of one mini-batch). Traced once, whatever L.
@@ -63,9 +64,15 @@ def relaxed_grad(
     def threaded(params: Any, i: jax.Array, carry: Any) -> tuple[Any, Any]:
         return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
 
+    step_by_step = compiled(relaxation)
+
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
-        inner = relaxation.begin(inexact_part(params, params), state)
-        inner, carry = _inner_loop(relaxation, threaded, inner, carry, params)
+        leaves = inexact_part(params, params)
+        if is_concrete(params, state, carry):
+            inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
+        else:
+            inner = relaxation.begin(leaves, state)
+            inner, carry = _inner_loop(relaxation, threaded, inner, carry, params)
         relaxed, state = relaxation.finish(inner, state)
         relaxed = filled(relaxed, resting(params))
         return (relaxed, state, carry) if has_carry else (relaxed, state)
@@ -78,12 +85,13 @@ def relax(
 ) -> optax.GradientTransformationExtraArgs:
     """Turns a relaxation into a link of an Optax chain: gradients in, relaxed gradients out.
 
-    The whole inner loop runs inside one `update`, in one `lax.scan`. Put it first in the chain;
-    what acts on single mini-batch gradients (clipping, Adam's scaling, weight decay) belongs
-    into the relaxation's `inner`.
+    The whole inner loop runs inside one `update`, in one `lax.scan`. (Outside of `jax.jit` it is a
+    loop of compiled steps, in which i is a Python int and `grad_fn` may read from a loader.) Put it
+    first in the chain; what acts on single mini-batch gradients (clipping, Adam's scaling, weight
+    decay) belongs into the relaxation's `inner`.
 
     Args:
-      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`.
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
       if_finite: the optimiser behind, where a NaN must not end the run. If one element of the
         relaxed gradients or of its updates is not finite, the update is zero, and x, the
         optimiser's state and the relaxation's, `reset_inner=False` memory included, stay what they
@@ -101,9 +109,13 @@ def relax(
         then unused and the compiler removes its computation from a jitted step.)
 
       `grad_fn` is a Python function: close over it inside the jitted step, or pass it through
-      the jit boundary as a `jax.tree_util.Partial`. Under `optax.masked` and `optax.partition` it
-      receives the masked tree; there `entropix.stepwise` is simpler. `optax.MultiSteps` calls it
-      at every micro-step and discards all results but the last: enlarge its batches instead.
+      the jit boundary as a `jax.tree_util.Partial`. It is traced once: `next(loader)` inside it
+      reads one batch and repeats that L times, and a list or a NumPy array cannot be indexed by a
+      traced i. Stack L batches in JAX arrays before the step, and index those. A line search behind
+      `relax` wants a `value_fn` that accepts the argument: `lambda w, grad_fn=None: loss(w)`.
+      Under `optax.masked` and `optax.partition` `grad_fn` receives the masked tree; there
+      `entropix.stepwise` is simpler. `optax.MultiSteps` calls `grad_fn` at every micro-step and
+      discards all results but the last: enlarge the batches instead.
       The state is a `RelaxationState`; `params` always hold x. Leaves that are no real or complex
       numbers (integers, booleans) get a zero update; their gradients may be zeros or `float0`.
 
@@ -130,6 +142,7 @@ def relax(
       True
     """
     check_relaxation(relaxation)
+    step_by_step = compiled(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
         return relaxation.init(inexact_part(params, params))
@@ -152,11 +165,17 @@ def relax(
                 f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
             )
         checks.check_like(updates, params, "The gradients passed to update")
-        inner = relaxation.begin(inexact_part(params, params), state)
-        if relaxation.starts_at_params:
+        leaves = inexact_part(params, params)
+        without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
+        if is_concrete(updates, state, params):
+            inner, _ = _eager_loop(
+                step_by_step, without_carry, leaves, state, None, params, updates
+            )
+        elif relaxation.starts_at_params:
+            inner = relaxation.begin(leaves, state)
             inner = _inner_loop_from(relaxation, grad_fn, inner, updates, params)
         else:
-            without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
+            inner = relaxation.begin(leaves, state)
             inner, _ = _inner_loop(relaxation, without_carry, inner, None, params)
         relaxed, state = relaxation.finish(inner, state)
         return filled(relaxed, resting(params)), state
@@ -215,6 +234,26 @@ def _inner_loop_from(
         return relaxation.step(gradients(grads), inner)
     steps = jnp.arange(num_steps, dtype=jnp.int32)
     return lax.scan(body, (inner, gradients(grads)), steps)[0][0]
+
+
+def _eager_loop(
+    relaxation: Relaxation,
+    grad_fn: GradFn,
+    leaves: Any,
+    state: Any,
+    carry: Any,
+    params: Any,
+    grads: Any = None,
+) -> tuple[Any, Any]:
+    """Runs all L inner steps outside of `jit`: a loop in Python, in which i is a Python int."""
+    inner = relaxation.begin(leaves, state)
+    for i in range(relaxation.num_steps):
+        if i > 0 or grads is None or not relaxation.starts_at_params:
+            point = filled(relaxation.point(inner), params)
+            grads, carry = grad_fn(point, 0 if relaxation.one_batch else i, carry)
+            checks.check_like(grads, point, "The gradients returned by grad_fn")
+        inner = relaxation.step(cast_like(inexact_part(grads, params), leaves), inner)
+    return inner, carry
 
 
 def _batch(relaxation: Relaxation, i: jax.Array) -> jax.Array:

@@ -80,6 +80,7 @@ def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) ->
     @functools.partial(jax.jit, inline=True)
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # A power, not a product carried in the state: the value depends on the count alone.
-        return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** count, end_value)
+        steps = jnp.asarray(count, jnp.result_type(float))
+        return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** steps, end_value)
 
     return schedule

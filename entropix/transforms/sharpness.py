@@ -130,8 +130,9 @@ def _climb(y: Any, params: Any, grads: Any, rho: Any, adaptive: bool) -> Any:
         return wide(g) * jnp.abs(wide(x)) if adaptive else wide(g)
 
     slopes = jax.tree.map(scaled, grads, params)
-    squares = [jnp.sum(jnp.square(jnp.abs(s))).astype(jnp.float32) for s in jax.tree.leaves(slopes)]
-    norm = jnp.sqrt(sum(squares, jnp.zeros([], jnp.float32)))
+    squares = [jnp.sum(jnp.square(jnp.abs(s))) for s in jax.tree.leaves(slopes)]
+    widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
+    norm = jnp.sqrt(sum((s.astype(widest) for s in squares), jnp.zeros([], widest)))
     # A zero gradient has no direction: the point stays.
     stretch = scalar(rho, norm) / jnp.where(norm > 0, norm, jnp.inf)
 

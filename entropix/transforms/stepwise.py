@@ -11,11 +11,13 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_optional_axis_name, vary_like
+from entropix.transforms.eager import is_concrete, is_data
+from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
-    anywhere,
     cast_like,
     changed,
     copy_tree,
+    differs,
     filled,
     inexact_part,
     is_abstract,
@@ -116,7 +118,7 @@ def stepwise(
             gradient_count=jnp.zeros([], jnp.int32),
             inner=inner,
             optimizer_state=optimizer.init(params),
-            emitted=None if relaxation.point_is_y else copy_tree(relaxation.point(inner)),
+            emitted=None if relaxation.point_is_y else _first_point(relaxation, inner),
         )
 
     def outer_step(state: StepwiseState, **extra_args: Any) -> StepwiseState:
@@ -136,9 +138,17 @@ def stepwise(
     ) -> tuple[optax.Updates, StepwiseState]:
         checks.check_params(params, _UPDATE_CALL)
         checks.check_like(updates, params, "The gradients passed to update")
-        leaves = inexact_part(params, params)
-        inner = _as_the_caller_left(relaxation, state, leaves)
-        inner = relaxation.step(inexact_part(updates, params), inner, **extra_args)
+        leaves, grads = inexact_part(params, params), inexact_part(updates, params)
+        once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
+        run = compiled_advance if once else advance
+        moves, state = run(grads, state, leaves, extra_args)
+        return filled(moves, resting(params)), state
+
+    def advance(
+        grads: Any, state: StepwiseState, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Any, StepwiseState]:
+        inner = _as_the_caller_left(relaxation, state, params)
+        inner = relaxation.step(grads, inner, **extra_args)
         state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
 
         count = state.gradient_count
@@ -150,14 +160,15 @@ def stepwise(
             state,
         )
         # Differences to the parameters as they are, so that rounding never accumulates.
-        moves = jax.tree.map(_difference, relaxation.point(state.inner), leaves)
-        arrived = jax.tree.map(landed, leaves, moves)
+        moves = jax.tree.map(_difference, relaxation.point(state.inner), params)
+        arrived = jax.tree.map(landed, params, moves)
         if relaxation.point_is_y:
             state = state._replace(inner=_follow(state.inner, arrived))
         else:
             state = state._replace(emitted=arrived)
-        return filled(moves, resting(params)), state
+        return moves, state
 
+    compiled_advance = jax.jit(advance)
     return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
 
 
@@ -177,12 +188,24 @@ def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: An
     def moved() -> Any:
         return jax.tree.map(changed, params, emitted(state))
 
-    return lax.cond(
-        anywhere(moved()),
-        lambda inner: restart(relaxation, inner, params, moved()),
-        lambda inner: inner,
-        _follow(state.inner, params) if state.emitted is None else state.inner,
-    )
+    inner = _follow(state.inner, params) if state.emitted is None else state.inner
+    # Random keys stay outside: under `vmap` both branches run, and each would use the key.
+    numbers = jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, inner)
+
+    def restarted(numbers: Any) -> Any:
+        fresh = restart(relaxation, filled(numbers, inner), params, moved())
+        return jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, fresh)
+
+    somewhere = differs(params, emitted(state))
+    return filled(lax.cond(somewhere, restarted, lambda same: same, numbers), inner)
+
+
+def _first_point(relaxation: Relaxation, inner: Any) -> Any:
+    """The first point; x where it depends on the index of a replica and states are made outside."""
+    try:
+        return copy_tree(jax.jit(relaxation.point)(inner))
+    except ValueError:
+        return copy_tree(inner.params)
 
 
 def _difference(point: jax.Array, params: jax.Array) -> jax.Array:

@@ -258,17 +258,31 @@ def test_a_lookahead_sync_counts():
     np.testing.assert_allclose(pair.slow, 3.0, atol=0.1)
 
 
-def test_scaling_and_plateaus_belong_inside():
-    optimizer = optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau(patience=5))
-    tx = entropix.stepwise(entropix.hamilton_jacobi(1.0), optimizer)
+INSIDE = {
+    "reduce_on_plateau": lambda: optax.chain(
+        optax.adam(0.1), optax.contrib.reduce_on_plateau(patience=5)
+    ),
+    "apply_every": lambda: optax.chain(optax.sgd(0.1), optax.apply_every(4)),
+    "mechanize": lambda: optax.contrib.mechanize(optax.sgd(0.1)),
+    "schedule_free": lambda: optax.contrib.schedule_free(optax.sgd(0.1), learning_rate=0.1),
+    "keep_params_nonnegative": lambda: optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_scales_or_projects_belongs_inside(name):
+    tx = entropix.stepwise(entropix.hamilton_jacobi(1.0), INSIDE[name]())
 
     @jax.jit
     def step(w, state):
         updates, state = tx.update(jax.grad(quadratic)(w), state, w, value=quadratic(w))
         return optax.apply_updates(w, updates), state
 
-    w, state = drive(step, jnp.zeros(2), tx.init(jnp.zeros(2)), length=1000)
-    np.testing.assert_allclose(entropix.eval_params(state, w), 3.0, atol=0.2)
+    w, state = drive(step, jnp.zeros(2), tx.init(jnp.zeros(2)), length=2000)
+    x = entropix.eval_params(state, w)
+    if name == "schedule_free":
+        x = optax.contrib.schedule_free_eval_params(state.optimizer_state, x)
+    np.testing.assert_allclose(x, 3.0, atol=0.2)
 
 
 def test_eval_params_takes_leaves_that_the_optimizer_never_saw():

@@ -10,12 +10,14 @@ from contract_cases import AXIS, CASES, assert_close, mixed_tensors, parabola, r
 import entropix
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-SCAN = ("entropy_sgd", "hj_sgd-gradient", "heat_sgd", "relax-adam")
+SCAN = ("entropy_sgd", "hj_sgd-gradient", "heat_sgd", "relax-adam", "sam")
 STEPWISE = (
     "entropy_sgd-stepwise",
     "hj_sgd-gradient-stepwise",
     "heat_sgd-stepwise",
     "stepwise-adamw",
+    "snoo-adam-stepwise",
+    "sam-stepwise",
 )
 
 

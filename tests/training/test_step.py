@@ -1,5 +1,6 @@
 """One step of training against the same step written by hand."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,10 +54,6 @@ def run(algorithm, data, steps=3, seed=0, **options):
     return network, built, state, loss
 
 
-def assert_close(tree, other, **tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
-
-
 def by_hand(network, data, key, num_steps, optimizer, params, steps):
     """The loop a user of the optimisers would write, with the same mini-batches."""
     stats, state, losses = network.batch_stats, optimizer.init(params), []
@@ -102,8 +99,8 @@ def test_training_equals_a_hand_written_loop(data, algorithm, optimizer, num_ste
         network, data, state.key, num_steps, tx, network.params, steps=3
     )
     x = params if algorithm == "sgd" else entropix.eval_params(opt_state, params)
-    assert_close(state.params, x, rtol=2e-4, atol=2e-5)
-    assert_close(state.batch_stats, stats, rtol=2e-4, atol=2e-5)
+    chex.assert_trees_all_close(state.params, x, rtol=2e-4, atol=2e-5)
+    chex.assert_trees_all_close(state.batch_stats, stats, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
@@ -146,7 +143,7 @@ def test_seeds_run_alone_or_together_with_one_result(data):
         together, losses = jax.jit(over_seeds(interval, layout))(stacked, data)
         for seed, (state, loss) in enumerate(alone):
             own = jax.tree.map(lambda leaf, s=seed: leaf[s], together.params)
-            assert_close(own, state.params, rtol=1e-3, atol=1e-5)
+            chex.assert_trees_all_close(own, state.params, rtol=1e-3, atol=1e-5)
             np.testing.assert_allclose(losses[seed], loss, rtol=1e-4)
     assert not np.allclose(losses[0], losses[1])
 
@@ -198,14 +195,14 @@ def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
     advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
     whole = advance(start(state), (jnp.asarray(5), data))
     assert (int(whole.done), int(whole.bad)) == (5, NEVER)
-    assert_close(whole.state.params, scanned.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(whole.state.params, scanned.params, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(whole.loss_sum / 5, loss, rtol=1e-5)
     parts = start(state)
     for count in (1, 3, 1):
         parts = advance(parts, (jnp.asarray(count), data))
         assert int(parts.done) == count
     np.testing.assert_array_equal(parts.loss_sum, whole.loss_sum)
-    jax.tree.map(np.testing.assert_array_equal, parts.state.params, whole.state.params)
+    chex.assert_trees_all_equal(parts.state.params, whole.state.params)
 
 
 def test_the_first_bad_loss_stops_the_seed_and_is_named(data):

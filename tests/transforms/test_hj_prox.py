@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -265,7 +266,7 @@ class TestAnyFunction:
         whole = entropix.hj_prox(rugged_2d, x, 0.5, temperature=0.4, num_samples=101, key=1)
         for batch_size in (1, 10, 100, 101, 5000):
             got = run(x, 0.5, 0.4, batch_size)
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), got, whole)
+            chex.assert_trees_all_close(got, whole, rtol=1e-9)
 
     def test_memory_is_that_of_a_batch(self):
         x = jnp.zeros(1000)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from fractions import Fraction
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -313,7 +314,7 @@ def test_normal_noise_equals_optax():
     key = jax.random.key(8)
     expected = optax.tree.random_like(key, tree_of(), jax.random.normal)
     for draw in (noise_like, jax.jit(noise_like)):
-        jax.tree.map(np.testing.assert_array_equal, draw(key, tree_of()), expected)
+        chex.assert_trees_all_equal(draw(key, tree_of()), expected)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -356,7 +357,7 @@ def test_same_key_same_noise_other_key_other_noise(law):
     first = noise_like(jax.random.key(0), tree, law)
     again = noise_like(jax.random.key(0), tree, law)
     other = noise_like(jax.random.key(1), tree, law)
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+    chex.assert_trees_all_equal(first, again)
     for left, right in ((first["a"], other["a"]), (first["b"], other["b"]), tuple(first.values())):
         assert np.mean(np.asarray(left == right)) < 0.02
 
@@ -403,8 +404,8 @@ def test_vmap_and_scan_draw_what_single_calls_draw(law):
     expected = jax.tree.map(lambda *rows: np.stack(rows), *single)
     mapped = jax.vmap(lambda key: noise_like(key, tree_of(), law))(keys)
     _, scanned = lax.scan(lambda none, key: (none, noise_like(key, tree_of(), law)), None, keys)
-    jax.tree.map(np.testing.assert_array_equal, mapped, expected)
-    jax.tree.map(np.testing.assert_array_equal, scanned, expected)
+    chex.assert_trees_all_equal(mapped, expected)
+    chex.assert_trees_all_equal(scanned, expected)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the CPU compiler's memory plan")

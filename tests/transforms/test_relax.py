@@ -226,3 +226,62 @@ class TestDtypes:
         x = jnp.ones(3, jnp.bfloat16)
         relaxed, _ = entropix.relaxed_grad(relaxation, lambda p, i: p)(x, relaxation.init(x))
         np.testing.assert_array_equal(relaxed, x)
+
+
+class TestEagerCalls:
+    """Outside of `jax.jit`: nothing compiles after the first call, and i is a Python int."""
+
+    def test_compile_once(self, compilations):
+        for tx in (
+            entropix.entropy_sgd(0.1, gamma=1.0, num_steps=3),
+            entropix.entropy_sgd(0.1, gamma=1.0, num_steps=3, stepwise=True),
+            entropix.heat_sgd(0.1, gamma=1.0, num_steps=3),
+        ):
+            w, number = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}, []
+            state = tx.init(w)
+            for _ in range(4):
+                before = len(compilations)
+                updates, state = tx.update(w, state, w, grad_fn=lambda p, i: p)
+                w = optax.apply_updates(w, updates)
+                number.append(len(compilations) - before)
+            assert number[0] > 0
+            assert number[2:] == [0, 0]
+
+    def test_are_the_compiled_ones(self, regression, assert_close):
+        problem = regression(3)
+        for tx in (
+            entropix.entropy_sgd(0.1, gamma=0.5, temperature=1e-3, num_steps=4),
+            entropix.heat_sgd(0.1, gamma=0.5, num_steps=4),
+            entropix.sam(0.1, rho=0.1),
+        ):
+            x = problem.params
+            update = lambda x, s, tx=tx: tx.update(  # noqa: E731
+                problem.grad(x, 0), s, x, grad_fn=problem.grad
+            )
+            eagerly, compiled = update(x, tx.init(x)), jax.jit(update)(x, tx.init(x))
+            assert_close(eagerly[0], compiled[0], 1e-6)
+
+    def test_read_numpy_batches_and_loaders(self):
+        batches = np.arange(4.0)
+        relaxation = entropix.local_entropy(
+            float("inf"), num_steps=4, step_size=1.0, averaging=0, temperature=0,
+            output="displacement",
+        )  # fmt: skip
+        tx = entropix.relax(relaxation)
+        x = jnp.zeros(2)
+        by_index = lambda x, i: jnp.full(2, batches[i])  # noqa: E731
+        displacement, _ = tx.update(by_index(x, 0), tx.init(x), x, grad_fn=by_index)
+        np.testing.assert_array_equal(displacement, 6.0)  # 0 + 1 + 2 + 3
+        loader = iter(batches)
+        from_loader = lambda x, i: jnp.full(2, next(loader))  # noqa: E731
+        displacement, _ = tx.update(from_loader(x, 0), tx.init(x), x, grad_fn=from_loader)
+        np.testing.assert_array_equal(displacement, 6.0)
+
+    def test_do_not_freeze_what_grad_fn_closes_over(self):
+        tx, x, scale = entropix.relax(entropix.hamilton_jacobi(1.0)), jnp.ones(2), [1.0]
+        grad_fn = lambda x, i: scale[0] * x  # noqa: E731
+        first, _ = tx.update(grad_fn(x, 0), tx.init(x), x, grad_fn=grad_fn)
+        scale[0] = 0.0
+        second, _ = tx.update(grad_fn(x, 0), tx.init(x), x, grad_fn=grad_fn)
+        assert jnp.all(first > 0)
+        np.testing.assert_array_equal(second, 0.0)

@@ -141,3 +141,24 @@ class TestOuterCount:
         x = jnp.ones(2)
         moved, _ = entropix.relaxed_grad(relaxation, lambda p, i: p)(x, relaxation.init(x))
         np.testing.assert_allclose(moved, 0.1, rtol=1e-6)
+
+    def test_static_args_of_inject_hyperparams_keep_the_outer_clock(self):
+        arguments = {"gamma": entropix.scoping(10.0, 0.1, end_value=0.06), "num_steps": 20}
+
+        def x_after(make):
+            tx = make(learning_rate=0.1, stepwise=True, **arguments)
+
+            def body(carry, _):
+                w, state = carry
+                updates, state = tx.update(w - 3.0, state, w)
+                return (w + updates, state), None
+
+            start = jnp.zeros(1)
+            carry = jax.lax.scan(body, (start, tx.init(start)), length=200)[0]
+            return entropix.eval_params(carry[1], carry[0])
+
+        inject = lambda *names: optax.inject_hyperparams(entropix.entropy_sgd, static_args=names)  # noqa: E731
+        expected = x_after(entropix.entropy_sgd)
+        np.testing.assert_allclose(x_after(inject("num_steps", "gamma")), expected, rtol=1e-5)
+        # Otherwise gamma shrinks twenty times as fast.
+        assert not np.allclose(x_after(inject("num_steps")), expected, rtol=1e-2)

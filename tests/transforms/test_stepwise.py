@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,18 +131,17 @@ class TestTrajectory:
 
     def test_one_program_serves_all_steps(self):
         tx, x = entropix.stepwise(RELAXATIONS["local_entropy"], optax.adam(0.1)), jnp.ones(3)
-        traces = []
+        chex.clear_trace_counter()
 
         @jax.jit
+        @chex.assert_max_traces(n=1)
         def step(x, state):
-            traces.append(1)
             updates, state = tx.update(x, state, x)
             return x + updates, state
 
         state = tx.init(x)
         for _ in range(9):
             x, state = step(x, state)
-        assert len(traces) == 1
 
 
 class TestExtraArguments:
