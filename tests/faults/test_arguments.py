@@ -4,6 +4,10 @@ Every call draws a public constructor and its arguments: numbers of every kind, 
 extreme, known, traced or scheduled; in half of the calls one or two arguments are wrong. A call
 passes if it is refused by a `ValueError` or `TypeError` of one line that begins with the name of an
 argument that is wrong, or if one update has the shapes, dtypes and numbers of `argument_twins`.
+
+Measured with the seeds of the slow test: of 20,000 calls 10,334 were refused, 9,438 equal, 228 had
+elements beyond the range of float32 (of which only shape and dtype are compared), 0 were anything
+else.
 """
 
 import collections

@@ -14,7 +14,7 @@ from entropix.replicas.layout import _advise_more_devices
         ({"replicas": 2, "kind": "threads"}, "kind must be one of auto, vmap.*'threads'"),
         (
             {"replicas": 2, "kind": "map"},
-            "layout='map' was removed.* Use layout='auto' or 'v",
+            "kind='map' was removed.* Use kind='auto' or 'v",
         ),
         ({"replicas": 2, "each": "map"}, "each must be 'vmap'.* got each='map'. Leave the arg"),
         (

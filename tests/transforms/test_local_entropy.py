@@ -90,7 +90,7 @@ class TestNumpyTwin:
         for outer in range(3):
             y, mean = x, x
             for i in range(L):
-                noise = noise_like(step_key(jax.random.key(5), outer, i), x)
+                noise = noise_like(step_key(jax.random.key(5), outer, i), x, "popcount")
                 y = jax.tree.map(
                     lambda y, x, g, e: np.asarray(y) - eta * (g + (y - x) / gamma)
                     + np.sqrt(2 * eta * temperature) * e,
