@@ -314,6 +314,7 @@ class TestAuthorsVariant:
                 inner=optax.trace(0.9, nesterov=True),
                 averaging=self.alpha,
                 temperature=temperature,
+                noise="normal",
                 output="displacement",
                 key=7,
                 stepwise=stepwise,
