@@ -20,10 +20,9 @@ def check_key(key: Any, name: str = "key", *, several: bool = False) -> Any:
     """Returns a typed key, a legacy key or an integer seed; with `several`, arrays of keys too."""
     typed, legacy = is_key(key), _is_legacy(key)
     if not (typed or legacy or _is_seed(key)):
-        accepted = (
-            "an integer seed of 64 bits, jax.random.key(seed) or a legacy jax.random.PRNGKey(seed)"
-        )
-        raise refusal(name, accepted, key)
+        accepted = "an integer seed, jax.random.key(seed) or a legacy jax.random.PRNGKey(seed)"
+        too_large = isinstance(key, int) and not isinstance(key, bool)
+        raise refusal(name, accepted, key, ". A seed has 64 bits at most." * too_large)
     if (typed or legacy) and not several and key.ndim > legacy:
         way_out = f", an array of keys. Build with {name}[0]; entropix.reseed takes the array."
         raise refusal(name, "one key or an integer seed", key, way_out)
