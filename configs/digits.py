@@ -9,9 +9,9 @@ images, so that one image is 0.28 %)
     |             | validation error, % | training loss   |
     |-------------|---------------------|-----------------|
     | SGD         | 1.11 ± 0.28         | 0.0007 ± 0.0000 |
-    | Entropy-SGD | 1.22 ± 0.25         | 0.0027 ± 0.0008 |
+    | Entropy-SGD | 1.39 ± 0.44         | 0.0026 ± 0.0008 |
     | HJ          | 1.33 ± 0.46         | 0.0014 ± 0.0007 |
-    | HEAT        | 1.06 ± 0.30         | 0.0019 ± 0.0007 |
+    | HEAT        | 1.17 ± 0.36         | 0.0019 ± 0.0007 |
     | Elastic-SGD | 1.17 ± 0.30         | 0.0010 ± 0.0002 |
 
 No algorithm is ahead of another by more than the seeds' spread on this small problem; the figure
