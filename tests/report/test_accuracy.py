@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from entropix.figures import accuracy
+from entropix.report import accuracy
 from entropix.pde.table import accuracy_table, cell
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results" / "accuracy"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropix.figures import figure1, scoping_animation
+from entropix.report import figure1, scoping_animation
 from entropix.pde import Grid
 from entropix.pde.relaxations import (
     convex_intervals,
