@@ -1,25 +1,18 @@
-"""Experiments: from a config to trained networks, metrics and tables."""
+"""The compiled programs of a run: its state, its steps, its evaluation.
 
-from entropix.training.checkpoint import Checkpoint, Checkpoints
-from entropix.training.compare import compare, gather
-from entropix.training.compilation import keep_compiled
-from entropix.training.config import check_config, experiment, runs
-from entropix.training.devices import spread_replicas
-from entropix.training.metrics import MetricWriter, read_metrics
-from entropix.training.preemption import Interrupted
-from entropix.training.run import train
-from entropix.training.table import curve, make_table
-from entropix.training.tune import describe_effort, tune
+The names that this room had in version 0.1 answer with those of `entropix.experiment`.
+"""
 
-__all__ = [
+import importlib
+from typing import Any
+
+_FORMER = (
     "Checkpoint",
     "Checkpoints",
     "Interrupted",
     "MetricWriter",
     "check_config",
     "compare",
-    "curve",
-    "describe_effort",
     "experiment",
     "gather",
     "keep_compiled",
@@ -29,4 +22,11 @@ __all__ = [
     "spread_replicas",
     "train",
     "tune",
-]
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a former name when it is asked for."""
+    if name in _FORMER:
+        return getattr(importlib.import_module("entropix.former"), name)
+    raise AttributeError(f"module 'entropix.training' has no attribute {name!r}")

@@ -1,83 +1,133 @@
-"""Loss and error at x, with the batch-norm statistics of x."""
+"""Measures at x, with the model state of x."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from entropix.data import Dataset
-from entropix.training.epoch import Apply, cross_entropy
+from entropix.experiment.problem import Measure, Problem
 from entropix.training.state import Point
 
-
-class Evaluation(NamedTuple):
-    """Losses in nats, errors in per cent; scalars, or one per seed."""
-
-    train_loss: Array
-    train_error: Array
-    val_loss: Array
-    val_error: Array
+Evaluation = Mapping[str, Array]  # "train_loss", "val_error", ...: scalars, or one per seed
 
 
-def make_evaluate(
-    apply: Apply,
-    estimate: Apply,
-    max_batch: int = 2000,
-    train_examples: int = 0,
-) -> Callable[[Point, Dataset], Evaluation]:
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """What is measured on, on the device.
+
+    Attributes:
+      train: examples of the training set.
+      validation: the validation set, or None.
+    """
+
+    train: Any
+    validation: Any
+
+
+jax.tree_util.register_dataclass(EvaluationData, ["train", "validation"], [])
+
+
+def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
+    """The first `train_examples` of the training set (0 for all), and the validation set.
+
+    Records of the known data sets come in no order, so the first are as good as any. Of a loader
+    on the host, the first batches are kept.
+    """
+    if not problem.on_host:
+        some = slice(train_examples or None)
+        return EvaluationData(
+            jax.tree.map(lambda leaf: leaf[some], problem.data), problem.validation
+        )
+    batches: list[Any] = []
+    for batch in problem.data:
+        batches.append(jax.tree.map(jnp.asarray, batch))
+        seen = sum(len(jax.tree.leaves(b)[0]) for b in batches)
+        if train_examples and seen >= train_examples:
+            break
+    train = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+    return EvaluationData(train, problem.validation)
+
+
+def measured(problem: Problem) -> dict[str, Measure]:
+    """Everything that an evaluation measures, by name."""
+    sets = ("train", "val") if problem.validation is not None else ("train",)
+    return {f"{s}_{name}": m for s in sets for name, m in problem.measures.items()}
+
+
+def make_evaluate(problem: Problem) -> Callable[[Point, EvaluationData], Evaluation]:
     """Makes the evaluation of one seed at x (see `entropix.training.state.centre`).
 
     Training collects batch-norm statistics along the inner iterates y, where the gradients are
-    wanted, and not at x. So they are estimated anew: one pass over the training set with the
-    weights fixed and dropout off, whose batches' statistics are averaged.
+    wanted, and not at x. So they are estimated anew where the problem says how: one pass over the
+    training set with the weights fixed and dropout off, whose batches' statistics are averaged.
 
     Args:
-      apply: the network; called in evaluation mode.
-      estimate: the same network, as made by `batch_statistics`.
-      max_batch: examples per forward pass.
-      train_examples: how many of the training set to look at, the first ones; 0 for all. Records
-        of the known data sets come in no order, so the first are as good as any.
+      problem: its measures.
 
     Returns:
-      `evaluate(point, data) -> Evaluation`.
+      `evaluate(point, data) -> {"train_loss": ..., ...}`.
     """
+    size, estimate = problem.eval_batch_size or problem.batch_size, make_estimate(problem)
 
-    def evaluate(point: Point, data: Dataset) -> Evaluation:
-        params, stats = point
-        some = slice(train_examples or None)
-        train_images, train_labels = data.train_images[some], data.train_labels[some]
-        stats = _estimate(estimate, params, stats, train_images, max_batch)
-
-        def measure(images: Array, labels: Array) -> tuple[Array, Array]:
-            logits = _forward(lambda x: apply(params, stats, x, train=False)[0], images, max_batch)
-            wrong = jnp.argmax(logits, axis=-1) != labels
-            return cross_entropy(logits, labels), 100 * jnp.mean(wrong)
-
-        train = measure(train_images, train_labels)
-        return Evaluation(*train, *measure(data.test_images, data.test_labels))
+    def evaluate(point: Point, data: EvaluationData) -> dict[str, Array]:
+        params, model_state = estimate(point, data)
+        found = {}
+        sets = {"train": data.train}
+        if data.validation is not None:
+            sets["val"] = data.validation
+        for name, examples in sets.items():
+            values = _means(problem.measures, params, model_state, examples, size)
+            found |= {f"{name}_{measure}": value for measure, value in values.items()}
+        return found
 
     return evaluate
 
 
-def _estimate(estimate: Apply, params: Any, stats: Any, images: Array, max_batch: int) -> Any:
-    """The average over equal batches of the training set of their batch-norm statistics."""
-    batches, _ = _split(images, max_batch)  # the unequal rest would need a weight
-    seen = lax.map(lambda batch: estimate(params, stats, batch, train=True)[1], batches)
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), seen)
+def make_estimate(problem: Problem) -> Callable[[Point, EvaluationData], Point]:
+    """Makes `(point, data) -> point` with the model state of x, where the problem says how."""
+    size, estimate = problem.eval_batch_size or problem.batch_size, problem.estimate
+
+    def estimated(point: Point, data: EvaluationData) -> Point:
+        if estimate is None:
+            return point
+        params, state = point
+        batches, _ = _split(data.train, size)  # the unequal rest would need a weight
+        seen = lax.map(lambda batch: estimate(params, state, batch), batches)
+        return Point(params, jax.tree.map(_mean_of_floats, seen, state))
+
+    return estimated
 
 
-def _forward(fn: Callable[[Array], Array], images: Array, max_batch: int) -> Array:
-    """Applies `fn` to all images, a batch at a time."""
-    batches, rest = _split(images, max_batch)
-    outputs = lax.map(fn, batches)
-    outputs = outputs.reshape(-1, *outputs.shape[2:])
-    return jnp.concatenate([outputs, fn(rest)]) if len(rest) else outputs
+def _mean_of_floats(seen: Array, before: Array) -> Array:
+    return jnp.mean(seen, axis=0) if jnp.issubdtype(seen.dtype, jnp.inexact) else before
 
 
-def _split(images: Array, max_batch: int) -> tuple[Array, Array]:
-    """Splits images into batches of equal size, stacked, and what is left over."""
-    size = min(max_batch, len(images))
-    whole = len(images) // size * size
-    return images[:whole].reshape(-1, size, *images.shape[1:]), images[whole:]
+def _means(
+    measures: Mapping[str, Measure], params: Any, state: Any, examples: Any, size: int
+) -> dict[str, Array]:
+    """Means over the examples, a batch at a time."""
+
+    def of_batch(batch: Any) -> dict[str, Array]:
+        return {name: m.function(params, state, batch) for name, m in measures.items()}
+
+    batches, rest = _split(examples, size)
+    whole = lax.map(of_batch, batches)
+    num = len(jax.tree.leaves(examples)[0])
+    size = min(size, num)
+    share = size * (num // size) / num
+    means = jax.tree.map(lambda values: jnp.mean(values, axis=0), whole)
+    if share == 1:
+        return means
+    return jax.tree.map(lambda a, b: share * a + (1 - share) * b, means, of_batch(rest))
+
+
+def _split(examples: Any, size: int) -> tuple[Any, Any]:
+    """Splits examples into batches of equal size, stacked, and what is left over."""
+    num = len(jax.tree.leaves(examples)[0])
+    size = min(size, num)
+    whole = num // size * size
+    batches = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), examples)
+    return batches, jax.tree.map(lambda x: x[whole:], examples)

@@ -1,4 +1,4 @@
-"""The compiled parts of a run."""
+"""The compiled parts of a run, and the states that they take."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,16 +6,48 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from ml_collections import ConfigDict
 
-from entropix.data import Dataset
+from entropix.experiment.method import Method
+from entropix.experiment.plan import Run
+from entropix.experiment.problem import Problem
 from entropix.replicas import Layout
-from entropix.training.algorithm import Algorithm, make_algorithm
 from entropix.training.devices import layout_of
-from entropix.training.epoch import NEVER, Advance, make_advance, make_step, over_seeds
-from entropix.training.evaluation import Evaluation, make_evaluate
-from entropix.training.network import NetworkFunctions, build_network
-from entropix.training.state import TrainState, centre, init_state
+from entropix.training.evaluation import (
+    Evaluation,
+    EvaluationData,
+    evaluation_data,
+    make_estimate,
+    make_evaluate,
+)
+from entropix.training.keys import split_seed
+from entropix.training.state import Point, TrainState, centre, init_state
+from entropix.training.step import NEVER, Advance, make_advance, make_step, over_seeds
+
+
+class Starter(NamedTuple):
+    """What a run's states are made of; nothing is compiled yet.
+
+    Attributes:
+      init: `init() -> Advance`, before the first step, to be placed; seeds along the first axis.
+      centres: `states -> Point`, what is evaluated.
+      method: what the run steps.
+      layout: where the replicas are.
+      run: what is trained.
+    """
+
+    init: Callable[[], Advance]
+    centres: Callable[[TrainState], Point]
+    method: Method
+    layout: Layout
+    run: Run
+
+    def points(self, states: TrainState) -> Point:
+        """The points to evaluate, with the model state of x where the problem says how."""
+        points, problem = self.layout.local(self.centres(states)), self.run.problem
+        if problem.estimate is None:
+            return points
+        data = evaluation_data(problem, self.run.settings.eval_train_examples)
+        return jax.jit(over_seeds(make_estimate(problem), "map"))(points, data)
 
 
 class Programs(NamedTuple):
@@ -24,48 +56,45 @@ class Programs(NamedTuple):
     Attributes:
       init: `init() -> Advance`, before the first step, to be placed.
       advance: `(before, (num_steps, data)) -> after`; donates `before`.
-      evaluate: `(states, data) -> Evaluation`.
-      algorithm: what they run.
+      evaluate: `states -> Evaluation`.
+      method: what they run.
       layout: where the replicas are; states are placed, and data shared, as it says.
+      data: the training set, where `advance` wants it; None for a loader on the host.
     """
 
     init: Callable[[], Advance]
-    advance: Callable[[Advance, tuple[Array, Dataset]], Advance]
-    evaluate: Callable[[TrainState, Dataset], Evaluation]
-    algorithm: Algorithm
+    advance: Callable[[Advance, tuple[Array, Any]], Advance]
+    evaluate: Callable[[TrainState], Evaluation]
+    method: Method
     layout: Layout
+    data: Any
 
     def place(self, now: Advance) -> Advance:
         """Puts a state where `advance` wants it."""
         return Advance(self.layout.place(now.state, axis=1), *self.layout.share(now[1:]))
 
 
-def make_programs(config: ConfigDict, data: Dataset) -> Programs:
-    """Builds and compiles a run.
+def make_starter(run: Run) -> Starter:
+    """Builds the first state of a run, and how to read the points to evaluate.
 
-    Args:
-      config: of one algorithm (`config.optimizer`).
-      data: on the device.
-
-    Returns:
-      The `Programs`, compiled for `config.seeds` seeds: what follows can be timed.
+    Raises:
+      ValueError: if the run's layout cannot be had, or a loader on the host is to feed replicas.
     """
-    layout = layout_of(config)
-    algorithm = make_algorithm(
-        config.optimizer,
-        data.num_train / config.batch_size,
-        length=config.length,
-        axis_name=layout.axis_name,
-    )
-    networks = _starts(config, data, layout.replicas)
-    network = networks[0][0]
+    layout = layout_of(run)
+    if run.problem.on_host and run.replicas is not None:
+        raise ValueError(
+            f"{run.name} has replicas, which draw batches of their own from arrays on the device; "
+            "the data are a loader on the host. Give the problem arrays."
+        )
+    method = run.method(axis_name=layout.axis_name)
+    starts = _starts(run)
 
     def init() -> Advance:
         states = [
-            init_state(algorithm, [(n.params, n.batch_stats) for n in own], seed)
-            for seed, own in enumerate(networks)
+            init_state(method, of_seed, seed)
+            for seed, of_seed in zip(run.seeds, starts, strict=True)
         ]
-        zeros = jnp.zeros(config.seeds)
+        zeros = jnp.zeros(len(run.seeds))
         return Advance(
             state=jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
             loss_sum=zeros,
@@ -73,54 +102,81 @@ def make_programs(config: ConfigDict, data: Dataset) -> Programs:
             done=jnp.zeros_like(zeros, jnp.int32),
         )
 
-    step = make_step(network.apply, algorithm, config.batch_size, layout)
-    advance = over_seeds(make_advance(step, algorithm.relaxation.num_steps), config.seed_layout)
-    start = _placed(jax.eval_shape(init), layout)
+    centres = jax.jit(jax.vmap(lambda state: centre(state, method)), out_shardings=layout.common)
+    return Starter(init, centres, method, layout, run)
+
+
+def make_programs(run: Run) -> Programs:
+    """Builds and compiles a run.
+
+    Args:
+      run: what to train.
+
+    Returns:
+      The `Programs`, compiled for all of the run's seeds: what follows can be timed.
+
+    Raises:
+      ValueError: if the run's layout cannot be had, or a loader on the host is to feed replicas.
+    """
+    starter, problem = make_starter(run), run.problem
+    method, layout = starter.method, starter.layout
+    num_steps = method.relaxation.num_steps
+    step = make_step(problem, method, layout)
+    advance = over_seeds(make_advance(step, num_steps), run.settings.seed_layout)
+    start = _placed(jax.eval_shape(starter.init), layout)
+    data = _stacked(problem, num_steps) if problem.on_host else problem.data
     common = jax.tree.map(lambda x: _like(x, layout.common), (jnp.zeros([], jnp.int32), data))
     places = None if layout.mesh is None else jax.tree.map(lambda x: x.sharding, start)
     compiled = jax.jit(advance, donate_argnums=0, out_shardings=places).lower(start, common)
     return Programs(
-        init=init,
+        init=starter.init,
         advance=compiled.compile(),
-        evaluate=_make_evaluate(config, network, algorithm, layout, start.state, data),
-        algorithm=algorithm,
+        evaluate=_make_evaluate(starter, start.state),
+        method=method,
         layout=layout,
+        data=None if problem.on_host else layout.share(problem.data),
     )
 
 
-def _starts(config: ConfigDict, data: Dataset, replicas: int) -> list[list[NetworkFunctions]]:
-    """For every seed the networks at which its replicas start: one for all, or one for each."""
-    points = replicas if config.replica_start == "different" else 1
+def _starts(run: Run) -> list[list[tuple[Any, Any]]]:
+    """For every seed the points at which its replicas start: one for all, or one for each."""
+    several = run.settings.replica_start == "different" and run.replicas is not None
+    points = (run.replicas or 1) if several else 1
     return [
-        [build_network(config.model, data.image_shape, seed, replica) for replica in range(points)]
-        for seed in range(config.seeds)
+        [
+            run.problem.init(jax.random.fold_in(split_seed(seed).model, replica))
+            for replica in range(points)
+        ]
+        for seed in run.seeds
     ]
 
 
-def _make_evaluate(
-    config: ConfigDict,
-    network: NetworkFunctions,
-    algorithm: Algorithm,
-    layout: Layout,
-    states: Any,
-    data: Any,
-) -> Callable[[TrainState, Dataset], Evaluation]:
+def _stacked(problem: Problem, num_steps: int) -> Any:
+    """The shapes of the batches of one outer step, of a loader on the host."""
+
+    def stack(leaf: Any) -> jax.ShapeDtypeStruct:
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jax.ShapeDtypeStruct((num_steps, *leaf.shape), dtype)
+
+    return jax.tree.map(stack, problem.first_batch())
+
+
+def _make_evaluate(starter: Starter, states: Any) -> Callable[[TrainState], Evaluation]:
     """Evaluates all seeds on one device (of each process): dividing it would make others wait."""
-    evaluate = make_evaluate(
-        network.apply, network.estimate, train_examples=config.eval_train_examples
+    settings, layout, problem = starter.run.settings, starter.layout, starter.run.problem
+    data = layout.local(layout.share(evaluation_data(problem, settings.eval_train_examples)))
+    evaluate = over_seeds(make_evaluate(problem), settings.seed_layout)
+    points = jax.tree.map(
+        lambda x: _like(x, None), jax.eval_shape(starter.centres, states)
     )
-    evaluate = over_seeds(evaluate, config.seed_layout)
-    take_centres = jax.jit(
-        jax.vmap(lambda state: centre(state, algorithm)), out_shardings=layout.common
-    )
-    points = jax.tree.map(lambda x: _like(x, None), jax.eval_shape(take_centres, states))
-    centres = take_centres.lower(states).compile()
+    take_centres = starter.centres.lower(states).compile()  # type: ignore[attr-defined]
     measured = jax.jit(evaluate).lower(points, data).compile()
 
-    def run(states: TrainState, data: Dataset) -> Evaluation:
-        return measured(layout.local(centres(states)), layout.local(data))
+    def evaluation(states: TrainState) -> Evaluation:
+        found: Evaluation = measured(layout.local(take_centres(states)), data)
+        return found
 
-    return run
+    return evaluation
 
 
 def _placed(now: Advance, layout: Layout) -> Advance:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from entropix.experiment.method import Method
 from entropix.replicas import centre as mean_of_replicas
-from entropix.training.algorithm import Algorithm
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
 
@@ -16,59 +16,67 @@ class TrainState(NamedTuple):
     """State between two outer steps. With replicas every leaf has a leading axis p.
 
     Attributes:
-      params: x.
-      batch_stats: batch-norm statistics, collected along the inner iterates y.
+      params: x; for a foreign transformation the parameters of its loop.
+      model_state: such as batch-norm statistics, collected along the inner iterates y.
       relaxation: state of the relaxation; its `outer_count` is the step count.
       optimizer: state of the outer optimiser.
       key: mini-batches and dropout derive from it and the step count.
+      average: average of x over outer steps, or None where none is kept.
     """
 
     params: Any
-    batch_stats: Any
+    model_state: Any
     relaxation: Any
     optimizer: Any
     key: jax.Array
+    average: Any = None
 
 
-def init_state(algorithm: Algorithm, starts: Sequence[tuple[Any, Any]], seed: int) -> TrainState:
+def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> TrainState:
     """Returns the state before the first step.
 
     Args:
-      algorithm: what to run.
-      starts: initial parameters and batch-norm statistics; one pair, at which all replicas start,
-        or one for each of them.
+      method: what to run.
+      starts: initial parameters and model state; one pair, at which all replicas start, or one for
+        each of them.
       seed: of mini-batches, dropout and Langevin noise (`entropix.training.keys`).
 
     Returns:
-      The `TrainState`, with a replica axis if the algorithm has replicas; they differ in their
-      keys.
+      The `TrainState`, with a replica axis if the method has replicas; they differ in their keys.
     """
     keys = split_seed(seed)
 
-    def start(params: Any, batch_stats: Any) -> TrainState:
-        relaxation = algorithm.relaxation.init(params)
+    def start(params: Any, model_state: Any) -> TrainState:
+        average = params if method.ema else None
         return TrainState(
-            params, batch_stats, relaxation, algorithm.optimizer.init(params), keys.data
-        )
+            params, model_state, method.relaxation.init(params), method.optimizer.init(params),
+            keys.data, average,
+        )  # fmt: skip
 
     states = [start(*pair) for pair in starts]
-    if algorithm.replicas is None:
+    if method.replicas is None:
         (state,) = states
     else:
-        states *= algorithm.replicas // len(states)
+        states *= method.replicas // len(states)
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        state = state._replace(key=jax.random.split(keys.data, algorithm.replicas))
+        state = state._replace(key=jax.random.split(keys.data, method.replicas))
     return state._replace(relaxation=reseed(state.relaxation, keys.noise))
 
 
 class Point(NamedTuple):
-    """What is evaluated: parameters, and batch-norm statistics to begin with."""
+    """What is evaluated: parameters, and the model state to begin with."""
 
     params: Any
-    batch_stats: Any
+    model_state: Any
 
 
-def centre(state: TrainState, algorithm: Algorithm) -> Point:
-    """Returns the point to evaluate: x, or the replicas' mean."""
-    point = Point(state.params, state.batch_stats)
-    return point if algorithm.replicas is None else mean_of_replicas(point)
+def centre(state: TrainState, method: Method) -> Point:
+    """Returns the point to evaluate: x, its average, or the replicas' mean."""
+
+    def of_one(state: TrainState) -> Point:
+        params = method.eval_params(state.optimizer, state.params)
+        return Point(params if state.average is None else state.average, state.model_state)
+
+    if method.replicas is None:
+        return of_one(state)
+    return mean_of_replicas(jax.vmap(of_one)(state))

@@ -16,20 +16,25 @@ from entropix.transforms.relaxation import Relaxation
 
 
 class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
-    """A transformation that knows its relaxation, for `entropix.check`.
+    """A transformation that knows its parts, for `entropix.check` and `entropix.experiment`.
 
     Attributes:
       relaxation: the `Relaxation` that it runs.
+      optimizer: the optimiser that gets the relaxed gradients; None for the link `relax` alone.
     """
 
     relaxation: Relaxation
+    optimizer: optax.GradientTransformation | None
 
     def __new__(
-        cls, tx: optax.GradientTransformation, relaxation: Relaxation
+        cls,
+        tx: optax.GradientTransformation,
+        relaxation: Relaxation,
+        optimizer: optax.GradientTransformation | None = None,
     ) -> "RelaxedOptimizer":
         """Takes over the functions of `tx`."""
         made = super().__new__(cls, tx.init, tx.update)
-        made.relaxation = relaxation
+        made.relaxation, made.optimizer = relaxation, optimizer
         return made
 
 

@@ -168,7 +168,8 @@ def stepwise(
         return moves, state
 
     compiled_advance = jax.jit(advance)
-    return RelaxedOptimizer(optax.GradientTransformationExtraArgs(init, update), relaxation)
+    link = optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer(link, relaxation, optimizer)
 
 
 def emitted(state: StepwiseState) -> Any:

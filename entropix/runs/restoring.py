@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from entropix.replicas import resize
-from entropix.training.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
 from entropix.training.programs import Programs
 
 
@@ -36,7 +36,7 @@ def _read(checkpoints: Checkpoints, programs: Programs, template: Any) -> Checkp
         return None
     here = programs.layout.replicas
     there = found.record.get("replicas", here)
-    if programs.algorithm.replicas is None or there == here:
+    if programs.method.replicas is None or there == here:
         return found._replace(state=from_host(template, found.state))
 
     def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from entropix.data import Dataset, sample_batch
+from entropix.experiment.method import REPLICA_AXIS, Method
+from entropix.experiment.problem import Problem
 from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
-from entropix.training.algorithm import REPLICA_AXIS, Algorithm
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
 
-Apply = Callable[..., tuple[Array, Any]]
-Step = Callable[[TrainState, Dataset], tuple[TrainState, Array, Array]]
+Step = Callable[[TrainState, Any], tuple[TrainState, Array, Array]]
 
 NEVER = -1  # no inner step was bad
 
@@ -38,83 +37,94 @@ class Advance(NamedTuple):
     done: Array
 
 
-def make_step(
-    apply: Apply, algorithm: Algorithm, batch_size: int, layout: Layout | None = None
-) -> Step:
+def make_step(problem: Problem, method: Method, layout: Layout | None = None) -> Step:
     """Makes one outer step of one seed: L mini-batch gradients per replica, then one move of x.
 
     Args:
-      apply: `apply(params, batch_stats, images, *, train, key) -> (logits, batch_stats)`.
-      algorithm: what to run.
-      batch_size: examples per gradient.
-      layout: where the replicas are; by default on one device. `algorithm` was made with its
+      problem: its loss and how a batch is drawn.
+      method: what to run.
+      layout: where the replicas are; by default on one device. `method` was made with its
         `axis_name`.
 
     Returns:
       `step(state, data) -> (state, loss, bad)`, with the mean mini-batch loss seen along the way,
-      and the first inner step at which it was not finite (or `NEVER`).
+      and the first inner step at which it was not finite (or `NEVER`). `data` is the training set
+      on the device or, of a loader on the host, L batches, stacked.
     """
 
-    def loss_fn(params: Any, stats: Any, data: Dataset, key: Array) -> tuple[Array, Any]:
-        batch_key, dropout_key = jax.random.split(key)
-        images, labels = sample_batch(batch_key, data, batch_size)
-        logits, stats = apply(params, stats, images, train=True, key=dropout_key)
-        return cross_entropy(logits, labels), stats
+    def loss_fn(params: Any, model_state: Any, data: Any, key: Array, i: Array) -> Any:
+        batch_key, model_key = jax.random.split(key)
+        if problem.on_host:
+            batch = jax.tree.map(lambda leaf: leaf[i], data)
+        else:
+            batch = problem.draw(batch_key, data)
+        return problem.loss(params, model_state, batch, model_key)
 
-    def step(state: TrainState, data: Dataset) -> tuple[TrainState, Array, Array]:
+    def step(state: TrainState, data: Any) -> tuple[TrainState, Array, Array]:
         key = jax.random.fold_in(state.key, state.relaxation.outer_count)
 
         def grad_fn(params: Any, i: Array, carry: tuple[Any, Array, Array]) -> tuple[Any, Any]:
-            stats, total, bad = carry
-            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-            (loss, stats), grads = value_and_grad(params, stats, data, jax.random.fold_in(key, i))
+            model_state, total, bad = carry
+            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True, allow_int=True)
+            (loss, model_state), grads = value_and_grad(
+                params, model_state, data, jax.random.fold_in(key, i), i
+            )
             # Looking at every parameter would cost a step's share of memory bandwidth; bad
             # parameters make the next loss bad, and losses are scalars.
             bad = jnp.where((bad == NEVER) & ~jnp.isfinite(loss), i, bad)
-            return grads, (stats, total + loss, bad)
+            total = total + loss.astype(jnp.float32)
+            return method.on_gradient(grads, params), (model_state, total, bad)
 
-        carry = state.batch_stats, jnp.zeros([]), jnp.asarray(NEVER)
-        relaxed, relaxation, (stats, total, bad) = relaxed_grad(
-            algorithm.relaxation, grad_fn, has_carry=True
+        carry = state.model_state, jnp.zeros([]), jnp.asarray(NEVER)
+        relaxed, relaxation, (model_state, total, bad) = relaxed_grad(
+            method.relaxation, grad_fn, has_carry=True
         )(state.params, state.relaxation, carry)
-        updates, optimizer = algorithm.optimizer.update(relaxed, state.optimizer, state.params)
+        updates, optimizer = method.optimizer.update(relaxed, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        state = TrainState(params, stats, relaxation, optimizer, state.key)
-        return state, total / algorithm.relaxation.num_steps, bad
+        average = _averaged(method, state.average, params, optimizer, relaxation.outer_count)
+        state = TrainState(params, model_state, relaxation, optimizer, state.key, average)
+        return state, total / method.relaxation.num_steps, bad
 
-    if algorithm.replicas is None:
+    if method.replicas is None:
         return step
 
-    def one(state: TrainState, data: Dataset) -> tuple[TrainState, tuple[Array, Array]]:
+    def one(state: TrainState, data: Any) -> tuple[TrainState, tuple[Array, Array]]:
         state, loss, bad = step(state, data)
         return state, (loss, bad)
 
-    here = layout or make_layout(algorithm.replicas, axis_name=REPLICA_AXIS, devices=1)
-    run = runner(one, here, shared=True)
+    layout = layout or make_layout(method.replicas, axis_name=REPLICA_AXIS, devices=1)
+    run = runner(one, layout, shared=True)
 
-    def replicated(state: TrainState, data: Dataset) -> tuple[TrainState, Array, Array]:
+    def replicated(state: TrainState, data: Any) -> tuple[TrainState, Array, Array]:
         state, (losses, bad) = run(state, data)
         return state, jnp.mean(losses), jnp.max(bad)
 
     return replicated
 
 
-def make_interval(
-    step: Step, num_steps: int
-) -> Callable[[TrainState, Dataset], tuple[TrainState, Array]]:
+def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: Array) -> Any:
+    """The exponential average of x_1 ... x_t with weights that sum to one at every t."""
+    if not method.ema:
+        return None
+    weight = (1 - method.ema) / (1 - method.ema ** count.astype(jnp.float32))
+    x = method.eval_params(optimizer, params)
+    return jax.tree.map(lambda a, b: (a + weight * (b - a)).astype(a.dtype), average, x)
+
+
+def make_interval(step: Step, num_steps: int) -> Callable[[TrainState, Any], Any]:
     """Makes a fixed number of outer steps of one seed: `interval(state, data) -> (state, loss)`.
 
     Nothing stops it, and `loss` is the mean mini-batch loss: what tuning needs.
     """
 
-    def interval(state: TrainState, data: Dataset) -> tuple[TrainState, Array]:
+    def interval(state: TrainState, data: Any) -> tuple[TrainState, Array]:
         state, losses = lax.scan(lambda s, _: step(s, data)[:2], state, length=num_steps)
         return state, jnp.mean(losses)
 
     return interval
 
 
-def make_advance(step: Step, num_inner: int) -> Callable[[Advance, tuple[Array, Dataset]], Advance]:
+def make_advance(step: Step, num_inner: int) -> Callable[[Advance, tuple[Array, Any]], Advance]:
     """Makes any number of outer steps of one seed, as one program for every number.
 
     A seed whose loss is not finite stops at once, at the outer step that showed it; a seed that
@@ -128,7 +138,7 @@ def make_advance(step: Step, num_inner: int) -> Callable[[Advance, tuple[Array, 
       `advance(before, (num_steps, data)) -> after`.
     """
 
-    def advance(before: Advance, shared: tuple[Array, Dataset]) -> Advance:
+    def advance(before: Advance, shared: tuple[Array, Any]) -> Advance:
         num_steps, data = shared
 
         def go_on(now: Advance) -> Array:
@@ -139,15 +149,17 @@ def make_advance(step: Step, num_inner: int) -> Callable[[Advance, tuple[Array, 
             return Advance(state, now.loss_sum + loss, bad, now.done + 1)
 
         after = lax.while_loop(go_on, body, before._replace(done=jnp.zeros_like(before.done)))
-        sound = jnp.asarray([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(after.state.params)])
-        bad = jnp.where((after.bad == NEVER) & ~jnp.all(sound), num_inner, after.bad)
+        leaves = jax.tree.leaves(after.state.params)
+        sound = [jnp.all(jnp.isfinite(x)) for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+        good = jnp.all(jnp.asarray(sound))
+        bad = jnp.where((after.bad == NEVER) & ~good, num_inner, after.bad)
         return after._replace(bad=bad)
 
     return advance
 
 
 def over_seeds(fn: Callable[..., Any], layout: str = "auto") -> Callable[..., Any]:
-    """Runs `fn(own, shared)` for a leading axis of seeds of `own`, in one program.
+    """Runs `fn(of_seed, shared)` for a leading axis of seeds of `of_seed`, in one program.
 
     Args:
       fn: for one seed.
@@ -156,13 +168,8 @@ def over_seeds(fn: Callable[..., Any], layout: str = "auto") -> Callable[..., An
         "auto" takes "map" on a CPU and "vmap" elsewhere.
 
     Returns:
-      `fn(own, shared)`.
+      `fn(of_seed, shared)`.
     """
     if on_one_device(layout) == "vmap":
         return jax.vmap(fn, in_axes=(0, None))
-    return lambda own, shared: lax.map(lambda one: fn(one, shared), own)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean cross-entropy over a batch, in nats."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return lambda seeds, shared: lax.map(lambda seed: fn(seed, shared), seeds)

@@ -1,22 +1,15 @@
 """Where measurements go: one JSON object a line, and TensorBoard."""
 
 import contextlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
 
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from entropix.files import write_atomic
-
-Row = dict[str, Any]
-
-METRICS_FILE = "metrics.jsonl"
-_CURVES = ("minibatch_loss", "train_loss", "train_error", "val_loss", "val_error", "gamma")
+from entropix.rows import METRICS_FILE, Row, rows_as_lines
 
 
 class MetricWriter:
@@ -25,15 +18,6 @@ class MetricWriter:
     Args:
       folder: of one run; made if missing.
       rows: those to begin with, of a run that is continued. What the folder held is replaced.
-
-    Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...   with MetricWriter(folder) as writer:
-      ...     writer.write({"algorithm": "hj", "seed": 0, "effective_epochs": 1.0,
-      ...                   "gradient_evaluations": 60, "val_error": 3.5})
-      ...   read_metrics([pathlib.Path(folder)])[0]["val_error"]
-      3.5
     """
 
     def __init__(self, folder: str | pathlib.Path, rows: Iterable[Row] = ()):
@@ -47,7 +31,7 @@ class MetricWriter:
         self._path = self._folder / METRICS_FILE
         rows = list(rows)
         with self._named_errors():
-            write_atomic(self._path, "".join(_line(row) for row in rows).encode())
+            write_atomic(self._path, rows_as_lines(rows))
             self._file = self._path.open("a")
         for row in rows:
             self._plot(row)
@@ -59,13 +43,13 @@ class MetricWriter:
           OSError: naming the file, if the disk is full.
         """
         with self._named_errors():
-            self._file.write(_line(row))
+            self._file.write(row.to_json() + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         self._plot(row)
 
     def _plot(self, row: Row) -> None:
-        seed = row["seed"]
+        seed = row.seed
         if seed not in self._boards:
             folder = self._folder / "tensorboard" / f"seed_{seed}"
             self._boards[seed] = SummaryWriter(str(folder))
@@ -74,9 +58,11 @@ class MetricWriter:
                 f"TensorBoard's events in {self._folder} could not be written. Free some space and "
                 "run the same command again: it continues from the last checkpoint."
             )
-        for name in _CURVES:
-            if row.get(name) is not None:
-                self._boards[seed].add_scalar(name, row[name], row["gradient_evaluations"])
+        values = {name: measurement.value for name, measurement in row.measures.items()}
+        values |= {"minibatch_loss": row.minibatch_loss, "gamma": row.gamma}
+        for name, value in values.items():
+            if value is not None:
+                self._boards[seed].add_scalar(name, value, row.gradients)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -104,39 +90,6 @@ class MetricWriter:
                 closing.close()
 
 
-def read_metrics(folders: Iterable[pathlib.Path]) -> list[Row]:
-    """Reads the rows of several runs, in order.
-
-    Raises:
-      ValueError: if a folder has no metric file, or a line of it is not a JSON object.
-    """
-    rows = []
-    for folder in folders:
-        path = pathlib.Path(folder) / METRICS_FILE
-        if not path.exists():
-            raise ValueError(f"{path} does not exist: no run of `entropix` has finished there.")
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}, is not JSON: {error}. If its run was killed, run the "
-                    "same command again."
-                ) from error
-    return rows
-
-
 def _is_alive(board: SummaryWriter) -> bool:
     """Whether its thread still writes: it dies of a full disk, and then blocks whoever waits."""
     return board.file_writer.event_writer._worker.is_alive()
-
-
-def _line(row: Row) -> str:
-    return json.dumps({k: _plain(v) for k, v in row.items()}) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """A Python number or string; JSON has no word for NaN, so a non-finite number becomes null."""
-    if isinstance(value, np.generic) or hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,48 @@
+"""Experiments: any problem, any algorithm, from equally many gradients.
+
+`train`, `compare`, `tune` and `load` need the `train` extra and are imported on first use.
+"""
+
+import importlib
+from typing import Any
+
+from entropix.experiment.algorithms import ALGORITHMS, Algorithm, algorithm, register
+from entropix.experiment.classification import classification
+from entropix.experiment.config import make_config
+from entropix.experiment.plan import Budget, Run, Settings, plan
+from entropix.experiment.problem import Measure, Problem
+
+_LATER = {
+    "compare": "entropix.workflow",
+    "load": "entropix.runs.loading",
+    "runs": "entropix.workflow",
+    "train": "entropix.workflow",
+    "tune": "entropix.workflow",
+}
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Budget",
+    "Measure",
+    "Problem",
+    "Run",
+    "Settings",
+    "algorithm",
+    "classification",
+    "compare",
+    "load",
+    "make_config",
+    "plan",
+    "register",
+    "runs",
+    "train",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what runs experiments when it is first asked for."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'entropix.experiment' has no attribute {name!r}")

@@ -1,0 +1,273 @@
+"""The algorithms of experiments: one record each, with all that the package knows of it."""
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+import entropix
+from entropix.experiment.names import check_name, check_options
+from entropix.experiment.options import COMMON, SCOPED
+
+Ranges = Mapping[str, tuple[float, float]]
+
+# Arguments of factories that the experiment decides: they are no options.
+_DECIDED = ("axis_name", "key", "stepwise", "mask", "optimizer_fn")
+# Log-uniform, and wide on purpose. The learning rates are for the gradient output: a displacement
+# is about min(gamma, L step_size) gradients long. The useful eta of a relaxation grows with gamma
+# up to about 1/curvature, as Example 13 shows.
+_RATE = (1e-2, 3.0)
+_GAMMA = (3e-2, 30.0)
+_TEMPERATURE = (1e-10, 1e-4)
+_ADAM_RATE = (1e-4, 3e-2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One algorithm: how to make it, its options, and how tables and figures show it.
+
+    Attributes:
+      name: in configs and folders.
+      make: returns an Optax transformation. Its arguments and their defaults are the algorithm's
+        options. `axis_name`, if `replicated`, is given by the run; `learning_rate` and `gamma`
+        arrive as schedules, made of the options that all algorithms share
+        (`entropix.experiment.options`).
+      label: in tables and figures; by default the name.
+      colour: of curves; None for the next free one.
+      defaults: of options that have none in `make`, or another one.
+      search: option -> (low, high), the log-uniform range in which `tune` looks.
+      replicated: whether the algorithm runs on replicas on a named axis.
+      counts: what the learning rate's schedule counts: "outer steps", or "gradients" for the
+        inner optimiser of an outer one.
+      eval_params: `(optimizer_state, params) -> params` to evaluate; None for x itself.
+      beyond_the_paper: whether a config's comparison leaves the algorithm out unless it is named.
+      options: chosen values.
+
+    Example:
+      >>> import entropix
+      >>> hj = entropix.experiment.algorithm("hj", gamma=10.0)
+      >>> hj.label, hj.all_options["gamma"], hj.all_options["num_steps"]
+      ('HJ', 10.0, 5)
+    """
+
+    name: str
+    make: Callable[..., optax.GradientTransformation]
+    label: str = ""
+    colour: str | None = None
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    search: Ranges = dataclasses.field(default_factory=dict)
+    replicated: bool = False
+    counts: str = "outer steps"
+    eval_params: Callable[[Any, Any], Any] | None = None
+    beyond_the_paper: bool = False
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
+        check_options(f"algorithm {self.name}", self.options, self._known())
+
+    def _known(self) -> dict[str, Any]:
+        taken = self.arguments
+        found = {n: d for n, d in taken.items() if isinstance(d, bool | int | float | str)}
+        shared = dict(COMMON)
+        if "gamma" in taken:
+            shared |= SCOPED
+        return shared | found | dict(self.defaults)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `make` with their defaults (`inspect.Parameter.empty` for none)."""
+        parameters = inspect.signature(self.make).parameters.values()
+        return {p.name: p.default for p in parameters if p.name not in _DECIDED}
+
+    @property
+    def takes_axis(self) -> bool:
+        """Whether `make` is given the replicas' axis."""
+        return self.replicated and "axis_name" in inspect.signature(self.make).parameters
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """Every option with its value."""
+        return self._known() | dict(self.options)
+
+    def with_options(self, **options: Any) -> "Algorithm":
+        """The algorithm with other values of some options.
+
+        Raises:
+          ValueError: for an option that it does not have, with the nearest that it has.
+        """
+        return dataclasses.replace(self, options={**self.options, **options})
+
+
+def _complete(
+    name: str, learning_rate: Any, weight_decay: float
+) -> optax.GradientTransformation:
+    """A complete optimiser to go inside an outer one; its learning rate counts gradients."""
+    check_name("optimizer", name, ("adamw", "sgd"))
+    if name == "adamw":
+        return optax.adamw(learning_rate, weight_decay=weight_decay)
+    return optax.chain(optax.add_decayed_weights(weight_decay), entropix.sgd(learning_rate))
+
+
+def _lookahead(
+    learning_rate: Any,
+    *,
+    optimizer: str = "sgd",
+    weight_decay: float = 0.0,
+    slow_step_size: float = 0.5,
+    num_steps: int = 6,
+) -> optax.GradientTransformation:
+    inside = _complete(optimizer, learning_rate, weight_decay)
+    return entropix.lookahead(inside, slow_step_size, num_steps=num_steps)
+
+
+def _snoo(
+    learning_rate: Any,
+    *,
+    optimizer: str = "adamw",
+    weight_decay: float = 1e-4,
+    outer_learning_rate: float = 0.7,
+    momentum: float | None = 0.6,
+    num_steps: int = 30,
+    axis_name: Any = None,
+) -> optax.GradientTransformation:
+    return entropix.snoo(
+        _complete(optimizer, learning_rate, weight_decay), outer_learning_rate, momentum,
+        num_steps=num_steps, axis_name=axis_name,
+    )  # fmt: skip
+
+
+def _schedule_free(
+    learning_rate: Any, *, optimizer: str = "sgd", b1: float = 0.9, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    check_name("optimizer", optimizer, ("adamw", "sgd"))
+    if optimizer == "sgd":
+        base = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
+    else:
+        base = optax.adamw(learning_rate, b1=0.0, weight_decay=weight_decay)
+    return optax.contrib.schedule_free(base, learning_rate, b1=b1)
+
+
+def _centre(state: Any, params: Any) -> Any:
+    return optax.tree.get(state, "centre")
+
+
+_INNER = {"gamma": 1.0, "inner": "identity"}
+
+# Okabe and Ito's palette, readable with any colour vision, for the paper's five.
+_PAPERS = (
+    Algorithm("sgd", entropix.sgd, "SGD", "#000000", search={"learning_rate": _RATE}),
+    Algorithm(
+        "entropy_sgd", entropix.entropy_sgd, "Entropy-SGD", "#0072B2", _INNER,
+        {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": _TEMPERATURE},
+    ),
+    Algorithm(
+        "hj", entropix.hj_sgd, "HJ", "#D55E00", _INNER,
+        {"learning_rate": _RATE, "gamma": _GAMMA},
+    ),
+    Algorithm(
+        "heat", entropix.heat_sgd, "HEAT", "#E69F00", {"gamma": 1.0},
+        # Only gamma T matters; its square root, the smoothing's width, spans 2e-4 to 0.5.
+        {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": (1e-6, 1e-2)},
+    ),
+    Algorithm(
+        "elastic_sgd", entropix.elastic_sgd, "Elastic-SGD", "#009E73",
+        # One update is one gradient: gamma falls once in the 20 of the others' outer step.
+        {"gamma": 1.0, "scoping_period": 20},
+        {"learning_rate": _RATE, "gamma": _GAMMA}, replicated=True,
+    ),
+)  # fmt: skip
+_RELATIVES = (
+    Algorithm(
+        "parle", entropix.parle, "Parle", "#CC79A7",
+        {**_INNER, "rho": 1.0, "rho_end": 0.0},
+        {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": _TEMPERATURE}, replicated=True,
+    ),
+    Algorithm(
+        "easgd", entropix.easgd, "EASGD", "#56B4E9", search={"learning_rate": _RATE},
+        replicated=True, eval_params=_centre,
+    ),
+    Algorithm(
+        "diloco", _snoo, "DiLoCo", "#882255", {"num_steps": 50, "momentum": 0.9},
+        {"learning_rate": _ADAM_RATE}, replicated=True, counts="gradients",
+    ),
+    Algorithm("adamw", optax.adamw, "AdamW", "#999999", search={"learning_rate": _ADAM_RATE}),
+    Algorithm(
+        "sam", entropix.sam, "SAM", "#F0E442", {"rho": 0.05},
+        {"learning_rate": _RATE, "rho": (1e-2, 1.0)},
+    ),
+    Algorithm(
+        "lookahead", _lookahead, "Lookahead", "#117733", search={"learning_rate": _RATE},
+        counts="gradients",
+    ),
+    Algorithm(
+        "snoo", _snoo, "SNOO", "#44AA99",
+        search={"learning_rate": _ADAM_RATE, "outer_learning_rate": (0.3, 1.0)},
+        counts="gradients",
+    ),
+    Algorithm(
+        "schedule_free", _schedule_free, "schedule-free", "#AA4499",
+        search={"learning_rate": _RATE}, eval_params=optax.contrib.schedule_free_eval_params,
+    ),
+)  # fmt: skip
+
+_registry: dict[str, Algorithm] = {}
+ALGORITHMS: Mapping[str, Algorithm] = types.MappingProxyType(_registry)  # by name, in their order
+
+
+def register(algorithm: Algorithm) -> Algorithm:
+    """Adds an algorithm, or replaces the one of the same name, for configs and comparisons.
+
+    Args:
+      algorithm: the record.
+
+    Returns:
+      The record.
+
+    Example:
+      >>> import entropix, optax
+      >>> lion = entropix.experiment.Algorithm(
+      ...     "lion", optax.lion, "Lion", search={"learning_rate": (1e-5, 1e-2)})
+      >>> entropix.experiment.register(lion).all_options["b1"]
+      0.9
+    """
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(f"register takes an entropix.experiment.Algorithm; got {algorithm!r}.")
+    if not algorithm.name.isidentifier():
+        raise ValueError(
+            "an algorithm's name must be a Python name, since it becomes a field of configs and a "
+            f"folder; got name={algorithm.name!r}."
+        )
+    _registry[algorithm.name] = algorithm
+    return algorithm
+
+
+def algorithm(name: str, **options: Any) -> Algorithm:
+    """An algorithm of the registry, with chosen options.
+
+    Args:
+      name: of the algorithm; `entropix.experiment.ALGORITHMS` has them all.
+      **options: values that differ from the defaults (`all_options`).
+
+    Returns:
+      An `Algorithm`.
+
+    Raises:
+      ValueError: for an unknown name or option, with the nearest known one.
+
+    Example:
+      >>> import entropix
+      >>> entropix.experiment.algorithm("sam", rho=0.1).all_options["rho"]
+      0.1
+    """
+    check_name("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name].with_options(**options)
+
+
+for _record in _PAPERS:
+    register(_record)
+for _record in _RELATIVES:
+    register(dataclasses.replace(_record, beyond_the_paper=True))

@@ -1,0 +1,204 @@
+"""Classification: a problem from arrays, or a data set's name, and any model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from entropix import data as datasets
+from entropix import models
+from entropix.data import Dataset
+from entropix.experiment.fingerprint import digest_arrays, digest_program
+from entropix.experiment.names import check_name, check_options
+from entropix.experiment.networks import network_functions
+from entropix.experiment.problem import Measure, Problem
+from entropix.transforms.checks import check_count, refusal
+
+# The networks of `entropix.models`, with the arguments that a config may set.
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"widths": (1024, 1024), "input_dropout": 0.2, "dropout": 0.5},
+    "lenet": {"dropout": 0.5},
+    "all_cnn": {"input_dropout": 0.2, "dropout": 0.5},
+}
+
+
+def classification(
+    data: Any,
+    model: Any,
+    *,
+    num_classes: int | None = None,
+    batch_size: int = 128,
+    name: str | None = None,
+    data_dir: str | None = None,
+    zca_regulariser: float | None = None,
+) -> Problem:
+    """Makes the problem of telling classes apart, by cross-entropy.
+
+    Args:
+      data: the name of a data set for `entropix.data.load`; a `Dataset`; or arrays, of NumPy or
+        JAX: `(train_inputs, train_labels, test_inputs, test_labels)`, labels whole numbers from 0.
+      model: the name of a network of `entropix.models`, or a dictionary with its name and
+        arguments; or any model that `entropix.experiment.networks` takes apart: of NNX, Linen or
+        Equinox, a function that makes one, or a pair `(init, apply)`. The model returns logits.
+      num_classes: outputs of a network by name; by default as many as the labels say.
+      batch_size: examples per gradient.
+      name: of the problem; by default that of the data set, or "classification".
+      data_dir: folder of prepared data sets.
+      zca_regulariser: of cifar10's whitening; see `entropix.data.load`.
+
+    Returns:
+      A `Problem` that measures "loss" (nats) and "error" (%).
+
+    Raises:
+      ValueError: if labels are no whole numbers, or go beyond the model's outputs.
+
+    Example:
+      >>> import entropix, numpy as np
+      >>> x = np.random.default_rng(0).normal(size=(300, 30)).astype("float32")
+      >>> y = (x[:, 0] > 0).astype(int)
+      >>> problem = entropix.experiment.classification(
+      ...     (x[:200], y[:200], x[200:], y[200:]), {"name": "mlp", "widths": (16,)})
+      >>> problem.num_examples, sorted(problem.measures)
+      (200, ['error', 'loss'])
+    """
+    extra = {} if zca_regulariser is None else {"zca_regulariser": zca_regulariser}
+    named = isinstance(data, str)
+    dataset = datasets.load(data, data_dir, **extra) if named else _dataset(data)
+    classes = _num_classes(dataset)
+    network_arguments = None
+    if isinstance(model, str | Mapping):
+        network_arguments, model = _by_name(model, dataset, num_classes or classes)
+    example = jax.ShapeDtypeStruct((2, *dataset.image_shape), dataset.train_images.dtype)
+    network = network_functions(model, example)
+    _check_outputs(network, example, classes)
+
+    def loss(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        logits, state = network.apply(params, state, batch[0], True, key)
+        return cross_entropy(logits, batch[1]), state
+
+    def apply(params: Any, state: Any, inputs: Any) -> jax.Array:
+        return network.apply(params, state, inputs, False, None)[0]
+
+    estimate = network.estimate
+    arguments = {"data": data if named else "arrays", **extra}
+    if network_arguments is not None:
+        arguments["model"] = network_arguments
+    return Problem(
+        name=name or (data if named else "classification"),
+        init=network.init,
+        loss=loss,
+        data=(dataset.train_images, dataset.train_labels),
+        validation=(dataset.test_images, dataset.test_labels),
+        batch_size=batch_size,
+        measures={
+            "loss": Measure(lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"),
+            "error": Measure(lambda p, s, b: error_rate(apply(p, s, b[0]), b[1]), "lower", "%"),
+        },
+        estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),
+        apply=apply,
+        arguments=arguments,
+        digest=_digest(dataset, network, example, named, network_arguments is not None),
+        eval_batch_size=2000,
+    )
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean cross-entropy over a batch, in nats."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def error_rate(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Share of a batch whose largest logit is not its label's, in per cent."""
+    return 100 * jnp.mean(jnp.argmax(logits, axis=-1) != labels)
+
+
+def check_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the name and all arguments of a network of `entropix.models`."""
+    name = model.get("name")
+    check_name("model", name, MODELS)
+    allowed = {"name": name, "num_classes": None, **MODELS[str(name)]}
+    return {**allowed, **check_options(f"model {name}", dict(model), allowed)}
+
+
+def _by_name(
+    model: str | Mapping[str, Any], dataset: Dataset, classes: int
+) -> tuple[dict[str, Any], Any]:
+    """The arguments of a network by name, and the function of `rngs` that makes it."""
+    arguments = check_model({"name": model} if isinstance(model, str) else model)
+    options = {k: v for k, v in arguments.items() if k != "name"}
+    options["num_classes"] = options["num_classes"] or classes
+    make = getattr(models, arguments["name"])
+
+    def network(rngs: Any) -> Any:
+        return make(input_shape=dataset.image_shape, rngs=rngs, **options)
+
+    return {"name": arguments["name"], **options}, network
+
+
+def _dataset(data: Any) -> Dataset:
+    """Arrays of any kind as a `Dataset`, checked."""
+    if not isinstance(data, tuple | list) or len(data) != 4:
+        accepted = (
+            "the name of a data set, or (train_inputs, train_labels, test_inputs, test_labels)"
+        )
+        raise refusal("data", accepted, data)
+    arrays = [np.asarray(array) for array in data]
+    for inputs, labels in (arrays[:2], arrays[2:]):
+        if not len(inputs) or inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
+            raise ValueError(
+                "data needs as many labels, in one axis, as inputs, and at least one; got inputs "
+                f"of shape {inputs.shape} and labels of shape {labels.shape}."
+            )
+        if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
+            raise ValueError(f"labels must be whole numbers from 0; got labels of {labels.dtype}.")
+        if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
+            raise ValueError("inputs must be finite; got NaN or infinity among them.")
+    inputs = [jnp.asarray(a, _dtype(a)) for a in arrays[::2]]
+    labels = [jnp.asarray(a, jnp.int32) for a in arrays[1::2]]
+    return Dataset(inputs[0], labels[0], inputs[1], labels[1])
+
+
+def _dtype(inputs: np.ndarray) -> Any:
+    """float32; whole numbers other than bytes, such as tokens, stay whole."""
+    whole = np.issubdtype(inputs.dtype, np.integer) and inputs.dtype != np.uint8
+    return jnp.int32 if whole else jnp.float32
+
+
+def _num_classes(dataset: Dataset) -> int:
+    """One more than the largest label."""
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    if labels.min() < 0:
+        raise ValueError(f"labels must be whole numbers from 0; got {labels.min()} among them.")
+    return int(labels.max()) + 1
+
+
+def _check_outputs(network: Any, example: Any, classes: int) -> None:
+    """Raises `ValueError` if labels go beyond the model's outputs: the loss would be NaN."""
+
+    def logits(x: Any) -> Any:
+        params, state = network.init(jax.random.key(0))
+        return network.apply(params, state, x, False, None)[0]
+
+    shape = jax.eval_shape(logits, example).shape
+    if len(shape) != 2 or shape[1] < classes:
+        outputs = f"outputs of shape {shape}" if len(shape) != 2 else f"{shape[1]} outputs"
+        raise ValueError(
+            f"labels go up to {classes - 1}, so the model must have {classes} outputs or more; it "
+            f"has {outputs}. Build it with num_classes={classes}, or mend the labels."
+        )
+
+
+def _digest(
+    dataset: Dataset, network: Any, example: Any, named_data: bool, named_model: bool
+) -> str:
+    """Of what the problem's arguments do not say: the user's own arrays and model."""
+    parts = [] if named_data else [digest_arrays(dataset)]
+    if not named_model:
+        params, state = jax.eval_shape(network.init, jax.random.key(0))
+        forward = lambda p, s, x, key: network.apply(p, s, x, True, key)[0]  # noqa: E731
+        parts.append(digest_program(forward, params, state, example, jax.random.key(0)))
+        parts.append(digest_arrays(network.init(jax.random.key(0))))
+    return "-".join(parts) or "by name"

@@ -1,0 +1,195 @@
+"""Models of any library as pure functions: NNX, Linen, Equinox, or a pair of functions."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+
+from entropix.transforms.checks import refusal
+
+ACCEPTED = (
+    "an NNX, Linen or Equinox model; a function of rngs (NNX) or of key (Equinox) that makes one; "
+    "or a pair of functions init(key) -> params and apply(params, inputs) -> outputs"
+)
+
+
+class NetworkFunctions(NamedTuple):
+    """A model, taken apart.
+
+    Attributes:
+      init: `init(key) -> (params, model_state)`.
+      apply: `apply(params, model_state, inputs, train, key) -> (outputs, model_state)`.
+      estimate: `estimate(params, model_state, inputs) -> model_state` of this batch alone, with
+        dropout off; None for a model without batch statistics.
+    """
+
+    init: Callable[[jax.Array], tuple[Any, Any]]
+    apply: Callable[..., tuple[Any, Any]]
+    estimate: Callable[[Any, Any, Any], Any] | None
+
+
+def network_functions(model: Any, example: Any) -> NetworkFunctions:
+    """Takes a model apart.
+
+    Args:
+      model: an NNX, Linen or Equinox model, a function that makes one, or a pair of functions. A
+        finished NNX or Equinox model starts every seed at its parameters; a function of `rngs` or
+        of `key` gives every seed parameters of its own.
+      example: one batch of inputs, or its shapes; Linen's `init` needs them.
+
+    Returns:
+      Its `NetworkFunctions`.
+
+    Raises:
+      ValueError: for anything else.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> net = network_functions(lambda rngs: nnx.Linear(4, 2, rngs=rngs), jnp.ones((3, 4)))
+      >>> params, model_state = net.init(jax.random.key(0))
+      >>> net.apply(params, model_state, jnp.ones((3, 4)), False, None)[0].shape
+      (3, 2)
+    """
+    if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+        return _pair(*model)
+    if isinstance(model, nnx.Module):
+        return _nnx(model, lambda key: model)
+    if isinstance(model, linen.Module):
+        return _linen(model, example)
+    if _is_equinox(model):
+        return _equinox(model, lambda key: model)
+    if callable(model):
+        names = inspect.signature(model).parameters
+        if "rngs" in names:
+            return _nnx(model(rngs=nnx.Rngs(0)), lambda key: model(rngs=nnx.Rngs(key)))
+        if "key" in names:
+            return _equinox(model(key=jax.random.key(0)), lambda key: model(key=key))
+    raise refusal("model", ACCEPTED, model)
+
+
+def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctions:
+    def applied(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+        return apply(params, x), state
+
+    return NetworkFunctions(lambda key: (init(key), ()), applied, None)
+
+
+def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkFunctions:
+    """The trees hold arrays, not variables: merging those inside `jax.grad` is an error."""
+
+    def take_apart(model: nnx.Module) -> tuple[Any, Any, Any, Any]:
+        graphdef, *parts = nnx.split(model, nnx.Param, nnx.RngState, ...)
+        return graphdef, *(jax.tree.map(jnp.copy, nnx.as_pure(part)) for part in parts)
+
+    def functions_of(model: nnx.Module) -> Callable[..., tuple[Any, Any]]:
+        graphdef, _, streams, _ = take_apart(model)
+
+        def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+            keys = streams if key is None else _rekeyed(streams, key)
+            network = nnx.merge(graphdef, params, keys, state)
+            network.train() if train else network.eval()
+            outputs = network(x)
+            new = nnx.state(network, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+            return outputs, nnx.as_pure(new)
+
+        return apply
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        _, params, _, state = take_apart(make(key))
+        return params, state
+
+    apply, estimate = functions_of(model), None
+    if any(isinstance(module, nnx.BatchNorm) for _, module in nnx.iter_modules(model)):
+        of_one_batch = functions_of(_forgetting(model))
+        estimate = lambda params, state, x: of_one_batch(params, state, x, True, None)[1]  # noqa: E731
+    return NetworkFunctions(init, apply, estimate)
+
+
+def _rekeyed(streams: Any, key: jax.Array) -> Any:
+    """The model's random streams with keys that derive from `key`."""
+    leaves, structure = jax.tree.flatten(streams)
+    for index, leaf in enumerate(leaves):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            folded = jax.random.fold_in(key, index)
+            leaves[index] = jax.random.split(folded, leaf.shape) if leaf.ndim else folded
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _forgetting(model: nnx.Module) -> nnx.Module:
+    """A copy that forgets older batches' statistics at once, and drops nothing out."""
+    model = nnx.clone(model)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.momentum = 0.0
+        if hasattr(module, "rate"):
+            module.rate = 0.0
+    return model
+
+
+def _linen(model: linen.Module, example: Any) -> NetworkFunctions:
+    """Linen's models say by an argument whether they train; its name is looked up."""
+    names = inspect.signature(type(model).__call__).parameters
+
+    def mode(train: bool) -> dict[str, bool]:
+        said = {"train": train, "training": train, "deterministic": not train}
+        said["use_running_average"] = not train
+        return {name: value for name, value in said.items() if name in names}
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
+        first, second = jax.random.split(key)
+        variables = dict(model.init({"params": first, "dropout": second}, inputs, **mode(False)))
+        return variables.pop("params", {}), variables
+
+    def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+        rngs = None if key is None else {"dropout": key}
+        variables = {"params": params, **state}
+        if not train or not state:
+            return model.apply(variables, x, rngs=rngs, **mode(train)), state
+        outputs, new = model.apply(variables, x, rngs=rngs, mutable=list(state), **mode(True))
+        return outputs, dict(new)
+
+    return NetworkFunctions(init, apply, None)
+
+
+def _is_equinox(model: Any) -> bool:
+    equinox = sys.modules.get("equinox")  # a model of Equinox only exists beside Equinox
+    return equinox is not None and isinstance(model, equinox.Module)
+
+
+def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
+    """Equinox's models take one example; those with a state of their own are refused."""
+    import equinox as eqx
+
+    if not _is_equinox(model):
+        raise refusal("model", ACCEPTED, model)
+    if any(isinstance(leaf, eqx.nn.StateIndex) for leaf in _leaves(model, eqx.nn.StateIndex)):
+        raise ValueError(
+            "Equinox models with a state (eqx.nn.BatchNorm) are not taken apart. Use "
+            "eqx.nn.GroupNorm or LayerNorm, or write an entropix.experiment.Problem with a "
+            "model_state."
+        )
+    _, static = eqx.partition(model, eqx.is_inexact_array)
+    takes_key = "key" in inspect.signature(model.__call__).parameters
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        return eqx.partition(make(key), eqx.is_inexact_array)[0], ()
+
+    def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+        network = eqx.combine(params, static)
+        network = eqx.nn.inference_mode(network, value=not train)
+        if not takes_key or key is None:
+            return jax.vmap(network)(x), state
+        keys = jax.random.split(key, len(jax.tree.leaves(x)[0]))
+        return jax.vmap(lambda one, key: network(one, key=key))(x, keys), state
+
+    return NetworkFunctions(init, apply, None)
+
+
+def _leaves(tree: Any, kind: type) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))

@@ -1,0 +1,156 @@
+"""Options that every algorithm has: schedules in fractions of the run, decay, clipping, averages."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import entropix
+from entropix.experiment.names import check_name
+from entropix.transforms.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_fraction,
+    check_non_negative,
+    check_positive,
+    refusal,
+)
+
+# Of every algorithm.
+COMMON: dict[str, Any] = {
+    "schedule": "drops",  # drops | cosine | constant: the learning rate over the run
+    "drop_at": (),  # fractions of the run at which the learning rate is divided ...
+    "drop_factor": 10.0,  # ... by this
+    "warmup": 0.0,  # fraction of the run in which the learning rate rises from 0
+    "weight_decay": 0.0,  # decoupled: x shrinks by learning rate x this at every step of x
+    "l2": 0.0,  # coupled, as the authors': this times the parameters is added to every gradient
+    "clip": 0.0,  # largest norm of a mini-batch gradient; 0 for no limit
+    "ema": 0.0,  # decay of the average of x that is evaluated in place of x; 0 for none
+}
+# Of those with a scope gamma as well.
+SCOPED: dict[str, Any] = {
+    "scoping_rate": 1e-3,  # gamma shrinks by this share ...
+    "scoping_period": 1,  # ... once in so many outer steps
+    "gamma_end": 0.0,  # and not below this
+    "normalise_gamma": False,  # gamma is divided by the number of parameters (section 7.5)
+}
+INNERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "identity": optax.identity,
+    "nesterov": lambda: optax.trace(0.9, nesterov=True),  # the authors' code
+    "adam": optax.scale_by_adam,
+}
+
+
+class Horizon(NamedTuple):
+    """The length of a run, which schedules refer to.
+
+    Attributes:
+      gradients: of one replica, over the whole run.
+      num_steps: L, gradients per outer step.
+      num_parameters: N.
+    """
+
+    gradients: float
+    num_steps: int
+    num_parameters: int
+
+
+def check_common(option: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a common option outside its range, before work starts."""
+    check_choice("schedule", option["schedule"], ("drops", "cosine", "constant"))
+    drops = option["drop_at"]
+    if not isinstance(drops, list | tuple) or not all(_is_fraction(at) for at in drops):
+        way_out = ". Fractions of the run: half of it is 0.5, whatever its length."
+        raise refusal("drop_at", "numbers in (0, 1), such as (0.5, 0.75)", drops, way_out)
+    if drops and option["schedule"] != "drops":
+        raise refusal("drop_at", f"empty with schedule={option['schedule']!r}", drops)
+    check_positive("drop_factor", option["drop_factor"], schedule=False)
+    for name in ("warmup", "ema"):
+        check_fraction(name, option[name])
+    for name in ("weight_decay", "l2", "clip"):
+        check_non_negative(name, option[name], schedule=False)
+    if "scoping_rate" in option:
+        check_fraction("scoping_rate", option["scoping_rate"])
+        check_count("scoping_period", option["scoping_period"])
+        check_flag("normalise_gamma", option["normalise_gamma"])
+    if "inner" in option:
+        check_name("inner", option["inner"], INNERS)
+
+
+def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:
+    r"""The learning rate as a schedule of steps, of which the run has `steps`.
+
+    .. math:: \eta(t) = \eta_0\, w(t)\, s(t),\qquad t = k/n
+
+    with the warm-up w(t) = min(1, t/`warmup`), and s the drops or half a cosine.
+    """
+    peak, warmup = option["learning_rate"], option["warmup"]
+    drops = jnp.asarray(sorted(option["drop_at"]), jnp.float32)
+    cosine = option["schedule"] == "cosine"
+
+    def schedule(count: jax.Array) -> jax.Array:
+        fraction = jnp.asarray(count, jnp.float32) / steps
+        rate = jnp.asarray(peak, jnp.float32)
+        if len(drops):
+            rate = rate / option["drop_factor"] ** jnp.sum(fraction >= drops).astype(jnp.float32)
+        if cosine:
+            rest = jnp.clip((fraction - warmup) / (1 - warmup), 0, 1)
+            rate = rate * 0.5 * (1 + jnp.cos(math.pi * rest))
+        if warmup:
+            rate = rate * jnp.minimum(1.0, (fraction + 1 / steps) / warmup)
+        return rate
+
+    return schedule
+
+
+def scope(name: str, option: Mapping[str, Any], horizon: Horizon) -> optax.Schedule:
+    """A scope, gamma or rho, as a schedule of outer steps."""
+    share = horizon.num_parameters if option["normalise_gamma"] else 1
+    start = check_positive(name, option[name], schedule=False) / share
+    end = check_non_negative(f"{name}_end", option[f"{name}_end"], schedule=False) / share
+    falling = entropix.scoping(start, option["scoping_rate"], end_value=end)
+    return lambda count: falling(count // option["scoping_period"])
+
+
+def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
+    """Makes `(grads, params) -> grads`: coupled L2, then clipping, of every mini-batch gradient."""
+    l2, clip = option["l2"], option["clip"]
+
+    def changed(grads: Any, params: Any) -> Any:
+        if l2:
+            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, params)
+        if clip:
+            norm = optax.tree.norm(grads)
+            grads = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), grads)
+        return grads
+
+    return changed
+
+
+def with_decay(
+    optimizer: optax.GradientTransformation, rate: optax.Schedule, weight_decay: float
+) -> optax.GradientTransformationExtraArgs:
+    """Adds decoupled weight decay: -learning rate x weight decay x parameters to every update."""
+    optimizer = optax.with_extra_args_support(optimizer)
+    if not weight_decay:
+        return optimizer
+    decay = optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(rate)
+    )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        updates, first = optimizer.update(updates, state[0], params, **extra)
+        shrinking, second = decay.update(optax.tree.zeros_like(updates), state[1], params)
+        return optax.tree.add(updates, shrinking), (first, second)
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: (optimizer.init(params), decay.init(params)), update
+    )
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1

@@ -1,0 +1,187 @@
+"""A problem: what an experiment has to know of a model, a loss and their data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from entropix.experiment.fingerprint import digest_arrays, digest_program
+from entropix.transforms.checks import check_count, refusal
+
+
+class Measure(NamedTuple):
+    """What is measured at an evaluation.
+
+    Attributes:
+      function: `(params, model_state, batch) -> scalar`, a mean over the batch, in evaluation mode.
+      better: "lower" or "higher".
+      unit: such as "%" or "nats".
+    """
+
+    function: Callable[[Any, Any, Any], Array]
+    better: str = "lower"
+    unit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A model, a loss and data, ready to be trained by any algorithm.
+
+    Attributes:
+      name: what the problem is called; a part of its identity.
+      init: `init(key) -> (params, model_state)`. `model_state` is what the model carries along
+        without a gradient, such as batch-norm statistics; `()` for none.
+      loss: `loss(params, model_state, batch, key) -> (loss, model_state)`, in training mode.
+      data: the training set. A pytree of arrays with a leading axis of examples; NumPy arrays are
+        put on the device. Or an iterable of batches on the host (a loader of grain or torch), from
+        which every gradient waits for a batch; that is slower.
+      validation: like `data`, in arrays; None measures on the training set alone.
+      batch_size: examples per gradient, >= 1.
+      measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
+        training and the validation set as "train_loss" and "val_loss".
+      sample: `sample(key, data) -> batch`; by default `batch_size` examples, uniformly and with
+        replacement.
+      estimate: `estimate(params, model_state, batch) -> model_state`, whose average over the
+        training set is the model state to evaluate x with; None keeps the one of training.
+      apply: `apply(params, model_state, inputs) -> outputs` in evaluation mode, for
+        `entropix.experiment.load`; optional.
+      arguments: what the problem was made with, in JSON's types; a part of its identity.
+      digest: of all else that decides a result; by default of the data and of the loss's program.
+      eval_batch_size: examples measured at once; 0 for `batch_size`.
+
+    Raises:
+      ValueError: for a part that is missing or not what it should be.
+
+    Example:
+      >>> import entropix, jax.numpy as jnp, numpy as np
+      >>> x = np.linspace(-1, 1, 64, dtype=np.float32)
+      >>> def loss(w, model_state, batch, key):
+      ...   return jnp.mean((w * batch["x"] - batch["y"]) ** 2), model_state
+      >>> problem = entropix.experiment.Problem(
+      ...     name="line", init=lambda key: (jnp.zeros(()), ()), loss=loss,
+      ...     data={"x": x, "y": 2 * x}, batch_size=8,
+      ...     measures={"loss": (lambda w, s, b: loss(w, s, b, None)[0], "lower", "")})
+      >>> problem.num_examples
+      64
+    """
+
+    name: str
+    init: Callable[[Array], tuple[Any, Any]]
+    loss: Callable[[Any, Any, Any, Array], tuple[Array, Any]]
+    data: Any
+    validation: Any = None
+    batch_size: int = 128
+    measures: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
+    sample: Callable[[Array, Any], Any] | None = None
+    estimate: Callable[[Any, Any, Any], Any] | None = None
+    apply: Callable[[Any, Any, Any], Any] | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    digest: str = ""
+    eval_batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise refusal("name", "the problem's name", self.name)
+        for part in ("init", "loss"):
+            if not callable(getattr(self, part)):
+                raise refusal(part, "a function; see entropix.experiment.Problem", getattr(self, part))
+        check_count("batch_size", self.batch_size)
+        replace = functools.partial(object.__setattr__, self)
+        replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
+        if not self.measures:
+            raise refusal(
+                "measures",
+                "at least one name -> (function, 'lower' or 'higher', unit)",
+                dict(self.measures),
+            )
+        if not self.on_host:
+            replace("data", _on_device("data", self.data))
+        if self.validation is not None:
+            replace("validation", _on_device("validation", self.validation))
+
+    @functools.cached_property
+    def on_host(self) -> bool:
+        """Whether the batches come from an iterable on the host."""
+        leaves = jax.tree.leaves(self.data)
+        if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+            return False
+        if not isinstance(self.data, Iterable) or isinstance(self.data, str):
+            accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
+            raise refusal("data", accepted, self.data)
+        return True
+
+    @functools.cached_property
+    def num_examples(self) -> int | None:
+        """Examples in the training set; None for a loader."""
+        return None if self.on_host else len(jax.tree.leaves(self.data)[0])
+
+    def draw(self, key: Array, data: Any) -> Any:
+        """A mini-batch: the problem's own `sample`, or uniform examples with replacement."""
+        if self.sample is not None:
+            return self.sample(key, data)
+        leaves = jax.tree.leaves(data)
+        index = jax.random.randint(key, (self.batch_size,), 0, len(leaves[0]))
+        return jax.tree.map(lambda leaf: leaf[index], data)
+
+    def first_batch(self) -> Any:
+        """The shapes of one mini-batch."""
+        if self.on_host:
+            return jax.tree.map(np.asarray, next(iter(self.data)))
+        return jax.eval_shape(self.draw, jax.random.key(0), self.data)
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that says which problem this is, in JSON's types."""
+        return {
+            "name": self.name,
+            "arguments": _plain(self.arguments),
+            "digest": self.digest or self._computed_digest(),
+            "batch_size": self.batch_size,
+        }
+
+    def _computed_digest(self) -> str:
+        batch, key = self.first_batch(), jax.random.key(0)
+        params, model_state = jax.eval_shape(self.init, key)
+        parts = [digest_program(self.loss, params, model_state, batch, key)]
+        if not self.on_host:
+            parts += [digest_arrays(self.data), digest_arrays(self.validation)]
+        return digest_arrays([np.frombuffer(part.encode(), np.uint8) for part in parts])
+
+
+def _measure(name: str, given: Any) -> Measure:
+    measure = Measure(*given) if isinstance(given, tuple) else Measure(given)
+    if not callable(measure.function):
+        accepted = "(function, 'lower' or 'higher', unit) or a function"
+        raise refusal(f"measures[{name!r}]", accepted, given)
+    if measure.better not in ("lower", "higher"):
+        raise refusal(f"measures[{name!r}][1]", "'lower' or 'higher'", measure.better)
+    return measure
+
+
+def _on_device(name: str, tree: Any) -> Any:
+    """The arrays on the device; all with as many examples."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves):
+        raise refusal(name, "arrays with a leading axis of examples", tree)
+    sizes = sorted({len(leaf) for leaf in leaves})
+    if len(sizes) > 1 or sizes[0] == 0:
+        raise ValueError(
+            f"{name} must have the same number of examples, >= 1, in every array; got {sizes}."
+        )
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def _plain(value: Any) -> Any:
+    """The value in the types that JSON gives back, so that it can be compared with a saved one."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)

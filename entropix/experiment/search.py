@@ -1,0 +1,88 @@
+"""Where to look for hyper-parameters: ranges, and the trials drawn from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from entropix.experiment.algorithms import ALGORITHMS
+from entropix.experiment.names import check_name, check_options
+
+Ranges = dict[str, tuple[float, float]]
+
+def make_search(
+    optimizers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Ranges]:
+    """Makes the ranges of an experiment from what differs from the algorithms' own.
+
+    Args:
+      optimizers: run -> all its options, with its `algorithm`.
+      given: run -> option -> (low, high).
+
+    Returns:
+      Run of `optimizers` -> option -> (low, high).
+
+    Raises:
+      ValueError: for an unknown run, or an option that is no number, with the nearest known one.
+
+    Example:
+      >>> options = {"algorithm": "sgd", "learning_rate": 0.1}
+      >>> make_search({"sgd": options}, {"sgd": {"learning_rate": (0.1, 1.0)}})
+      {'sgd': {'learning_rate': (0.1, 1.0)}}
+    """
+    for run, ranges in given.items():
+        check_name("algorithm of search", run, optimizers)
+        numbers = [name for name, value in optimizers[run].items() if isinstance(value, float)]
+        check_options(f"search {run}", dict(ranges), numbers)
+    return {
+        run: {**ALGORITHMS[options["algorithm"]].search, **given.get(run, {})}
+        for run, options in optimizers.items()
+    }
+
+
+def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `ValueError` unless every range is a pair 0 < low <= high < infinity."""
+    for algorithm, ranges in search.items():
+        for name, pair in ranges.items():
+            try:
+                low, high = pair
+                good = bool(0 < low <= high < np.inf)
+            except (TypeError, ValueError):
+                good = False
+            if not good:
+                raise ValueError(
+                    f"a search range must be (low, high) with 0 < low <= high < infinity; got "
+                    f"config.search.{algorithm}.{name}={pair!r}. To keep an option at one value, "
+                    f"give it twice."
+                )
+
+
+def searched(options: Mapping[str, Any], ranges: Mapping[str, Any]) -> Ranges:
+    """What to search of one run: an option whose value is 0 is switched off, and not searched."""
+    return {
+        name: (float(low), float(high))
+        for name, (low, high) in sorted(ranges.items())
+        if options.get(name, 0) != 0
+    }
+
+
+def draw(ranges: Ranges, trials: int, seed: int) -> list[dict[str, float]]:
+    """Draws trials, log-uniform in `ranges`; an option's numbers are the same for all algorithms.
+
+    Args:
+      ranges: option -> (low, high).
+      trials: >= 0. More trials begin with the same ones.
+      seed: of the search.
+
+    Returns:
+      Option -> value, for each trial.
+
+    Example:
+      >>> draw({"gamma": (2.0, 2.0)}, trials=2, seed=0)
+      [{'gamma': 2.0}, {'gamma': 2.0}]
+    """
+    columns = {}
+    for name, (low, high) in ranges.items():
+        stream = np.random.default_rng([seed, *name.encode()])
+        columns[name] = low * (high / low) ** stream.uniform(size=trials)
+    return [{name: float(c[k]) for name, c in columns.items()} for k in range(trials)]

@@ -1,0 +1,49 @@
+"""What a search found, as a page of tables."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+Trial = Mapping[str, float]
+
+
+def tuning_page(
+    tried: Mapping[str, Sequence[Trial]],
+    *,
+    labels: Mapping[str, str],
+    edges: Mapping[str, Sequence[str]],
+    effort: str,
+) -> str:
+    """Makes `tuning.md`: the choice, then all trials of each run.
+
+    Args:
+      tried: run -> its trials, best first.
+      labels: run -> what tables call it.
+      edges: run -> options whose best value lies at an edge of its range.
+      effort: a sentence about what every trial cost.
+
+    Returns:
+      Markdown.
+
+    Example:
+      >>> page = tuning_page({"sgd": [{"learning_rate": 0.1, "rung": 0.0, "val_error": 2.5}]},
+      ...                    labels={"sgd": "SGD"}, edges={"sgd": ["learning_rate"]}, effort="One.")
+      >>> "SGD: the best learning_rate lies at the edge of its range" in page
+      True
+    """
+    best = pd.DataFrame([{"run": labels[name], **trials[0]} for name, trials in tried.items()])
+    parts = ["# Tuning", effort, "## Choice", _markdown(best)]
+    parts += [
+        f"{labels[name]}: the best {' and '.join(options)} lies at the edge of its range; a wider "
+        "one may hold a better value."
+        for name, options in edges.items()
+        if options
+    ]
+    for name, trials in tried.items():
+        parts += [f"## {labels[name]}", _markdown(pd.DataFrame(trials))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rounded = table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+    return str(rounded.fillna("").to_markdown(index=False, disable_numparse=True))

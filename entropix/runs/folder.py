@@ -1,0 +1,183 @@
+"""The folder of one run: whose it is, what was asked of it, and whether it is finished."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+
+import entropix
+from entropix.experiment.plan import Run
+from entropix.files import write_atomic
+from entropix.rows import METRICS_FILE, Row, read_rows
+from entropix.runs.checkpoint import CHECKPOINTS
+from entropix.runs.record import Failure
+
+_log = logging.getLogger(__name__)
+RUN_FILE = "run.json"
+_COMPLETE, _FORKS = "complete.json", "forks.jsonl"
+
+
+class RunFolder:
+    """Reads and writes everything in a run's folder but metrics and checkpoints.
+
+    `run.json` says whose results the folder holds. It is compared with the run at every use.
+
+    Args:
+      path: of the folder; it need not exist.
+      run: whose it is to be.
+    """
+
+    def __init__(self, path: str | pathlib.Path, run: Run):
+        self.path, self._run = pathlib.Path(path), run
+        self._identity = run.identity
+
+    def check(self, fork: bool) -> None:
+        """Raises `ValueError` if the folder holds the results of another run.
+
+        Args:
+          fork: whether to go on all the same, from the other's checkpoint.
+        """
+        fields = self.changed()
+        if fields and not fork:
+            raise ValueError(
+                f"{self.path} holds results of another run: it differs in {', '.join(fields)}. "
+                "Choose another --workdir, go back to those values, or say --fork to continue from "
+                "its last checkpoint with the new ones."
+            )
+
+    def changed(self) -> list[str]:
+        """The fields in which the run differs from the one that the folder holds; often none."""
+        if not self.begun():
+            return []
+        saved = read_run(self.path)
+        before = {**saved["identity"], "seeds": saved["seeds"]}
+        now = {**self._identity, "seeds": list(self._run.seeds)}
+        old, new = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
+        return sorted(k for k in old | new if old.get(k) != new.get(k))
+
+    def begun(self) -> bool:
+        """Whether the folder holds results."""
+        metrics = self.path / METRICS_FILE
+        measured = metrics.exists() and metrics.stat().st_size > 0
+        return measured or any((self.path / CHECKPOINTS).glob("[0-9]*"))
+
+    def finished(self) -> tuple[list[Row], list[Failure]] | None:
+        """The rows and failures, if the run is finished and its metrics are whole; else None."""
+        path = self.path / _COMPLETE
+        if not path.exists() or self.changed():
+            return None
+        try:
+            complete = json.loads(path.read_text())
+            failures = [Failure(**failure) for failure in complete["failures"]]
+            rows = read_rows(self.path)
+            if len(rows) == complete["rows"]:
+                return rows, failures
+        except (ValueError, KeyError, TypeError):
+            pass
+        _log.warning("%s: the metrics are damaged; they are made again", self.path)
+        return None
+
+    def begin(self) -> None:
+        """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
+        old = read_run(self.path) if self.begun() else {}
+        if self.changed():
+            with (self.path / _FORKS).open("a") as file:
+                file.write(json.dumps(old) + "\n")
+        (self.path / _COMPLETE).unlink(missing_ok=True)
+        versions, before = _versions(), old.get("versions", {})
+        other = sorted(n for n in versions if before.get(n, versions[n]) != versions[n])
+        if other:
+            _log.warning(
+                "%s was begun with other versions of %s: numbers may differ in their last bits "
+                "from those of a run without a break.", self.path, ", ".join(other),
+            )  # fmt: skip
+        content = {
+            "run": self._run.name,
+            "label": self._run.label,
+            "colour": self._run.algorithm.colour,
+            "identity": self._identity,
+            "seeds": list(self._run.seeds),
+            "versions": versions,
+            "config": self._run.config,
+        }
+        write_atomic(self.path / RUN_FILE, _json(content))
+
+    def finish(self, rows: int, failures: list[Failure]) -> None:
+        """Marks the run as finished."""
+        content = {"rows": rows, "failures": [failure._asdict() for failure in failures]}
+        write_atomic(self.path / _COMPLETE, _json(content))
+
+
+def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Reads whose results a folder holds.
+
+    Raises:
+      ValueError: if that cannot be known, because `run.json` is missing or damaged.
+    """
+    path = pathlib.Path(folder) / RUN_FILE
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content["identity"], dict) or not isinstance(content["seeds"], list):
+            raise ValueError("its fields have other types")
+        return dict(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}), so that nobody knows which run the results in "
+            f"{folder} belong to. Restore the file, or choose another --workdir."
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
+    return (
+        {"entropix": entropix.__version__}
+        | {p: metadata.version(p) for p in packages}
+        | {"backend": jax.default_backend()}
+    )
+
+
+@contextlib.contextmanager
+def claimed(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder of results and keeps other processes out of it.
+
+    Raises:
+      ValueError: if another process is at work there.
+      OSError: if the folder cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(
+            f"cannot write to --workdir={path} ({error.strerror}). Choose a folder that can be "
+            "written."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until close, or death
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(
+            f"another process is at work in {path}. Wait for it, end it, or choose another "
+            "--workdir."
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # only if it is empty: nothing was begun
+        os.close(descriptor)
+
+
+def _json(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, indent=2) + "\n").encode()

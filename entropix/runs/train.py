@@ -1,0 +1,140 @@
+"""One algorithm, all its seeds, from a `Run` to rows."""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from entropix.experiment.plan import Run
+from entropix.replicas import agree
+from entropix.rows import Row
+from entropix.runs.checkpoint import Checkpoints
+from entropix.runs.folder import RUN_FILE, RunFolder, claimed, read_run
+from entropix.runs.loop import Loop
+from entropix.runs.preemption import Interrupted, stop_requests
+from entropix.runs.record import Failure
+from entropix.runs.restoring import is_lead
+from entropix.training.programs import make_programs
+
+_log = logging.getLogger(__name__)
+Callbacks = Sequence[Callable[[Row], Any]]
+
+
+def train_run(
+    run: Run,
+    workdir: str | pathlib.Path,
+    *,
+    fork: bool = False,
+    progress: bool | None = None,
+    callbacks: Callbacks = (),
+) -> list[Row]:
+    """Trains a run, or continues or reads what an equal one left in `workdir`.
+
+    A run that was killed at any moment and is started again ends bit for bit like one that was not
+    (but for the clock). Signals that ask to stop save first. Seeds that a finished run has not had
+    are trained in a folder of their own below it, `seeds_*`, and the others are not repeated.
+
+    Args:
+      run: what to train.
+      workdir: of this run. Holds `run.json`, `metrics.jsonl`, TensorBoard events, and
+        `checkpoints`, the last of which has the trained state.
+      fork: whether to continue a run of another identity, from its last checkpoint.
+      progress: True for a progress bar, False for a line per evaluation, None for a bar in a
+        terminal and lines elsewhere.
+      callbacks: called with every new `Row`, in the process that writes them.
+
+    Returns:
+      The rows of the run's seeds: one per evaluation and seed. (In a run of several processes only
+      process 0 writes, and has them.)
+
+    Raises:
+      ValueError: for a `workdir` that holds results of another run or is in use.
+      OSError: if `workdir` cannot be written or the disk is full; the last checkpoint is intact.
+      FloatingPointError: if the loss, the parameters or a measure of a seed were not finite. Such a
+        seed stops at once, the others run to the end first.
+      Interrupted: after a signal that asks to stop.
+    """
+    progress = sys.stderr.isatty() if progress is None else progress
+    rows, failures = [], []
+    for folder, part in parts(run, pathlib.Path(workdir)):
+        found = _train_part(part, folder, fork, progress, callbacks)
+        rows += found[0]
+        failures += found[1]
+    if failures:
+        raise FloatingPointError("\n".join(map(str, failures)))
+    return [row for row in rows if row.seed in run.seeds]
+
+
+def parts(run: Run, workdir: pathlib.Path) -> list[tuple[pathlib.Path, Run]]:
+    """The folders of a run, each with the seeds that it has or is to get."""
+    found = []
+    for folder in (workdir, *sorted(workdir.glob("seeds_*"))):
+        if (folder / RUN_FILE).exists():
+            seeds = read_run(folder)["seeds"]
+            if RunFolder(folder, dataclasses.replace(run, seeds=tuple(seeds))).begun():
+                found.append((folder, dataclasses.replace(run, seeds=tuple(seeds))))
+    if not found:
+        return [(workdir, run)]
+    missing = tuple(s for s in run.seeds if not any(s in part.seeds for _, part in found))
+    wanted = [entry for entry in found if set(entry[1].seeds) & set(run.seeds)]
+    if missing:
+        name = "seeds_" + "_".join(map(str, missing))
+        wanted.append((workdir / name, dataclasses.replace(run, seeds=missing)))
+    return wanted
+
+
+def _train_part(
+    run: Run, path: pathlib.Path, fork: bool, progress: bool, callbacks: Callbacks
+) -> tuple[list[Row], list[Failure]]:
+    """The rows and failures of one folder; trains what is missing."""
+    folder = RunFolder(path, run)
+    folder.check(fork)
+    finished = folder.finished() if is_lead() else None
+    if agree([finished is not None])[0]:
+        return finished or ([], [])
+    with claimed(path) if is_lead() else contextlib.nullcontext():
+        return _run(run, folder, progress, callbacks)
+
+
+def _run(
+    run: Run, folder: RunFolder, progress: bool, callbacks: Callbacks
+) -> tuple[list[Row], list[Failure]]:
+    """Takes a run to its end."""
+    _log.info("%s: compiling for %d seeds", run.name, len(run.seeds))
+    programs = make_programs(run)
+    with Checkpoints(folder.path, run.settings.checkpoints_kept) as checkpoints:
+        loop = Loop(run, programs, checkpoints, folder.path, callbacks)
+        if is_lead():
+            if folder.changed():
+                _begin_fork(folder, loop, checkpoints)
+            folder.begin()
+        with stop_requests() as requested:
+            loop.run(requested, progress)
+            if is_lead():
+                folder.finish(len(loop.record.rows), loop.record.failures)
+            if (signum := requested()) is not None:
+                raise Interrupted(f"{folder.path} is finished; asked to stop after it.", signum)
+    return loop.record.rows, loop.record.failures
+
+
+def _begin_fork(folder: RunFolder, loop: Loop, checkpoints: Checkpoints) -> None:
+    """Makes the other run's state the start of this one; its rows stay with it.
+
+    Rows stay where the budget alone is another: they are the same run's.
+    """
+    if loop.record.failures:
+        raise ValueError(
+            f"the run in {folder.path} has seeds that diverged, whose states are behind the "
+            "others': it cannot be forked. Choose another --workdir."
+        )
+    if loop.finished:
+        raise ValueError(
+            f"the run in {folder.path} has spent all gradients of this config: a fork would train "
+            "nothing. Raise num_evals, or choose another --workdir."
+        )
+    checkpoints.keep_copy()  # the parent's state, whatever the fork saves
+    if any(not field.startswith("budget.") for field in folder.changed()):
+        loop.record.rows = []

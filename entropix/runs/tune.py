@@ -1,0 +1,239 @@
+"""Hyper-parameters by successive halving, with equal effort for every algorithm."""
+
+import dataclasses
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from entropix.experiment.method import build
+from entropix.experiment.plan import Run
+from entropix.experiment.problem import Problem
+from entropix.experiment.search import Ranges, draw, searched
+from entropix.runs.folder import claimed
+from entropix.runs.trials import Trial, TrialLog
+from entropix.training.devices import layout_of
+from entropix.training.evaluation import evaluation_data, make_evaluate
+from entropix.training.keys import split_seed
+from entropix.training.state import centre, init_state
+from entropix.training.step import NEVER, Advance, make_advance, make_step
+from entropix.transforms.checks import check_count
+
+_KEPT = 3  # one trial in so many goes on to the next rung, which is as many times longer
+_RUNGS = 3  # at most
+_FRESH = 10_000  # the first seed of a search: no final run has it
+
+
+def tune_runs(
+    runs: Sequence[Run],
+    search: Mapping[str, Ranges],
+    workdir: str | pathlib.Path,
+    *,
+    trials: int = 16,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict[str, list[Trial]]:
+    """Searches options of every run by successive halving, on a held-out part of the training set.
+
+    All trials train a ninth of the run, the best third of them a third of it, and the best ninth
+    all of it (fewer rungs for fewer trials). Schedules are those of the whole run at every rung, so
+    that a short trial is the beginning of a long one. Every algorithm gets the same number of
+    trials and of gradients. The validation set plays no part: a fifth of the training set is held
+    out. Seeds are none that a final run has. All trials of a run are one compiled program, since
+    the values searched are numbers it is called with. Called again, it trains only the trials that
+    are missing.
+
+    Args:
+      runs: what to search for.
+      search: run -> option -> (low, high).
+      workdir: gets `tune.json` and `tune_RUN.jsonl`, trial by trial.
+      trials: at the first rung, >= 1.
+      seed: of the search.
+      progress: whether to show progress bars; None for a terminal's.
+
+    Returns:
+      Run -> its trials, best first: those of the longest rung first. A trial has the values
+      searched, its `rung`, its `gradients` and what was measured on the held-out examples (means
+      over seeds; infinite for a trial that diverged).
+
+    Raises:
+      ValueError: for `trials` < 1, or a `workdir` that holds another search.
+    """
+    trials, workdir = check_count("trials", trials), pathlib.Path(workdir)
+    progress = sys.stderr.isatty() if progress is None else progress
+    with claimed(workdir):
+        ranges = {r.name: searched(r.algorithm.all_options, search[r.name]) for r in runs}
+        held_out = {id(r.problem): hold_out(r.problem) for r in runs}
+        runs = [_for_search(run, held_out[id(run.problem)]) for run in runs]
+        logs = {
+            run.name: TrialLog(workdir, run.name, _identity(run, ranges[run.name], seed, trials))
+            for run in runs
+        }  # all of them before the first trial: another search's folder is refused at once
+        for run in runs:
+            drawn = draw(ranges[run.name], trials, seed)
+            _run_missing(logs[run.name], run, drawn, progress)
+    better = _objective(runs[0].problem)
+    return {
+        name: sorted(log.trials, key=lambda trial: (-trial["rung"], better(trial)))
+        for name, log in logs.items()
+    }
+
+
+def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
+    """The problem with a part of its training set held out, as its validation set.
+
+    Args:
+      problem: with arrays on the device.
+      fraction: of the examples, in (0, 1).
+      seed: of their choice. Of a problem with a `sample` of its own, whose examples may stand in
+        an order that matters, the last ones are held out.
+
+    Returns:
+      A `Problem`; its former validation set plays no part in it.
+
+    Raises:
+      ValueError: for a loader on the host.
+    """
+    if problem.num_examples is None:
+        raise ValueError(
+            f"{problem.name}: a search holds a part of the training set out, which a loader on the "
+            "host does not allow. Give the problem arrays."
+        )
+    count = problem.num_examples
+    held = math.ceil(fraction * count)
+    order = np.arange(count)
+    if problem.sample is None:
+        order = np.random.default_rng(seed).permutation(count)
+    kept, out = order[: count - held], order[count - held :]
+    return dataclasses.replace(
+        problem,
+        data=jax.tree.map(lambda leaf: leaf[kept], problem.data),
+        validation=jax.tree.map(lambda leaf: leaf[out], problem.data),
+        digest=f"{problem.identity['digest']}, a share of {fraction} held out",
+    )
+
+
+def at_edges(best: Trial, ranges: Ranges) -> list[str]:
+    """The options whose best value lies in the outer twentieth of its range, on a log scale."""
+    found = []
+    for name, (low, high) in ranges.items():
+        if high > low:
+            place = math.log(best[name] / low) / math.log(high / low)
+            if not 0.05 <= place <= 0.95:
+                found.append(name)
+    return found
+
+
+def _objective(problem: Problem) -> Callable[[Trial], tuple[float, ...]]:
+    """What a trial is judged by, smallest best: its error, if there is one; then all else."""
+    names = sorted(problem.measures, key=lambda name: name != "error")
+    signs = [1 if problem.measures[name].better == "lower" else -1 for name in names]
+
+    def judged(trial: Trial) -> tuple[float, ...]:
+        values = [trial[f"val_{name}"] for name in names]
+        if not all(map(math.isfinite, values)):
+            return (math.inf,) * len(values)
+        return tuple(sign * value for sign, value in zip(signs, values, strict=True))
+
+    return judged
+
+
+def _for_search(run: Run, problem: Problem) -> Run:
+    seeds = tuple(range(_FRESH, _FRESH + len(run.seeds)))
+    return dataclasses.replace(run, problem=problem, seeds=seeds)
+
+
+def _identity(run: Run, ranges: Ranges, seed: int, trials: int) -> dict[str, Any]:
+    """All that decides the trials of one run, but for the values that the search replaces."""
+    identity = dict(run.identity)
+    options = identity["algorithm"]["options"]
+    kept = {name: value for name, value in options.items() if name not in ranges}
+    identity["algorithm"] = {**identity["algorithm"], "options": kept}
+    search = {name: list(pair) for name, pair in ranges.items()}
+    return identity | {
+        "search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials
+    }  # fmt: skip
+
+
+def rungs(trials: int) -> list[tuple[int, float]]:
+    """How many trials each rung has, and which share of the run they train.
+
+    Example:
+      >>> [(count, round(share, 2)) for count, share in rungs(16)]
+      [(16, 0.11), (5, 0.33), (1, 1.0)]
+    """
+    number = min(_RUNGS, 1 + int(math.log(trials, _KEPT) + 1e-9))
+    return [
+        (max(1, trials // _KEPT**k), 1 / _KEPT ** (number - 1 - k)) for k in range(number)
+    ]
+
+
+def _run_missing(log: TrialLog, run: Run, drawn: list[Trial], progress: bool) -> None:
+    """Runs the trials of all rungs that are not in the log."""
+    ladder, judged = rungs(len(drawn)), _objective(run.problem)
+    total = sum(count for count, _ in ladder)
+    if len(log.trials) >= total:
+        return
+    score, cycle = _make_score(run), run.method().cycle
+    candidates, before = drawn, 0
+    bar = tqdm(total=total, initial=len(log.trials), desc=run.name, disable=not progress)
+    with bar:
+        for rung, (count, share) in enumerate(ladder):
+            steps = max(1, math.ceil(share * run.budget.gradients / cycle))
+            candidates = candidates[:count]
+            for place, values in enumerate(candidates):
+                if before + place >= len(log.trials):
+                    spent = {"rung": float(rung), "gradients": float(steps * cycle)}
+                    log.append({**values, **spent, **score(values, steps)})
+                    bar.update()
+            done = log.trials[before : before + len(candidates)]
+            order = sorted(range(len(done)), key=lambda k: judged(done[k]))
+            before += len(candidates)
+            candidates = [candidates[k] for k in order]
+
+
+def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
+    """Makes `score(values, num_steps) -> measures` of one trial, means over seeds."""
+    problem, layout = run.problem, layout_of(run)
+    data = layout.share(problem.data)
+    starts = [problem.init(split_seed(seed).model) for seed in run.seeds]
+    size = run.num_parameters
+
+    def walk(values: Trial, num_steps: jax.Array, data: Any) -> Any:
+        method = build(
+            run.algorithm, gradients=run.budget.gradients, replicas=run.replicas,
+            axis_name=layout.axis_name, num_parameters=size, traced=values,
+        )  # fmt: skip
+        states = [
+            init_state(method, [start], seed) for start, seed in zip(starts, run.seeds, strict=True)
+        ]
+        advance = make_advance(
+            make_step(problem, method, layout), method.relaxation.num_steps
+        )
+        zero = jnp.zeros([]), jnp.asarray(NEVER, jnp.int32), jnp.zeros([], jnp.int32)
+
+        def train(state: Any) -> Any:
+            after = advance(Advance(state, *zero), (num_steps, data))
+            return centre(after.state, method), after.bad
+
+        return jax.lax.map(train, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+    walk = jax.jit(walk, out_shardings=layout.common)
+    examples = evaluation_data(problem, run.settings.eval_train_examples)
+    evaluate = make_evaluate(problem)
+    measure = jax.jit(lambda points, data: jax.lax.map(lambda p: evaluate(p, data), points))
+
+    def score(values: Trial, num_steps: int) -> Trial:
+        given = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+        points, bad = layout.local(walk(given, jnp.asarray(num_steps, jnp.int32), data))
+        found = {name: float(jnp.mean(v)) for name, v in measure(points, examples).items()}
+        sound = bool(jnp.all(bad == NEVER)) and all(map(math.isfinite, found.values()))
+        return found if sound else dict.fromkeys(found, math.inf)
+
+    return score

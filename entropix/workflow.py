@@ -1,0 +1,263 @@
+"""What people call to run experiments: `train`, `compare` and `tune`, from Python or a config."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from entropix.experiment.plan import Budget, Run, Settings, make_runs, plan
+from entropix.experiment.problem import Problem
+from entropix.experiment.search import check_search
+from entropix.files import write_atomic
+from entropix.report import gather
+from entropix.report.tuning import tuning_page
+from entropix.rows import Row
+from entropix.runs.compare import compare_runs
+from entropix.runs.train import train_run
+from entropix.runs.trials import Trial
+from entropix.runs.tune import at_edges, rungs, tune_runs
+from entropix.transforms.checks import refusal
+
+Callbacks = Sequence[Callable[[Row], Any]]
+
+
+def train(
+    problem: Problem | ConfigDict,
+    algorithm: Any = None,
+    *,
+    budget: Budget | None = None,
+    seeds: int | Sequence[int] = 3,
+    replicas: int = 3,
+    workdir: str | pathlib.Path | None = None,
+    settings: Settings | None = None,
+    fork: bool = False,
+    progress: bool | None = None,
+    callbacks: Callbacks = (),
+) -> list[Row]:
+    """Trains one algorithm on a problem, with several seeds.
+
+    Args:
+      problem: an `entropix.experiment.Problem`; or the config of one run, which says all but
+        `workdir`.
+      algorithm: an Optax transformation, an `Algorithm`, or the name of one in the registry.
+      budget: of the run.
+      seeds: their number, or the seeds.
+      replicas: p, of an algorithm with replicas.
+      workdir: folder of the run, by default `runs/PROBLEM/ALGORITHM`. Called again, a finished run
+        is read, one that was interrupted is continued, and one of another identity is refused.
+      settings: how the run is carried out.
+      fork: whether to continue a run of another identity, from its last checkpoint.
+      progress: True for a bar, False for a line per evaluation, None for a bar in a terminal.
+      callbacks: functions, called with every new `Row`.
+
+    Returns:
+      One `Row` per evaluation and seed.
+
+    Raises:
+      ValueError: for what cannot be run, before anything is run.
+      FloatingPointError: if a seed diverged; the others were trained to the end.
+
+    Example:
+      >>> import entropix, optax, tempfile
+      >>> experiment = entropix.experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   rows = experiment.train(problem, optax.adam(1e-2), seeds=1, workdir=folder,
+      ...                           budget=experiment.Budget(20, evaluations=2))
+      >>> [row.gradients for row in rows], rows[-1].measures["val_error"].unit
+      ([10, 20], '%')
+    """
+    if isinstance(problem, ConfigDict):
+        runs = plan(problem)
+        if len(runs) > 1:
+            names = ", ".join(run.name for run in runs)
+            raise ValueError(
+                f"train makes one run, and this config has {len(runs)}: {names}. Choose an "
+                "algorithm and, if it has replicas, one number of them; or use compare."
+            )
+    else:
+        name = algorithm if isinstance(algorithm, str) else getattr(algorithm, "name", "run")
+        runs = make_runs(
+            problem, {name: algorithm}, _needed(budget), seeds, replicas, settings
+        )
+    (run,) = runs
+    folder = _folder(workdir, f"{run.problem.name}/{run.name}")
+    return train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
+
+
+def compare(
+    problem: Problem | ConfigDict,
+    algorithms: Mapping[str, Any] | None = None,
+    *,
+    budget: Budget | None = None,
+    seeds: int | Sequence[int] = 3,
+    replicas: int | Sequence[int] = 3,
+    workdir: str | pathlib.Path | None = None,
+    settings: Settings | None = None,
+    fork: bool = False,
+    progress: bool | None = None,
+    callbacks: Callbacks = (),
+    report: Callable[[str], Any] = print,
+) -> list[Row]:
+    """Trains several algorithms on a problem, from equally many gradients, and tables the result.
+
+    Args:
+      problem: an `entropix.experiment.Problem`; or a config, which says all but `workdir`.
+      algorithms: name -> an Optax transformation, an `Algorithm`, or the name of one in the
+        registry. A transformation takes one gradient per update, and is evaluated at
+        `entropix.eval_params` where it has a link of this package.
+      budget: of every run; rounded up to whole outer steps, which is said.
+      seeds: their number, or the seeds. More of them can be added to a finished comparison: those
+        that are there are not repeated.
+      replicas: p, or several, of algorithms with replicas.
+      workdir: folder of the comparison, by default `runs/PROBLEM`; gets a folder for each run,
+        `metrics.jsonl` and `table.md`.
+      settings: how runs are carried out.
+      fork: whether to continue runs of another identity, from their last checkpoints.
+      progress: True for bars, False for a line per evaluation, None for bars in a terminal.
+      callbacks: functions, called with every new `Row`.
+      report: called with what went wrong, and with the finished table.
+
+    Returns:
+      All rows.
+
+    Raises:
+      ValueError: for what cannot be run, before anything is run, or if every seed diverged before
+        it was measured.
+
+    Example:
+      >>> import entropix, optax, tempfile
+      >>> experiment = entropix.experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   rows = experiment.compare(
+      ...     problem,
+      ...     {"AdamW": optax.adamw(1e-2), "SNOO": entropix.snoo(optax.adamw(1e-2), num_steps=5),
+      ...      "HJ": experiment.algorithm("hj", gamma=10.0)},
+      ...     budget=experiment.Budget(gradients=20, evaluations=1), seeds=1, workdir=folder,
+      ...     report=lambda text: None)
+      >>> sorted({row.label for row in rows})
+      ['AdamW', 'HJ', 'SNOO']
+    """
+    if isinstance(problem, ConfigDict):
+        runs = plan(problem)
+    else:
+        runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
+    folder = _folder(workdir, runs[0].problem.name)
+    compare_runs(
+        runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report
+    )
+    return gather([folder / run.name for run in runs], folder, report=report)
+
+
+def tune(
+    problem: Problem | ConfigDict,
+    algorithms: Mapping[str, Any] | None = None,
+    *,
+    budget: Budget | None = None,
+    seeds: int = 1,
+    replicas: int = 3,
+    search: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    trials: int = 16,
+    seed: int = 0,
+    workdir: str | pathlib.Path | None = None,
+    settings: Settings | None = None,
+    progress: bool | None = None,
+) -> dict[str, list[Trial]]:
+    """Searches options of algorithms by successive halving, with equal effort for each.
+
+    Args:
+      problem: an `entropix.experiment.Problem`; or a config, whose `search` says where to look.
+      algorithms: name -> an `Algorithm`, or the name of one in the registry.
+      budget: of a whole run: what the last rung trains.
+      seeds: of every trial; none of them is a seed of a final run.
+      replicas: p, of algorithms with replicas.
+      search: name -> option -> (low, high) where it differs from the algorithm's own ranges.
+      trials: of every algorithm, at the first rung.
+      seed: of the search.
+      workdir: gets `tuning.md` and the trials; by default `runs/PROBLEM/tune`.
+      settings: how trials are carried out.
+      progress: whether to show progress bars; None for a terminal's.
+
+    Returns:
+      Name -> trials, best first; see `entropix.runs.tune.tune_runs`.
+
+    Raises:
+      ValueError: for what cannot be run, or nothing to search.
+
+    Example:
+      >>> import entropix, tempfile
+      >>> experiment = entropix.experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   tried = experiment.tune(problem, {"sgd": "sgd"}, budget=experiment.Budget(9, 1),
+      ...                           trials=3, workdir=folder, progress=False)
+      >>> [trial["gradients"] for trial in tried["sgd"]]
+      [9.0, 3.0, 3.0, 3.0]
+    """
+    if isinstance(problem, ConfigDict):
+        runs = plan(problem)
+        ranges = {name: dict(r) for name, r in problem.search.to_dict().items()}
+        if len(runs) > len(ranges):
+            raise ValueError(
+                f"tune searches for one number of replicas; got config.replicas="
+                f"{problem.replicas}. Choose one, and search for another in another --workdir."
+            )
+        by_run = {run.name: ranges.get(run.name) or ranges[run.algorithm.name] for run in runs}
+    else:
+        runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
+        given = search or {}
+        by_run = {run.name: {**run.algorithm.search, **given.get(run.name, {})} for run in runs}
+        check_search(by_run)
+    empty = [name for name, ranges in by_run.items() if not ranges]
+    if empty:
+        raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)
+    folder = _folder(workdir, f"{runs[0].problem.name}/tune")
+    tried = tune_runs(runs, by_run, folder, trials=trials, seed=seed, progress=progress)
+    page = tuning_page(
+        tried,
+        labels={run.name: run.label for run in runs},
+        edges={name: at_edges(trials[0], by_run[name]) for name, trials in tried.items()},
+        effort=describe_effort(runs[0], trials),
+    )
+    write_atomic(folder / "tuning.md", page.encode())
+    return tried
+
+
+def describe_effort(run: Run, trials: int) -> str:
+    """The sentence about a search's budget that its page holds."""
+    ladder = "; ".join(
+        f"{count} trial{'s' * (count > 1)} of {max(1, round(share * run.budget.gradients)):,}"
+        for count, share in rungs(trials)
+    )
+    seeds = len(run.seeds)
+    return (
+        f"Successive halving with equal effort for every algorithm, in gradients and "
+        f"{seeds} seed{'s' * (seeds > 1)} a trial: {ladder}. Measured on a fifth of the training "
+        "set, held out; the validation set played no part. Means over seeds."
+    )
+
+
+def runs(
+    problem: Problem,
+    algorithms: Mapping[str, Any],
+    *,
+    budget: Budget,
+    seeds: int | Sequence[int] = 3,
+    replicas: int | Sequence[int] = 3,
+    settings: Settings | None = None,
+) -> list[Run]:
+    """The runs that `compare` makes of the same arguments, for `load`."""
+    return make_runs(problem, algorithms, budget, seeds, replicas, settings)
+
+
+def _needed(budget: Budget | None) -> Budget:
+    if budget is None:
+        accepted = "an entropix.experiment.Budget, such as Budget(gradients=1000, evaluations=10)"
+        raise refusal("budget", accepted, budget)
+    return budget
+
+
+def _folder(workdir: str | pathlib.Path | None, default: str) -> pathlib.Path:
+    return pathlib.Path("runs", default) if workdir is None else pathlib.Path(workdir).expanduser()
