@@ -73,6 +73,8 @@ class Algorithm:
         taken = self.arguments
         found = {n: d for n, d in taken.items() if isinstance(d, bool | int | float | str)}
         shared = dict(COMMON)
+        if "learning_rate" in taken:
+            shared["learning_rate"] = 0.1
         if "gamma" in taken:
             shared |= SCOPED
         return shared | found | dict(self.defaults)
