@@ -65,7 +65,8 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     if _is_equinox(model):
         return _equinox(model, lambda key: model)
     if callable(model):
-        names = inspect.signature(model).parameters
+        made_by = model.__init__ if isinstance(model, type) else model
+        names = inspect.signature(made_by).parameters
         if "rngs" in names:
             return _nnx(model(rngs=nnx.Rngs(0)), lambda key: model(rngs=nnx.Rngs(key)))
         if "key" in names:

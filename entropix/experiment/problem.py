@@ -110,7 +110,7 @@ class Problem:
     @functools.cached_property
     def on_host(self) -> bool:
         """Whether the batches come from an iterable on the host."""
-        leaves = jax.tree.leaves(self.data)
+        leaves = jax.tree.leaves(self.data, is_leaf=lambda node: isinstance(node, Iterator))
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
         once = isinstance(self.data, Iterator)
