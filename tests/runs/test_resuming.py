@@ -1,8 +1,8 @@
-"""Runs that are continued: from what, to what end, and what is refused."""
+"""Runs that are continued end bit for bit like runs without a break."""
 
 import contextlib
+import dataclasses
 import fcntl
-import json
 import logging
 import os
 import pathlib
@@ -13,66 +13,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training.survival import arrays, assert_identical, rows
+from runs.survival import arrays, assert_identical, result, rows
+from small import ALWAYS, one_run
 
-from entropix.data import load
-from entropix.training import (
-    Checkpoint,
-    Checkpoints,
-    Interrupted,
-    compare,
-    experiment,
-    runs,
-    train,
-)  # fmt: skip
-from entropix.training import loop as loop_module
+from entropix.runs import loop as loop_module
+from entropix.runs.checkpoint import Checkpoint, Checkpoints
+from entropix.runs.loop import Loop
+from entropix.runs.preemption import Interrupted
+from entropix.runs.train import train_run
 from entropix.training import programs as programs_module
-from entropix.training import run as run_module
-from entropix.training.checkpoint import from_host, to_host
-from entropix.training.loop import Loop
 
-OPTIMIZERS = {"hj": {"gamma_end": 0.5}, "elastic_sgd": {}}
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
-def make(algorithms="hj", optimizers=OPTIMIZERS, **options):
-    defaults = {
-        "seeds": 2, "gradients_per_eval": 20, "num_evals": 3, "batch_size": 32,
-        "checkpoint_seconds": 0.0, "checkpoints_kept": 3, "replicas": (2,),
-    }  # fmt: skip
-    return experiment(
-        dataset="digits",
-        model={"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2},
-        optimizers=optimizers,
-        algorithms=algorithms,
-        **defaults | options,
-    )
+def make(name="hj", *, budget=(60, 3), **options):
+    if name == "hj":
+        options = {"gamma_end": 0.5, "ema": 0.9} | options
+    return one_run(name, budget=budget, **options)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """A process that continues compiles anew; here one compilation serves all that are equal."""
-    make_programs, known = run_module.make_programs, {}
-
-    def remember(config, data):
-        key = json.dumps([config.optimizer.to_dict(), config.seeds, config.length], default=str)
-        if key not in known:
-            known[key] = make_programs(config, data)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "make_programs", remember)
-        yield
-
-
-def result(workdir):
-    return rows(workdir), arrays(workdir)
+def train(run, workdir, **options):
+    return train_run(run, workdir, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compiled_once):
     """An uninterrupted run, its folder not to be changed."""
     workdir = tmp_path_factory.mktemp("whole")
-    train(make(), workdir, progress=False)
+    train(make(), workdir)
     return workdir
 
 
@@ -96,39 +64,12 @@ def newest_files(workdir: pathlib.Path) -> list[pathlib.Path]:
 leaves_coroutines = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def truncate(path):
+@leaves_coroutines
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(unfinished, whole):
+    path = newest_files(unfinished)[0]
     os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-@leaves_coroutines
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, pathlib.Path.unlink])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(damage, unfinished, whole):
-    damage(newest_files(unfinished)[0])
-    with pytest.warns(UserWarning, match=r"outer step 12 .*is damaged.*the one before it is used"):
-        train(make(), unfinished, progress=False)
-    assert_identical(result(unfinished), result(whole))
-
-
-@leaves_coroutines
-def test_a_flipped_bit_in_the_record_is_found_too(unfinished, whole):
-    (record,) = [
-        path for path in newest_files(unfinished) if path.parts[-2:] == ("record", "metadata")
-    ]
-    text = record.read_text()
-    assert '"val_error": ' in text
-    record.write_text(text.replace('"val_error": 1', '"val_error": 2').replace("0.0", "0.1"))
-    with pytest.warns(UserWarning, match="checksum is wrong"):
-        train(make(), unfinished, progress=False)
+    with pytest.warns(UserWarning, match=r"outer step 12 .*is damaged"):
+        train(make(), unfinished)
     assert_identical(result(unfinished), result(whole))
 
 
@@ -138,124 +79,132 @@ def test_with_every_checkpoint_damaged_the_run_begins_again(unfinished, whole):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.warns(UserWarning, match="is damaged") as warned:
-        train(make(), unfinished, progress=False)
+        train(make(), unfinished)
     assert len(warned) == 3
     assert_identical(result(unfinished), result(whole))
-    assert len(list((unfinished / "checkpoints_damaged").iterdir())) == 3  # nothing is thrown away
 
 
-@pytest.mark.parametrize("algorithm", OPTIMIZERS)
-def test_stops_at_every_call_change_nothing(algorithm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["hj", "elastic_sgd", "snoo"])
+def test_stops_at_every_call_change_nothing(name, tmp_path, monkeypatch):
     """Every process stops after its first call, which is one outer step."""
-    train(make(algorithm), tmp_path / "whole", progress=False)
-    run = Loop.run
-    monkeypatch.setattr(Loop, "run", lambda self, _, progress: run(self, lambda: 15, progress))
-    for _ in range(100):
+    run = make(name) if name != "snoo" else make(name, num_steps=5)
+    train(run, tmp_path / "whole")
+    go = Loop.run
+    monkeypatch.setattr(Loop, "run", lambda self, _, progress: go(self, lambda: 15, progress))
+    stops = 0
+    while not (tmp_path / "broken" / "complete.json").exists():
         with contextlib.suppress(Interrupted):
-            train(make(algorithm), tmp_path / "broken", progress=False)
-        if (tmp_path / "broken" / "complete.json").exists():
-            break
+            train(run, tmp_path / "broken")
+        stops += 1
+        assert stops < 100
+    assert stops > 10
     monkeypatch.undo()
-    train(make(algorithm), tmp_path / "broken", progress=False)
     assert_identical(result(tmp_path / "broken"), result(tmp_path / "whole"))
 
 
 def test_calls_of_any_length_give_one_result(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "_CALL_SECONDS", 0.0)  # one outer step a call
-    train(make(), tmp_path, progress=False)
+    train(make(), tmp_path)
     assert_identical(result(tmp_path), result(whole))
 
 
 def test_metrics_after_the_checkpoint_are_measured_again(unfinished, whole):
     """What was written after the last checkpoint, a half line included, does not stay twice."""
     with (unfinished / "metrics.jsonl").open("a") as file:
-        file.write('{"algorithm": "hj", "seed": 0, "gradient_eval')
-    train(make(), unfinished, progress=False)
+        file.write('{"algorithm": "hj", "seed": 0, "gradie')
+    train(make(), unfinished)
     assert_identical(result(unfinished), result(whole))
 
 
-def test_another_config_is_refused_naming_the_fields_unless_forked(unfinished, whole, caplog):
-    longer = {"num_evals": 4, "optimizers": {"hj": {"gamma_end": 0.5, "learning_rate": 0.05}}}
-    with pytest.raises(
-        ValueError, match=r"it differs in num_evals, optimizer.learning_rate\. .* --fork"
-    ):
-        train(make(**longer), unfinished, progress=False)
-    assert_identical(result(unfinished), result(whole))
+@pytest.mark.parametrize("damage", ["empty", "half", "another number", "missing"])
+def test_damaged_metrics_of_a_finished_run_are_made_again(damage, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    text = path.read_text()
+    if damage == "missing":
+        path.unlink()
+    else:
+        changed = {"empty": "", "half": text[:-30], "another number": text.replace("0.", "1.", 1)}
+        assert changed[damage] != text
+        path.write_text(changed[damage])
+    train(make(), tmp_path / "run")
+    assert path.read_text() == text  # the clock's numbers too: from the checkpoint, not run again
 
-    train(make(**longer), unfinished, fork=True, progress=False)
-    forked = rows(unfinished)
-    assert forked[: len(rows(whole))] == rows(whole)
-    assert {row["gradient_evaluations"] for row in forked[6:]} == {80}
-    assert [path.name for path in (unfinished / "checkpoints_forked").iterdir()] == ["12"]
-    (old,) = [json.loads(line) for line in (unfinished / "forks.jsonl").read_text().splitlines()]
-    assert old["num_evals"] == 3
-    assert json.loads((unfinished / "config.json").read_text())["num_evals"] == 4
+
+def test_a_finished_run_is_read_and_nothing_is_run(whole, monkeypatch):
+    monkeypatch.setattr(Loop, "__init__", None)
+    found = train(make(), whole)
+    assert [row.gradients for row in found] == [20, 20, 40, 40, 60, 60]
 
 
 def test_a_finished_run_can_be_forked_to_go_on(whole, tmp_path):
+    """Its schedules do not refer to the length of the run: it ends like a longer one."""
     shutil.copytree(whole, tmp_path / "run")
-    train(make(num_evals=5), tmp_path / "run", fork=True, progress=False)
-    train(make(num_evals=5), tmp_path / "straight", progress=False)
+    longer = make(budget=(100, 5))
+    with pytest.raises(ValueError, match=r"it differs in budget\.evaluations, budget\.gradients\."):
+        train(longer, tmp_path / "run")
+    train(longer, tmp_path / "run", fork=True)
+    train(longer, tmp_path / "straight")
     assert_identical(result(tmp_path / "run"), result(tmp_path / "straight"))
 
 
-def test_a_fork_into_another_shape_is_refused_and_changes_nothing(unfinished):
-    before = (unfinished / "config.json").read_text()
-    with pytest.raises(ValueError, match=r"the checkpoint holds .* where this config needs"):
-        train(make(seeds=3), unfinished, fork=True, progress=False)
-    assert (unfinished / "config.json").read_text() == before
-    assert not (unfinished / "checkpoints_damaged").exists()
+def test_a_fork_with_other_options_begins_its_own_rows(unfinished, whole):
+    other = make(budget=(80, 4), learning_rate=0.05)
+    with pytest.raises(ValueError, match=r"budget\.gradients, .*options\.learning_rate\. .* --fork"):
+        train(other, unfinished)
+    assert_identical(result(unfinished), result(whole))
+    found = train(other, unfinished, fork=True)
+    assert {row.gradients for row in found} == {80}
+    assert [path.name for path in (unfinished / "checkpoints_forked").iterdir()] == ["12"]
+    assert '"learning_rate": 0.1' in (unfinished / "forks.jsonl").read_text()
+    assert train(other, unfinished) == found
 
 
-def test_a_fork_into_a_shorter_run_is_refused(unfinished):
+def test_a_fork_that_would_train_nothing_is_refused(whole, tmp_path):
+    """It would give the parent's rows another name."""
+    shutil.copytree(whole, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_text()
+    with pytest.raises(ValueError, match="has spent all gradients .* a fork would train nothing"):
+        train(make(learning_rate=0.05), tmp_path / "run", fork=True)
+    assert (tmp_path / "run" / "run.json").read_text() == before
     with pytest.raises(ValueError, match=r"has 60 gradients, more than this config's 40"):
-        train(make(num_evals=2), unfinished, fork=True, progress=False)
+        train(make(budget=(40, 2)), tmp_path / "run", fork=True)
 
 
-@pytest.mark.parametrize(("before", "later"), [(2, 5), (4, 1), (1, 2)])
+def test_a_fork_with_seeds_that_its_parent_has_not_is_refused(unfinished):
+    with pytest.raises(ValueError, match=r"has seeds \[0, 1\] to fork; got seeds=\[0, 1, 2\]"):
+        train(make(budget=(80, 4), seeds=3, learning_rate=0.05), unfinished, fork=True)
+
+
+@pytest.mark.parametrize(("before", "later"), [(2, 5), (4, 1)])
 def test_replicas_join_and_leave(tmp_path, before, later, caplog):
     """A fork with another p goes on from the first replicas, and new ones from their centre."""
-    train(make("elastic_sgd", replicas=(before,), num_evals=1), tmp_path, progress=False)
+    train(make("elastic_sgd", replicas=before, budget=(20, 1)), tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         old = checkpoints.restore()
     params = jax.tree.leaves(old.state["state"]["params"])
     caplog.set_level(logging.INFO)
-    config = make("elastic_sgd", replicas=(later,), num_evals=2)
-    with pytest.raises(ValueError, match=r"another config: it differs in .*optimizer.replicas"):
-        train(config, tmp_path, progress=False)
+    run = make("elastic_sgd", replicas=later, budget=(40, 2))
+    with pytest.raises(ValueError, match=r"another run: it differs in .*replicas"):
+        train(run, tmp_path)
     seen = []
-    watched = lambda self, now: seen.append(to_host(now)) or place(self, now)  # noqa: E731
     place = programs_module.Programs.place
+    watched = lambda self, now: seen.append(jax.device_get(now.state.params)) or place(self, now)  # noqa: E731
     with unittest.mock.patch.object(programs_module.Programs, "place", watched):
-        rows = train(config, tmp_path, fork=True, progress=False)
+        train(run, tmp_path, fork=True)
     told = "new ones start at the centre" if later > before else "the last ones leave"
     assert f"{later} replicas where there were {before}: {told}" in caplog.text
-    start = jax.tree.leaves(seen[0].state.params)
-    for leaf, was in zip(start, params, strict=True):
+    for leaf, was in zip(jax.tree.leaves(seen[0]), params, strict=True):
         assert leaf.shape == (was.shape[0], later, *was.shape[2:])
         stay = min(before, later)
         np.testing.assert_array_equal(leaf[:, :stay], was[:, :stay])
         for a in range(before, later):
             np.testing.assert_allclose(leaf[:, a], was.mean(axis=1), rtol=1e-5, atol=1e-7)
-    assert [row["replicas"] for row in rows if row["seed"] == 0] == [before, later]
-    assert [row["gradient_evaluations"] for row in rows if row["seed"] == 0] == [20, 40]
-    assert [row["outer_steps"] for row in rows if row["seed"] == 0] == [
-        20 // before, 20 // before + 20 // later
-    ]  # fmt: skip
 
 
-def test_replicas_may_start_at_different_points():
-    config = make("elastic_sgd", replica_start="different")
-    (single,) = runs(config).values()
-    now = programs_module.make_programs(single, load("digits")).init()
-    kernels = [leaf for leaf in jax.tree.leaves(now.state.params) if leaf.ndim == 4]
-    points = np.concatenate([kernels[0][:, a] for a in range(2)])  # of 2 seeds, 2 replicas
-    assert len(np.unique(points.reshape(4, -1), axis=0)) == 4
-
-
-def test_where_data_lie_and_checkpoints_are_no_part_of_a_result(whole):
-    other = make(data_dir="elsewhere", checkpoints_kept=1, checkpoint_seconds=5.0)
-    assert train(other, whole, progress=False) == train(make(), whole, progress=False)
+def test_how_a_run_is_carried_out_is_no_part_of_a_result(whole):
+    other = dataclasses.replace(ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map")
+    assert train(make(settings=other), whole) == train(make(), whole)
 
 
 def test_one_process_at_a_time(unfinished):
@@ -263,58 +212,13 @@ def test_one_process_at_a_time(unfinished):
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(ValueError, match="another process is at work in"):
-            train(make(), unfinished, progress=False)
+            train(make(), unfinished)
     finally:
         os.close(descriptor)
 
 
-def test_other_versions_are_said(unfinished, caplog):
-    versions = json.loads((unfinished / "versions.json").read_text())
-    (unfinished / "versions.json").write_text(json.dumps(versions | {"jax": "0.1"}))
-    train(make(), unfinished, progress=False)
-    assert "was begun with other versions of jax" in caplog.text
-
-
-def test_only_the_newest_checkpoints_are_kept(whole, tmp_path):
-    train(make(checkpoints_kept=1), tmp_path, progress=False)
-    assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["12"]
-    assert len(list((whole / "checkpoints").glob("[0-9]*"))) == 3
-
-
-def test_a_state_comes_back_from_the_host_as_it_was():
-    state = {"x": jnp.arange(3.0), "keys": jnp.asarray([1], jnp.uint32), "none": None}
-    back = from_host(state, to_host(state))
-    np.testing.assert_array_equal(back["x"], state["x"])
-    with pytest.raises(ValueError, match=r"nothing where this config needs y"):
-        from_host({**state, "y": jnp.zeros(2)}, to_host(state))
-    with pytest.raises(ValueError, match="holds x, which this config does not know"):
-        from_host({"keys": state["keys"]}, to_host(state))
-
-
-def test_saving_one_step_twice_is_no_error(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        for _ in range(2):
-            checkpoints.save(Checkpoint(1, to_host({"x": jnp.ones(2)}), {"rows": []}))
-        assert checkpoints.restore().step == 1
-
-
-def test_compare_goes_on_after_an_algorithm_that_diverged(tmp_path):
-    optimizers = {"sgd": {"learning_rate": 1e30}, "hj": {}}
-    said = []
-    found = compare(make("", optimizers), tmp_path, progress=False, report=said.append)
-    assert "sgd: seed 0 stopped" in said[0]
-    assert "| HJ | 5 | 1 | " in said[1]
-    assert "| SGD | 1 | 1 | 20, 20 | not at the end |" in said[1]
-    assert "left out: SGD's seed 0, SGD's seed 1." in said[1]
-    lost = [row for row in found if row["algorithm"] == "sgd"]
-    assert [row["val_error"] for row in lost] == [None, None]  # at the evaluation not reached
-    assert {row["gradient_evaluations"] for row in lost} == {20}
-
-
-def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch):
+def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch, whole):
     """From outer step 6 on, seed 0's parameters are poisoned: seed 1 must not notice."""
-    config = make(checkpoint_seconds=0.0)
-    train(config, tmp_path / "sound", progress=False)
     advance = Loop._advance
 
     def poisoned(self):
@@ -327,45 +231,61 @@ def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "_advance", poisoned)
     for _ in range(2):  # the second call reads what the first one left
         with pytest.raises(FloatingPointError) as raised:
-            train(config, tmp_path / "ill", progress=False)
+            train(make(), tmp_path)
         message = str(raised.value)
         assert "hj: seed 0 stopped, because its loss is not finite" in message
         assert "outer step 6, inner step 0 of 5" in message
         assert "seed 1" not in message
-    ill, sound = rows(tmp_path / "ill"), rows(tmp_path / "sound")
+    ill, sound = rows(tmp_path), rows(whole)
     assert [row for row in ill if row["seed"] == 1] == [row for row in sound if row["seed"] == 1]
-    lost = [(row["gradient_evaluations"], row["val_error"]) for row in ill if row["seed"] == 0]
+    lost = [(row["gradients"], row["measures"]["val_error"][0]) for row in ill if row["seed"] == 0]
     assert [gradients for gradients, _ in lost] == [20, 40]
+    assert lost[0][1] is not None
     assert lost[1][1] is None
-    last, whole = arrays(tmp_path / "ill"), arrays(tmp_path / "sound")
+    last, sound_arrays = arrays(tmp_path), arrays(whole)
     for name, array in last.items():
         assert np.isfinite(array).all(), name  # of seed 0, the last good state
         if name.startswith("state"):
-            np.testing.assert_array_equal(array[1], whole[name][1], err_msg=name)
+            np.testing.assert_array_equal(array[1], sound_arrays[name][1], err_msg=name)
 
 
-def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
-    """A stop before the last evaluation and the end of the run are at one outer step."""
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
-        for rows in ([], [{"val_error": 1.0}]):
-            checkpoints.save(Checkpoint(1, {"x": jnp.ones(2)}, {"rows": rows}))
-            assert checkpoints.restore().record["rows"] == rows
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+def test_callbacks_get_every_new_row(tmp_path, monkeypatch):
+    first, later = [], []
+    go = Loop.run
+    stop = lambda self, _, progress: go(self, lambda: 15 if self.record.rows else None, progress)  # noqa: E731
+    monkeypatch.setattr(Loop, "run", stop)
+    with pytest.raises(Interrupted, match="asked to stop by signal 15, and did, after 20 of 60"):
+        train(make(), tmp_path, callbacks=[first.append])
+    monkeypatch.undo()
+    found = train(make(), tmp_path, callbacks=[later.append])
+    assert first + later == found
+    assert len(first) == 2
 
 
-def test_metrics_that_are_not_whole_are_not_finished(whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text("")
-    train(make(), tmp_path / "run", progress=False)
-    assert rows(tmp_path / "run") == rows(whole)
+def crafted(workdir, **changes):
+    """Puts a newest checkpoint with another record into a run's folder, with the right digest."""
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        found = checkpoints.restore()
+        record = found.record | changes
+        checkpoints.save(Checkpoint(found.step + 1, found.state, record))
 
 
-def test_reading_makes_and_removes_nothing(unfinished, tmp_path):
-    with Checkpoints(tmp_path / "nowhere") as checkpoints:
-        assert checkpoints.restore() is None
-    assert not (tmp_path / "nowhere").exists()
-    half_written = unfinished / "checkpoints" / "13.orbax-checkpoint-tmp-1"
-    half_written.mkdir()
-    with Checkpoints(unfinished) as checkpoints:
-        assert checkpoints.restore().step == 12
-    assert half_written.exists()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"replicas": "7"},
+        {"rows": [{"seed": "../../../escaped"}]},
+        {"gradients": "many"},
+        {"clock": 3, "since": 1},
+    ],
+)
+def test_a_crafted_record_is_refused(unfinished, changes):
+    if "rows" in changes:
+        with Checkpoints(unfinished) as checkpoints:
+            row = checkpoints.restore().record["rows"][0]
+        changes = {"rows": [row | changes["rows"][0]]}
+    crafted(unfinished, **changes)
+    above = set(unfinished.parent.iterdir())
+    with pytest.raises(ValueError, match="the checkpoint is not one of this version of entropix"):
+        train(make(), unfinished)
+    assert set(unfinished.parent.iterdir()) == above
