@@ -25,22 +25,22 @@ class Whitening(NamedTuple):
     matrix: Array
 
 
-def fit_zca(images: ArrayLike, regulariser: float = 0.1) -> Whitening:
+def fit_zca(images: ArrayLike, regulariser: float = 1e-5) -> Whitening:
     r"""Fits the ZCA whitening of a set of images, in float32 on the device.
 
-    With the covariance :math:`C = V \,\mathrm{diag}(\lambda)\, V^T` of the flat images,
+    With the covariance :math:`C = V \,\mathrm{diag}(s^2)\, V^T` of the flat images, s the standard
+    deviations along the principal directions,
 
-    .. math:: W = V \,\mathrm{diag}(\lambda + \epsilon)^{-1/2}\, V^T
+    .. math:: W = V \,\mathrm{diag}(s + \epsilon)^{-1}\, V^T
 
     is, of all whitenings, the one that changes the images least. Whitened, the training set has
-    the covariance :math:`V \,\mathrm{diag}(\lambda/(\lambda + \epsilon))\, V^T`: the identity,
-    except in directions whose variance is not large against the regulariser, which are damped
-    instead of blown up.
+    the standard deviations s/(s + epsilon): 1, except in directions whose standard deviation is not
+    large against the regulariser, which are damped instead of blown up.
 
     Args:
       images: shape (n, ...), usually contrast-normalised.
-      regulariser: epsilon > 0, in the units of the images' variance. The default is the one usual
-        for CIFAR-10 with images of variance 1.
+      regulariser: epsilon > 0, in the units of the images' standard deviation. The default is that
+        of the authors' code: nearly complete whitening of images of variance 1.
 
     Returns:
       A `Whitening` with d = the size of one image.
@@ -75,8 +75,8 @@ def _fit(images: Array, regulariser: ArrayLike) -> Whitening:
     centred = flat - mean
     covariance = jnp.matmul(centred.T, centred, precision=_PRECISION) / len(flat)
     variances, directions = jnp.linalg.eigh(covariance)
-    # Rounding makes zero variances slightly negative, which a small regulariser would not survive.
-    scales = 1 / jnp.sqrt(jnp.maximum(variances, 0) + regulariser)
+    # Rounding makes zero variances slightly negative.
+    scales = 1 / (jnp.sqrt(jnp.maximum(variances, 0)) + regulariser)
     matrix = jnp.matmul(directions * scales, directions.T, precision=_PRECISION)
     return Whitening(mean, (matrix + matrix.T) / 2)
 
