@@ -182,9 +182,8 @@ def test_labels_that_are_no_integers_are_named(small, write_copy, monkeypatch, l
         return images, labels
 
     monkeypatch.setattr(records, "_read", poisoned)
-    with pytest.raises(
-        UnreadableDataError, match=r"labels must be integer of shape \(\); record 0"
-    ):
+    message = r"labels must be integer of shape \(\); record 0"
+    with pytest.raises(UnreadableDataError, match=message):
         load("mnist", folder)
 
 
