@@ -1,9 +1,11 @@
 """ZCA whitening: fitted on the training set, applied to any set."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -46,7 +48,8 @@ def fit_zca(images: ArrayLike, regulariser: float = 1e-5) -> Whitening:
       A `Whitening` with d = the size of one image.
 
     Raises:
-      ValueError: if `regulariser` is not > 0, or there are fewer than two images.
+      ValueError: if `regulariser` is not > 0, there are fewer than two images, or a pixel is not
+        finite.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -65,7 +68,27 @@ def fit_zca(images: ArrayLike, regulariser: float = 1e-5) -> Whitening:
     regulariser = check_positive("regulariser", regulariser, schedule=False)
     if len(images) < 2:
         raise ValueError(f"fitting a whitening needs two images or more; got {len(images)}.")
-    return _fit(images, regulariser)
+    fitted = _fit(images, regulariser)
+    if not isinstance(fitted.mean, jax.core.Tracer) and not jnp.isfinite(fitted.mean).all():
+        bad = jnp.argmin(jnp.isfinite(images).reshape(len(images), -1).all(1))
+        raise ValueError(f"images must be finite to be whitened; image {bad} has NaN or infinity.")
+    return fitted
+
+
+def check_whitening(size: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses arrays, read from a cache, that `fit_zca` cannot have made.
+
+    Args:
+      size: d, of one flat image.
+      arrays: by the names of `Whitening`.
+
+    Raises:
+      ValueError: naming the first array that is not what it has to be.
+    """
+    for name, shape in (("mean", (size,)), ("matrix", (size, size))):
+        array = arrays.get(name, np.zeros(0))
+        if (array.dtype, array.shape) != (np.float32, shape) or not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite float32 of shape {shape}")
 
 
 @jax.jit
