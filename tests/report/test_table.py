@@ -127,7 +127,7 @@ def test_seeds_that_diverged_are_left_out_and_named(make_rows):
     row = cells(table, "HJ", 0)
     expected = f"{ill[-1, 1:].mean():.2f} ± {ill[-1, 1:].std(ddof=1):.2f}"
     assert (row["seeds"], row["validation error, %"]) == ("2 of 3", expected)
-    assert "Diverged, and left out: HJ, seed 0." in table
+    assert "Diverged, and left out: HJ (seed 0)." in table
     assert cells(table, "HJ", 1)["validation error, %"] == interval(HJ[-1, 1:], SGD[-1, 1:])
     ill[1:] = np.nan
     everyone = make_table(rows + make_rows("hj", val_error=ill))
@@ -140,7 +140,7 @@ def test_seeds_that_diverged_are_left_out_and_named(make_rows):
 def test_a_seed_that_is_not_at_the_end_is_unfinished_and_not_diverged(make_rows):
     rows = [row for row in make_rows("hj", val_error=HJ) if (row.seed, row.gradients) != (2, 36)]
     table = make_table(rows)
-    assert "Unfinished: HJ, seed 2." in table
+    assert "Unfinished: HJ (seed 2)." in table
     assert "Diverged" not in table
     assert cells(table, "HJ", 0)["validation error, %"] == "2.00 ± 0.14"  # of 1.9 and 2.1
 
