@@ -147,12 +147,12 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
 def _best(x: np.ndarray, values: np.ndarray, measure: Measure, axis: str) -> dict[str, str]:
     """The best mean over seeds, and when."""
     extreme, find = ("lowest", np.argmin) if measure.better == "lower" else ("highest", np.argmax)
-    title = f"{extreme} mean {measure.words} @ {axis.replace('_', ' ')}"
+    title = f"{extreme} mean @ {axis.replace('_', ' ')}"
     if not values.size:
         return {title: ""}
-    means = values.mean(axis=1)
-    best = int(find(means))
-    return {title: f"{_number(means[best], measure.unit)} @ {_short(x[best])}"}
+    best = int(find(values.mean(axis=1)))
+    mean = _spread(values[best], measure.unit).partition(" ")[0]
+    return {title: f"{mean} @ {_short(x[best])}"}
 
 
 def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measure]) -> str:
@@ -171,7 +171,7 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
             records[name][measure.title] = "" if name == baseline else "too few seeds"
         for name, (mean, half, _) in tests.items():
             middle, low, high = (
-                _number(value, measure.unit, "+", 3) for value in (mean, mean - half, mean + half)
+                _number(value, measure.unit, half, "+") for value in (mean, mean - half, mean + half)
             )
             p = f", p = {p_values[name]:.2g}" if len(others) > 1 else ""
             records[name][measure.title] = f"{middle} ({low} to {high}){p}"
@@ -223,7 +223,8 @@ def _seeds(states: Mapping[str, Sequence[int]]) -> str:
 
 
 def _spread(values: np.ndarray, unit: str) -> str:
-    return _number(values.mean(), unit) + _plus_minus(values, lambda v: _number(v, unit, digits=2))
+    error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return _number(values.mean(), unit, error) + _plus_minus(values, lambda v: _number(v, unit, v))
 
 
 def _plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> str:
@@ -231,11 +232,14 @@ def _plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], s
     return f" ± {write(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
 
 
-def _number(value: float, unit: str, sign: str = "", digits: int = 4) -> str:
-    """Hundredths of a per cent; of any other unit, significant digits."""
+def _number(value: float, unit: str, error: float, sign: str = "") -> str:
+    """Hundredths of a per cent; of any other unit, two digits of the error, if there is one."""
     if unit == "%":
         return f"{value:{sign}.2f}"
-    return f"{value:{sign}#.{digits}g}".rstrip(".")
+    if not 1e-8 < error < 1e8:
+        return f"{value:{sign}.4g}"
+    exponent = int(f"{error:.1e}".partition("e")[2])
+    return f"{value:{sign}.{max(0, 1 - exponent)}f}"
 
 
 def _short(value: float) -> str:
