@@ -170,9 +170,8 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
         for name in runs:
             records[name][measure.title] = "" if name == baseline else "too few seeds"
         for name, (mean, half, _) in tests.items():
-            middle, low, high = (
-                _number(value, measure.unit, half, "+") for value in (mean, mean - half, mean + half)
-            )
+            ends = mean, mean - half, mean + half
+            middle, low, high = (_number(value, measure.unit, half, "+") for value in ends)
             p = f", p = {p_values[name]:.2g}" if len(others) > 1 else ""
             records[name][measure.title] = f"{middle} ({low} to {high}){p}"
     when = f"final {first.words} of {base.label} reached @ {base.axis.replace('_', ' ')}"
