@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropix.report import figure1, scoping_animation
 from entropix.pde import Grid
 from entropix.pde.relaxations import (
     convex_intervals,
@@ -16,6 +15,7 @@ from entropix.pde.relaxations import (
     relaxations,
 )
 from entropix.pde.saved import load_landscape, save_landscape
+from entropix.report import figure1, scoping_animation
 
 RUGGED = "(x**2 - 1)**2/2 + cos(5*x)/4"
 
