@@ -91,8 +91,10 @@ class _Seats:
             greeting = None
         with self._lock:
             reason = self._refusal(greeting)
-            if not reason:
-                self._taken[greeting["process"]] = line  # type: ignore[index]  # None is refused
+            if not reason and greeting is not None:
+                if left := self._taken.pop(greeting["process"], None):
+                    left.close()
+                self._taken[greeting["process"]] = line
                 return
             self.turned_away.append(f"a caller from {address}, because {reason}")
         with contextlib.suppress(OSError):
@@ -183,7 +185,7 @@ def join(name: str, port: int, processes: int, process: int, timeout: float) -> 
     deadline, said = time.monotonic() + timeout, False
     here = f"process {process} of {processes}"
     while True:
-        answer = None
+        line = answer = None
         try:
             line = Line(socket.create_connection((name, port), timeout=_CALLER_SECONDS))
             line.send(process=process, processes=processes)
@@ -194,8 +196,10 @@ def join(name: str, port: int, processes: int, process: int, timeout: float) -> 
             reason = str(error)
         except ValueError:
             answer = {"refused": "what listens there is no process of entropix"}
-        if answer and "service" in answer:
+        if line and answer and "service" in answer:
             return line, int(answer["service"])
+        if line:
+            line.close()
         if answer:
             reason = answer.get("refused", "it did not say why")
             raise ConnectionError(f"{here} was turned away at {name}:{port}: {reason}")

@@ -150,9 +150,14 @@ def test_an_address_of_another_machine_cannot_be_listened_at():
 
 
 def test_what_listens_there_may_be_another_program():
+    def answer():
+        caller, _ = other.accept()
+        with caller:
+            caller.sendall(b"220 mail ready\r\n")
+
     with socket.create_server(("127.0.0.1", 0)) as other:
-        answer = threading.Thread(target=lambda: other.accept()[0].sendall(b"220 mail ready\r\n"))
-        answer.start()
+        answering = threading.Thread(target=answer)
+        answering.start()
         with pytest.raises(ConnectionError, match="what listens there is no process of entropix"):
             meeting.join("127.0.0.1", other.getsockname()[1], 2, 1, 5.0)
-        answer.join()
+        answering.join()

@@ -18,9 +18,9 @@ from entropix.replicas.processes import LOST
 WORKER = pathlib.Path(__file__).with_name("worker.py")
 
 
-def start(port, process, *arguments, processes=2, task="count"):
+def start(port, process, *arguments, processes=2, task="count", **environment):
     arguments = map(str, (task, port, processes, process, *arguments))
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    environment |= os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     return subprocess.Popen(
         [sys.executable, WORKER, *arguments], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -80,6 +80,7 @@ def test_a_request_to_stop_both_does_not_end_the_one_that_saves(trial, tmp_path)
     assert (tmp_path / "saved").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_without_a_farewell_leaving_is_dying(tmp_path):
     """What the test above would see if a farewell did nothing."""
     workers = pair(tmp_path / "saved", 5.0, "none", task="save")
@@ -93,6 +94,7 @@ def test_without_a_farewell_leaving_is_dying(tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_writer_is_still_noticed_by_who_waits_at_the_farewell(tmp_path):
     workers = pair(tmp_path / "saved", 30.0, "farewell", task="save")
     for worker in workers:
@@ -107,6 +109,7 @@ def test_a_killed_writer_is_still_noticed_by_who_waits_at_the_farewell(tmp_path)
     ended(workers[0], 20)
 
 
+@pytest.mark.slow
 def test_a_farewell_does_not_wait_for_ever():
     first, second = pair(1.0, task="part")
     status, out, err = ended(first, 60)
@@ -120,6 +123,7 @@ ONE = {"seeds": 2, "model": {"name": "mlp", "widths": [16, 16]}, "threshold": fl
 OTHER = {"seeds": 3, "model": {"name": "mlp", "widths": [32]}, "threshold": float("nan")}
 
 
+@pytest.mark.slow
 def test_equal_identities_go_on():
     backwards = dict(reversed(ONE.items()))
     for worker in pair(json.dumps(ONE), json.dumps(backwards), task="identify"):
@@ -141,6 +145,7 @@ def test_different_identities_are_one_sentence_in_all_processes():
     assert not any(out == "alike\n" for _, out, _ in ends)
 
 
+@pytest.mark.slow
 def test_one_that_does_not_say_what_it_is_keeps_nobody_waiting():
     port = free_port()
     first, second = (start(port, 0, "{}", task="identify"), start(port, 1, task="terminated"))
@@ -164,15 +169,15 @@ def test_a_kill_that_nothing_handles_ends_a_process():
 @pytest.mark.parametrize("process", [0, 1])
 def test_one_that_stays_alone_says_what_it_waits_for_and_ends_in_one_line(process):
     port = free_port()
-    status, _, err = ended(start(port, process), seconds=40)
+    status, _, err = ended(start(port, process, MEETING_SECONDS="3"), seconds=40)
     assert status == 2
     waits, ends = (line for line in err.splitlines() if "process " in line)
     if process == 0:
         assert f"process 0 of 2 waits at 127.0.0.1:{port} for process 1, " in waits
-        assert f"of 2 processes, process 1 had not joined at 127.0.0.1:{port} after 10 s" in ends
+        assert f"of 2 processes, process 1 had not joined at 127.0.0.1:{port} after 3 s" in ends
     else:
-        assert f"process 1 of 2 waits for process 0 at 127.0.0.1:{port}, 9 s at most" in waits
-        assert f"process 1 of 2 found no process 0 at 127.0.0.1:{port} within 10 s" in ends
+        assert f"process 1 of 2 waits for process 0 at 127.0.0.1:{port}, 2 s at most" in waits
+        assert f"process 1 of 2 found no process 0 at 127.0.0.1:{port} within 3 s" in ends
         assert "refused" in ends
 
 

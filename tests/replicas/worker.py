@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -68,7 +69,7 @@ def part(process, processes, seconds):
 
 def identify(process, processes, *identities):
     """Says what it was started with."""
-    replicas.agree_on(json.loads(identities[process]))
+    replicas.agree_on(json.loads(identities[process]), timeout=5.0)
     print("alike", flush=True)
 
 
@@ -81,8 +82,9 @@ def terminated(process, processes):
 def main(task, port, processes, process, *arguments):
     logging.basicConfig(level=logging.INFO)
     process, processes = int(process), int(processes)
+    timeout = int(os.environ.get("MEETING_SECONDS", 10))
     try:
-        with replicas.connected(f"127.0.0.1:{port}", processes, process, timeout=10):
+        with replicas.connected(f"127.0.0.1:{port}", processes, process, timeout=timeout):
             globals()[task](process, processes, *arguments)
     except (ConnectionError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

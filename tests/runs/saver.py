@@ -1,7 +1,7 @@
 """Saves checkpoints over and over, and dies: for `test_checkpoints.py`.
 
-python saver.py WORKDIR KEEP           saves until it is killed, and says what is saved
-python saver.py WORKDIR KEEP N         kills itself before its Nth change of the file system
+`saver.py WORKDIR KEEP` saves until it is killed, and says what is saved; `saver.py FOLDER KEEP
+EACH` dies before every change of the file system in turn, or before every second one, and so on.
 """
 
 import os
@@ -51,7 +51,7 @@ def die_at(change):
 
 
 def replace_once(workdir, keep, change):
-    """Saves numbers 0 to 3, dying in the saves of 4 or 5: one replaces, one is of a new step."""
+    """Saves two numbers, and dies in the saves of 5, which replaces, or of 6, a new step."""
     with Checkpoints(workdir, keep) as checkpoints:
         for number in (3, 4):
             checkpoints.save(checkpoint(number))
@@ -62,9 +62,9 @@ def replace_once(workdir, keep, change):
         print(6, flush=True)
 
 
-def every_death(folder, keep):
-    """Dies at every change in turn, each time in a child; says what each one had saved."""
-    for change in range(1, 1000):
+def every_death(folder, keep, each):
+    """Dies at changes in turn, each time in a child; says what each one had saved."""
+    for change in range(1, 1000, each):
         workdir = pathlib.Path(folder) / str(change)
         read, write = os.pipe()
         if (child := os.fork()) == 0:
@@ -83,6 +83,6 @@ def every_death(folder, keep):
 
 if __name__ == "__main__":
     if sys.argv[3:]:
-        every_death(sys.argv[1], int(sys.argv[2]))
+        every_death(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     else:
         save_for_ever(sys.argv[1], int(sys.argv[2]))

@@ -42,21 +42,25 @@ def assert_whole(workdir, oldest, keep=1):
     return number
 
 
-@pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_death_at_any_change_of_the_disk_loses_nothing_that_was_saved(tmp_path, keep):
+@pytest.mark.parametrize(
+    ("keep", "each"),
+    [(1, 11), *(pytest.param(keep, 1, marks=pytest.mark.slow) for keep in (1, 2))],
+)
+def test_death_at_any_change_of_the_disk_loses_nothing_that_was_saved(tmp_path, keep, each):
     """Python reports each change before it makes it; at each in turn, a process dies."""
-    command = [sys.executable, SAVER, tmp_path, str(keep), "die"]
+    command = [sys.executable, SAVER, tmp_path, str(keep), str(each)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     deaths = [line.split() for line in done.stdout.splitlines()]
     assert {status for _, _, status in deaths[:-1]} == {"-9"}
     assert deaths[-1][1:] == ["6", "0"]  # the last one lived
-    assert len(deaths) > 20
+    assert len(deaths) * each > 60
     found = {
         (int(saved), assert_whole(tmp_path / change, int(saved), keep))
         for change, saved, _ in deaths[:-1]
     }
-    assert found >= {(4, 4), (4, 5), (5, 5), (5, 6)}  # before and after each save came to stand
+    assert found >= ({(4, 4), (4, 5), (5, 5), (5, 6)} if each == 1 else {(4, 4), (5, 5)})
+    print(f"{len(deaths) - 1} deaths, {sorted(found)}")
 
 
 def kill_often(tmp_path, kills, keep):
@@ -76,10 +80,6 @@ def kill_often(tmp_path, kills, keep):
         assert found.record["number"] in (last, last + 1)
         np.testing.assert_array_equal(found.state["x"], state(found.record["number"])["x"])
     return last
-
-
-def test_kills_in_the_middle_of_saving(tmp_path):
-    assert kill_often(tmp_path, kills=3, keep=1) > 3
 
 
 @pytest.mark.slow
