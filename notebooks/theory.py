@@ -456,7 +456,7 @@ for name, (mean, error) in (("replicas", over_replicas), ("time", over_time)):
 # are not. One replica follows $\nabla f$; two are on the way.
 
 # %%
-from entropix.pde.estimators import estimates
+from entropix.landscape.functions.estimators import estimates
 
 anchors = jnp.linspace(-4.5, 4.5, 901)
 along = pde.cole_hopf(grid, tilted, wide, 1 / T, anchors).gradient

@@ -12,7 +12,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from entropix.figures.convergence import COLOURS
-from entropix.pde.relaxations import EQUATIONS, convex_intervals
+from entropix.landscape.functions.relaxations import EQUATIONS, convex_intervals
 
 _TITLES = {
     "viscous_hj": "viscous Hamilton-Jacobi",
@@ -33,8 +33,8 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
     """Draws f and its relaxations: curves with their convex intervals, or contour panels in 2-D.
 
     Args:
-      data: the fields of `entropix.pde.relaxations.Relaxations` and `function`, the text of f, by
-        name: what `numpy.load` returns for the saved file.
+      data: the fields of `entropix.landscape.functions.Relaxations` and `function`, the text of
+        f, by name: what `numpy.load` returns for the saved file.
       path: where to save the figure, if given; the suffix says the format.
 
     Returns:
@@ -122,7 +122,8 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
     """Writes a GIF of gamma -> 0, with the descent on u(., gamma) and that on f.
 
     Args:
-      data: the fields of `entropix.pde.relaxations.Scoping`, `points`, `f` and `function`, by name.
+      data: the fields of `entropix.landscape.functions.Scoping`, `points`, `f` and `function`, by
+        name.
       path: where to save it; ends in `.gif`.
       frames_a_second: speed.
     """

@@ -1,5 +1,6 @@
 """Reference solvers for the paper's partial differential equations, in double precision."""
 
+import importlib
 from typing import Any
 
 from entropix.pde.annealing import scoped_descent, simulated_annealing
@@ -13,6 +14,7 @@ from entropix.pde.heat_equation import heat_equation, heat_on_grid
 from entropix.pde.homogenisation import fast_slow, gradient_flow
 from entropix.pde.hopf_lax import Proximal, hopf_lax
 from entropix.pde.inviscid import inviscid_hj, monotone_steps
+from entropix.pde.moved import MOVED, answer_former_paths
 from entropix.pde.regularity import (
     convex_interval,
     curvature_bound,
@@ -74,9 +76,13 @@ _FORMER = {
 }
 """Version one's names, which relaxations and a schedule have too; they still answer."""
 
+answer_former_paths()
+
 
 def __getattr__(name: str) -> Any:
-    """Answers version one's names."""
+    """Answers version one's names, and imports a module that has moved when it is asked for."""
     if name in _FORMER:
         return _FORMER[name]
+    if name in MOVED:
+        return importlib.import_module(MOVED[name])
     raise AttributeError(f"module 'entropix.pde' has no attribute {name!r}")

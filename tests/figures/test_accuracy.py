@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from entropix.figures import accuracy
-from entropix.pde.table import accuracy_table, cell
+from entropix.landscape.functions.table import accuracy_table, cell
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results" / "accuracy"
 

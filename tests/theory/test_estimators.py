@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entropix.landscape.functions.estimators import (
+    METHODS,
+    accuracy,
+    estimates,
+    sweep,
+    true_gradient,
+)
 from entropix.pde import Grid, estimate
-from entropix.pde.estimators import METHODS, accuracy, estimates, sweep, true_gradient
 
 GRID = Grid(-6.0, 6.0, 1201)
 POINTS = np.linspace(-2.0, 2.0, 9)

@@ -84,7 +84,7 @@ def relaxations(grid: Grid, f: Function, times: Sequence[float], beta: float) ->
     Example:
       >>> import jax
       >>> from entropix.pde import Grid
-      >>> from entropix.pde.relaxations import relaxations
+      >>> from entropix.landscape.functions.relaxations import relaxations
       >>> with jax.enable_x64(True):
       ...     data = relaxations(Grid(-2.0, 2.0, 81), lambda x: (x**2 - 1) ** 2, [0.2], 50.0)
       >>> bool(data.f_convex[50]), [bool(kind[0, 50]) for kind in data.convex]  # x = 0.5

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from entropix.pde.estimators import sweep
-from entropix.pde.expression import Expression, parse
+from entropix.landscape.functions.estimators import sweep
+from entropix.landscape.functions.expression import Expression, parse
+from entropix.landscape.functions.relaxations import descend_while_scoping, relaxations, widened
 from entropix.pde.grid import Grid
 from entropix.pde.regularity import shock_time
-from entropix.pde.relaxations import descend_while_scoping, relaxations, widened
 
 _NODES = {1: 401, 2: 61}
 _MOST_NODES = {1: 4001, 2: 121}
@@ -35,7 +35,7 @@ def save_landscape(
 
     Args:
       folder: where to; it is made when all is computed.
-      text: the function, see `entropix.pde.expression`.
+      text: the function, see `entropix.landscape.functions.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y.
       times: of the relaxations; the largest is the first gamma of scoping.
       beta: inverse temperature.
@@ -96,7 +96,7 @@ def save_accuracy(
 
     Args:
       folder: where to; it is made when all is computed.
-      text: the function, see `entropix.pde.expression`.
+      text: the function, see `entropix.landscape.functions.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y. Estimates are made at
         17 equidistant points of it, or 5 x 5.
       gammas: scopes.

@@ -18,7 +18,7 @@ def accuracy_table(data: Mapping[str, Any]) -> str:
     """Makes a table for each method, in Markdown, from what `save_accuracy` saved.
 
     Args:
-      data: see `entropix.pde.saved.save_accuracy`.
+      data: see `entropix.landscape.functions.saved.save_accuracy`.
 
     Returns:
       Tables with a row for each gamma and T, a column for each L: "bias, spread" in per cent of

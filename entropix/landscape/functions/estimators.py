@@ -113,7 +113,7 @@ def estimates(
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp
-      >>> from entropix.pde.estimators import estimates
+      >>> from entropix.landscape.functions.estimators import estimates
       >>> with jax.enable_x64(True):  # Lemma 4: x/(1 + gamma)
       ...     slopes = estimates("hamilton_jacobi", lambda x: x**2 / 2, jnp.ones(1),
       ...                        jax.random.key(0), gamma=1.0, temperature=0.0, num_steps=100)
@@ -197,7 +197,7 @@ def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
 
     Example:
       >>> import numpy as np
-      >>> from entropix.pde.estimators import accuracy
+      >>> from entropix.landscape.functions.estimators import accuracy
       >>> a = accuracy(np.asarray([[1.0], [2.0], [3.0], [2.0]]), np.asarray([1.0]))
       >>> a.bias, round(a.spread, 3), round(a.error, 3)
       (1.0, 0.816, 0.408)

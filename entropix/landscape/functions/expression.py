@@ -75,7 +75,7 @@ def parse(text: str) -> Expression:
       ValueError: in one line, for anything else, with the column where it stands.
 
     Example:
-      >>> from entropix.pde.expression import parse
+      >>> from entropix.landscape.functions.expression import parse
       >>> f = parse("x**2/10 + sin(3*x)")
       >>> f.ndim, round(float(f.function(2.0)), 3)
       (1, 0.121)
