@@ -6,9 +6,18 @@ import types
 from typing import Any
 
 MOVED = {
-    name: f"entropix.landscape.functions.{name}"
-    for name in ("estimators", "expression", "relaxations", "saved", "table")
-}
+    **{
+        name: f"entropix.landscape.functions.{name}"
+        for name in ("estimators", "expression", "relaxations", "saved", "table")
+    },
+    **{
+        name: f"entropix.pde.stochastic.{name}"
+        for name in (
+            "annealing", "control", "escape", "exchange", "fokker_planck", "homogenisation", "sde",
+            "stepping",
+        )
+    },
+}  # fmt: skip
 """Former module of `entropix.pde`: where it stands today."""
 
 

@@ -18,6 +18,7 @@ from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.heat_equation import heat_on_grid
 from entropix.pde.hopf_lax import hopf_lax
+from entropix.pde.regularity import second_differences
 from entropix.pde.viscous import cole_hopf
 
 EQUATIONS = ("viscous_hj", "hj", "heat")
@@ -194,14 +195,11 @@ def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> n
     Returns:
       Booleans, shaped as the values; nodes at the edge are as their neighbours.
     """
-    v = np.asarray(values, float)
-    h = grid.spacing
+    second = second_differences(grid, np.asarray(values, float))
     if grid.ndim == 1:
-        smallest = np.diff(v, 2) / h[0] ** 2
+        smallest = second[0][0]
     else:
-        xx = (v[2:, 1:-1] - 2 * v[1:-1, 1:-1] + v[:-2, 1:-1]) / h[0] ** 2
-        yy = (v[1:-1, 2:] - 2 * v[1:-1, 1:-1] + v[1:-1, :-2]) / h[1] ** 2
-        xy = (v[2:, 2:] - v[2:, :-2] - v[:-2, 2:] + v[:-2, :-2]) / (4 * h[0] * h[1])
+        (xx, xy), (_, yy) = second
         smallest = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
     rounding = 1e-6 * np.abs(smallest).max()
     return np.pad(smallest > max(uncertain, rounding), 1, mode="edge")
