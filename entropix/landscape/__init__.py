@@ -7,6 +7,7 @@ solvers of `entropix.pde` give the truth.
 from entropix.landscape.functions import (
     EQUATIONS,
     METHODS,
+    SOLVERS,
     Accuracy,
     Expression,
     Relaxations,
@@ -31,6 +32,7 @@ from entropix.landscape.functions import (
 __all__ = [
     "EQUATIONS",
     "METHODS",
+    "SOLVERS",
     "Accuracy",
     "Expression",
     "Relaxations",

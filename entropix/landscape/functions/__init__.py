@@ -5,6 +5,7 @@ draws; `estimates` and `sweep` compare the optimisers' gradients with those of t
 of `entropix.pde`, which `entropix accuracy` tabulates.
 """
 
+from entropix.landscape.functions.equations import EQUATIONS, SOLVERS, widened
 from entropix.landscape.functions.estimators import (
     METHODS,
     Accuracy,
@@ -15,14 +16,12 @@ from entropix.landscape.functions.estimators import (
 )
 from entropix.landscape.functions.expression import Expression, parse
 from entropix.landscape.functions.relaxations import (
-    EQUATIONS,
     Relaxations,
     Scoping,
     convex_intervals,
     convex_nodes,
     descend_while_scoping,
     relaxations,
-    widened,
 )
 from entropix.landscape.functions.saved import (
     load_accuracy,
@@ -35,6 +34,7 @@ from entropix.landscape.functions.table import accuracy_table
 __all__ = [
     "EQUATIONS",
     "METHODS",
+    "SOLVERS",
     "Accuracy",
     "Expression",
     "Relaxations",

@@ -11,6 +11,7 @@ TITLES = {
     "heat": "HEAT (`heat`)",
     "elastic_coupling": "Elastic-SGD around a centre that stays (`elastic_coupling`, long period)",
     "live_centre": "Elastic-SGD around its own mean (`elastic_coupling`, period 1)",
+    "sharpness": "SAM, L - 1 steps of ascent (`sharpness`); gamma is rho, the radius of the ball",
 }
 
 
@@ -64,7 +65,9 @@ def _pivot(rows: Sequence[Row]) -> list[str]:
 
 
 def cell(row: Row) -> str:
-    """Bias and spread in per cent of the truth, such as "3.1, 12", or "<0.4, 5.6"."""
+    """Bias and spread in per cent of the truth, such as "3.1, 12", or "<0.4, 5.6"; "-" of 0."""
+    if row["truth"] == 0:
+        return "-"
     bias, error, spread = (100 * row[name] / row["truth"] for name in ("bias", "error", "spread"))
     seen = _percent(bias) if bias >= 2 * error else f"<{_percent(2 * error)}"
     return f"{seen}, {_percent(spread)}"
