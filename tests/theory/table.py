@@ -34,11 +34,11 @@ STATEMENTS = {
     "than gradient flow, and with noise lower than SGD, on a rugged loss.",
     "(8)": "The generator of SGD's diffusion, -grad f . grad + Laplacian/(2 beta), is the rate of "
     "change of an expectation.",
-    "(9)": "The expected V(x(S)) of paths from x at time s solves the backward Kolmogorov equation.",
+    "(9)": "The expected V(x(S)) of paths from x at s solves the backward Kolmogorov equation.",
     "(10)": "The density tends to Gibbs', exp(-2 beta f) for the noise beta^-1/2 dW.",
-    "§2.3": "(No number.) Jordan, Kinderlehrer and Otto: the density's free energy never grows; and "
-    "for a lambda-convex f the Wasserstein-2 distance of two densities shrinks at least as fast as "
-    "exp(-lambda s).",
+    "§2.3": "(No number.) Jordan, Kinderlehrer and Otto: the density's free energy never grows; "
+    "and for a lambda-convex f the Wasserstein-2 distance of two densities shrinks at least as "
+    "fast as exp(-lambda s).",
     "§2.4": "(No number.) Escape from a well takes Kramers' time as T falls; annealing finds the "
     "lowest minimum if it cools exponentially slowly, T = c/log s with c large enough; Langevin "
     "dynamics with inertia tend to those without as friction grows.",
@@ -98,8 +98,8 @@ STATEMENTS = {
     "its diagonal.",
     "Lemma 20": "At a minimum of u, the harmonic mean of its curvatures is at most "
     "1/(t + 1/HM(C)).",
-    "(32)": "The noise of mini-batches and extrinsic noise add in variance: the size of mini-batches "
-    "modulates the temperature (section 2.5).",
+    "(32)": "The noise of mini-batches and extrinsic noise add in variance: the size of "
+    "mini-batches modulates the temperature (section 2.5).",
     "§7.5": "(No number, and no claim of the paper.) How often annealing and scoping leave the "
     "worse of two wells, for equal gradients.",
 }

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from entropix.landscape.functions.equations import EQUATIONS, widened
-from entropix.landscape.functions.estimators import sweep
+from entropix.landscape.functions.estimators import METHODS, sweep
 from entropix.landscape.functions.expression import Expression, parse
 from entropix.landscape.functions.relaxations import descend_while_scoping, relaxations
 from entropix.pde.checks import check_count
@@ -94,6 +94,7 @@ def save_accuracy(
     step_size: float,
     averaging: float,
     num_chains: int,
+    methods: Sequence[str] = METHODS,
 ) -> None:
     """Writes `accuracy.json`: how far each method's estimates are from the relaxed gradients.
 
@@ -108,6 +109,7 @@ def save_accuracy(
       step_size: eta_y.
       averaging: alpha of "local_entropy".
       num_chains: estimates per point.
+      methods: see `sweep`.
 
     Raises:
       ValueError: for anything that cannot be taken, in one line, before anything is written.
@@ -127,7 +129,7 @@ def save_accuracy(
         rows = sweep(
             wide, expression.function, few.points.reshape(-1, *grid.point_shape), gammas=gammas,
             temperatures=temperatures, steps=steps, step_size=step_size, averaging=averaging,
-            num_chains=num_chains,
+            num_chains=num_chains, methods=methods,
         )  # fmt: skip
     data = {
         "function": text,
