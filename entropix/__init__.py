@@ -1,8 +1,8 @@
 """Relaxation optimisers for Optax: Entropy-SGD, Hamilton-Jacobi, heat and Elastic-SGD.
 
 The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
-`entropix.training` and `entropix.figures` need their extras and are imported on first use, as is
-`entropix.pde`, which needs JAX alone.
+`entropix.training` and `entropix.figures` need their extras and are imported on first use, as are
+`entropix.pde`, which needs JAX alone, and `entropix.landscape`.
 """
 
 import importlib
@@ -49,7 +49,7 @@ from entropix.transforms import (
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "figures", "models", "pde", "training")
+_ROOMS = ("data", "figures", "landscape", "models", "pde", "training")
 
 __all__ = [
     "ElasticAveragingState",
