@@ -92,9 +92,9 @@ def make_table(
         how.append("Effective epochs count all gradient evaluations, inner steps and replicas.")
     if len(runs) > 1 and len({row.seed for row in rows}) > 1:
         parts.append(_differences(runs, baseline, shown))
-        how.append("Differences: paired by seed, with 95 % intervals.")
-        if len(runs) > 2:
-            how.append("p: Holm's, for all comparisons in a column.")
+        if runs[baseline].states["finished"]:
+            how.append("Differences: paired by seed, with 95 % intervals.")
+            how += ["p: Holm's, for all comparisons in a column."] if len(runs) > 2 else []
     return "\n\n".join([*parts, " ".join([*how, *_missing(runs), *notes])]) + "\n"
 
 
