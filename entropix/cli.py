@@ -317,7 +317,7 @@ def _tune(options: Any) -> None:
 
 def _figure1(options: Any) -> None:
     from entropix.figures import figure1, scoping_animation
-    from entropix.pde.saved import load_landscape, save_landscape
+    from entropix.landscape.functions.saved import load_landscape, save_landscape
 
     save_landscape(
         options.workdir, options.function, options.interval, options.times, options.beta,
@@ -334,8 +334,8 @@ def _figure1(options: Any) -> None:
 
 def _accuracy(options: Any) -> None:
     from entropix.figures import accuracy
-    from entropix.pde.saved import load_accuracy, save_accuracy
-    from entropix.pde.table import accuracy_table
+    from entropix.landscape.functions.saved import load_accuracy, save_accuracy
+    from entropix.landscape.functions.table import accuracy_table
 
     folder = options.workdir
     save_accuracy(

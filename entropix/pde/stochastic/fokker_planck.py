@@ -1,4 +1,4 @@
-"""The density of noisy gradient descent, and the Gibbs state that it tends to."""
+"""The density of noisy gradient descent, and the Gibbs density (10) that it tends to."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_float64, check_positive
-from entropix.pde.exchange import cells, implicit_step
 from entropix.pde.grid import Function, Grid
-from entropix.pde.stepping import check_saves, saved_steps
+from entropix.pde.stochastic.exchange import cells, implicit_step
+from entropix.pde.stochastic.stepping import check_saves, saved_steps
 
 
 def fokker_planck(
@@ -28,14 +28,15 @@ def fokker_planck(
 
     The noise is the paper's of section 5, so that the temperature of the Gibbs measure, T in
     sqrt(2T) dW, is 1/(2 beta): the stationary state is exp(-2 beta V). Finite volumes with the
-    rates of `entropix.pde.exchange` and implicit steps: mass is kept to rounding, positivity for
-    every step size, the Gibbs state is exactly stationary. First order in time, second in space.
+    rates of `entropix.pde.stochastic.exchange` and implicit steps: mass is kept to rounding,
+    positivity for every step size, the Gibbs state is exactly stationary. First order in time,
+    second in space.
 
     Args:
       grid: of one or two dimensions; no mass leaves it.
       potential: V; a function of a point, values at the nodes, or for a V that changes values of
         shape (K + 1, *grid.shape) at K + 1 equally spaced times, first and last included. For the
-        forward density (26) it is f + u.
+        density of the pair (26), that of optimally controlled paths, it is f + u.
       density: rho at s = 0, as a function or values at the nodes.
       beta: the paper's inverse temperature, > 0.
       horizon: final time, > 0.
@@ -110,7 +111,7 @@ def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:
 
 
 def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Array:
-    r"""The stationary density of `fokker_planck`, exp(-2 beta V) normalised to mass 1.
+    r"""The stationary density (10) of `fokker_planck`, exp(-2 beta V) normalised to mass 1.
 
     Args:
       grid: of one or two dimensions.

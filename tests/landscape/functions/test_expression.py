@@ -8,7 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from entropix.pde.expression import CONSTANTS, FUNCTIONS, MAX_LENGTH, MAX_NESTING, parse
+from entropix.landscape.functions.expression import (
+    CONSTANTS,
+    FUNCTIONS,
+    MAX_LENGTH,
+    MAX_NESTING,
+    parse,
+)
 
 
 def by_hand(rng, depth):

@@ -56,12 +56,30 @@ def implicit_step(
       The values after the step.
     """
     for axis in range(grid.ndim):
-        z = jnp.moveaxis(jnp.diff(potential, axis=axis), axis, -1) / diffusion
-        scale = dt * diffusion / grid.spacing[axis]
-        right, left = scale * bernoulli(z), scale * bernoulli(-z)
-        solved = _solve(jnp.moveaxis(values, axis, -1), right, left, cells(grid, axis), adjoint)
+        right, left, cell = rates(grid, potential, axis, diffusion=diffusion)
+        moved = jnp.moveaxis(values, axis, -1)
+        solved = _solve(moved, dt * right, dt * left, cell, adjoint)
         values = jnp.moveaxis(solved, -1, axis)
     return values
+
+
+def rates(
+    grid: Grid, potential: jax.Array, axis: int, *, diffusion: float
+) -> tuple[jax.Array, jax.Array, np.ndarray]:
+    """The rates r_i and l_i of exchange along one dimension, which is moved to the end.
+
+    Args:
+      grid: of one or two dimensions.
+      potential: V at the nodes.
+      axis: the dimension.
+      diffusion: D > 0.
+
+    Returns:
+      r and l, shape (..., nodes - 1), and the lengths of the cells, shape (nodes,).
+    """
+    z = jnp.moveaxis(jnp.diff(potential, axis=axis), axis, -1) / diffusion
+    scale = diffusion / grid.spacing[axis]
+    return scale * bernoulli(z), scale * bernoulli(-z), cells(grid, axis)
 
 
 def _solve(

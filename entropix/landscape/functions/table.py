@@ -11,6 +11,7 @@ TITLES = {
     "heat": "HEAT (`heat`)",
     "elastic_coupling": "Elastic-SGD around a centre that stays (`elastic_coupling`, long period)",
     "live_centre": "Elastic-SGD around its own mean (`elastic_coupling`, period 1)",
+    "sharpness": "SAM, L - 1 steps of ascent (`sharpness`); gamma is rho, the radius of the ball",
 }
 
 
@@ -18,7 +19,7 @@ def accuracy_table(data: Mapping[str, Any]) -> str:
     """Makes a table for each method, in Markdown, from what `save_accuracy` saved.
 
     Args:
-      data: see `entropix.pde.saved.save_accuracy`.
+      data: see `entropix.landscape.functions.saved.save_accuracy`.
 
     Returns:
       Tables with a row for each gamma and T, a column for each L: "bias, spread" in per cent of
@@ -64,7 +65,9 @@ def _pivot(rows: Sequence[Row]) -> list[str]:
 
 
 def cell(row: Row) -> str:
-    """Bias and spread in per cent of the truth, such as "3.1, 12", or "<0.4, 5.6"."""
+    """Bias and spread in per cent of the truth, such as "3.1, 12", or "<0.4, 5.6"; "-" of 0."""
+    if row["truth"] == 0:
+        return "-"
     bias, error, spread = (100 * row[name] / row["truth"] for name in ("bias", "error", "spread"))
     seen = _percent(bias) if bias >= 2 * error else f"<{_percent(2 * error)}"
     return f"{seen}, {_percent(spread)}"

@@ -75,7 +75,7 @@ def parse(text: str) -> Expression:
       ValueError: in one line, for anything else, with the column where it stands.
 
     Example:
-      >>> from entropix.pde.expression import parse
+      >>> from entropix.landscape.functions.expression import parse
       >>> f = parse("x**2/10 + sin(3*x)")
       >>> f.ndim, round(float(f.function(2.0)), 3)
       (1, 0.121)
@@ -104,6 +104,8 @@ def parse(text: str) -> Expression:
 
 
 def _check_characters(text: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f'the function must be text, such as "x**2"; got {text!r:.100}')
     if not text.strip():
         raise ValueError('the function is empty; write for instance "x**2/10 + sin(3*x)"')
     if len(text) > MAX_LENGTH:

@@ -1,15 +1,55 @@
-"""The fast-slow systems of section 3, which homogenise to the flows of relaxed losses."""
+"""The fast-slow systems of section 4, which homogenise to the flows of relaxed losses."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.checks import check_count, check_float64, check_positive, chosen
 from entropix.pde.grid import Function
-from entropix.pde.sde import simulate
+from entropix.pde.stochastic.sde import simulate
 
-FORMS = ("proximal", "gradient", "heat")
+Velocities = Callable[[Function, float, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class Form(NamedTuple):
+    """A fast-slow system dx = -slow ds, dy = -fast ds/epsilon + noise.
+
+    Attributes:
+      velocities: a function of (grad f, gamma, x, y) whose value is (slow, fast).
+      starts_at_x: whether y starts at x; otherwise y starts at 0.
+    """
+
+    velocities: Velocities
+    starts_at_x: bool
+
+
+def _proximal(
+    slope: Function, gamma: float, x: jax.Array, y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return (x - y) / gamma, slope(y) + (y - x) / gamma
+
+
+def _gradient(
+    slope: Function, gamma: float, x: jax.Array, y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    slow = slope(x - y)
+    return slow, y / gamma - slow
+
+
+def _heat(slope: Function, gamma: float, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return slope(x - y), y / gamma
+
+
+FORMS = {
+    "proximal": Form(_proximal, starts_at_x=True),
+    "gradient": Form(_gradient, starts_at_x=False),
+    "heat": Form(_heat, starts_at_x=False),
+}
+"""Entropy-SGD, Entropy-SGD-2 and HEAT."""
 
 
 def fast_slow(
@@ -23,7 +63,7 @@ def fast_slow(
     horizon: float,
     num_steps: int,
     num_saves: int = 1,
-    form: str = "proximal",
+    form: Form | str = "proximal",
 ) -> tuple[jax.Array, jax.Array]:
     r"""Paths of the slow x and the fast y, T = 1/beta as in the optimisers.
 
@@ -46,7 +86,7 @@ def fast_slow(
       horizon: final time, > 0.
       num_steps: steps; horizon / num_steps must resolve epsilon / (f'' + 1/gamma).
       num_saves: equally spaced times returned.
-      form: one of the three above.
+      form: one of the three above by name, or a `Form`.
 
     Returns:
       x and y, each of shape (num_saves, paths, *point).
@@ -67,8 +107,7 @@ def fast_slow(
       Pavliotis and Stuart, Multiscale methods, 2008, ch. 10 and 17.
     """
     check_positive(gamma=gamma, temperature=temperature, epsilon=epsilon)
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {FORMS}; got form={form!r}")
+    velocities, starts_at_x = chosen("form", form, FORMS)
     check_float64()
     start, slope = jnp.asarray(start, jnp.float64), jax.grad(f)
     point = start.shape[1:]
@@ -77,14 +116,10 @@ def fast_slow(
 
     def drift(state: jax.Array, s: jax.Array) -> jax.Array:
         x, y = state[:d].reshape(point), state[d:].reshape(point)
-        if form == "proximal":
-            slow, fast = (x - y) / gamma, slope(y) + (y - x) / gamma
-        else:
-            slow = slope(x - y)
-            fast = y / gamma - (slow if form == "gradient" else 0)
+        slow, fast = velocities(slope, gamma, x, y)
         return -jnp.concatenate([slow.reshape(-1), fast.reshape(-1) / epsilon])
 
-    state = jnp.concatenate([flat, flat if form == "proximal" else 0 * flat], axis=1)
+    state = jnp.concatenate([flat, flat if starts_at_x else 0 * flat], axis=1)
     size = (2 * temperature / epsilon) ** 0.5
     sigma = size * jnp.concatenate([jnp.zeros((d, d)), jnp.eye(d)])
     paths = simulate(

@@ -1,7 +1,7 @@
 """The optimisers' estimates of relaxed gradients against the gradients that the PDEs give."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,16 +15,23 @@ from entropix.pde.checks import check_count, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
+from entropix.pde.sup_convolution import ball_maximum
 from entropix.pde.viscous import cole_hopf
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.random import normal
 from entropix.transforms.relax import relaxed_grad
+from entropix.transforms.relaxation import Relaxation
+from entropix.transforms.sharpness import sharpness
 
 Row = dict[str, float | int | str]
 
 METHODS = ("local_entropy", "hamilton_jacobi", "heat", "elastic_coupling", "live_centre")
+"""What `sweep` compares unless told otherwise; "sharpness" is known as well."""
+
+WITHOUT_NOISE = ("hamilton_jacobi", "sharpness")
+_ALL = (*METHODS, "sharpness")
 _COLD = 1e-6  # the temperature of Hamilton-Jacobi's truth: gradients are then right to O(T)
 _BURN_IN = 300  # steps of the replicas before they are looked at
 _REPLICAS, _FEWEST = 4096, 16  # of all chains together, if that leaves so many chains
@@ -52,17 +59,24 @@ def true_gradient(
     """The gradient that a method estimates, from the PDE's reference solver.
 
     Args:
-      method: one of `METHODS`.
+      method: one of `METHODS`, or "sharpness".
       grid: as for `cole_hopf`.
       f: the loss, a JAX function of a point.
       points: where, shape (points, *grid.point_shape).
-      gamma: the scope, > 0.
-      temperature: T > 0; Hamilton-Jacobi takes none.
+      gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
+      temperature: T > 0; Hamilton-Jacobi and "sharpness" take none.
 
     Returns:
       Array like the points.
     """
     _check_method(method)
+    check_positive(gamma=gamma)
+    if method == "sharpness":
+        return ball_maximum(
+            grid, f, gamma, points, num_radii=1024 if grid.ndim == 1 else 64
+        ).gradient
+    if method not in WITHOUT_NOISE:
+        check_positive(temperature=temperature)
     if method == "heat":
         return heat_equation(grid, f, gamma, 1 / temperature, points).gradient
     cold = method == "hamilton_jacobi"
@@ -92,18 +106,21 @@ def estimates(
     * "live_centre": the same with the replicas' own mean as the centre at every step, held at x
       by moving all replicas alike. The mean gradient, which is how fast the centre would move, is
       the estimate.
+    * "sharpness": SAM's gradient after L - 1 steps of ascent of length gamma/(L - 1); with L = 2 it
+      is SAM, and gamma its rho.
 
     Args:
-      method: one of `METHODS`.
+      method: one of `METHODS`, or "sharpness".
       f: the loss, a JAX function of a point.
       points: where, shape (points, *point).
       key: a JAX key.
-      gamma: the scope, > 0.
-      temperature: T >= 0; Hamilton-Jacobi takes none.
-      num_steps: L, the gradients for one estimate; at least 2 for "live_centre".
+      gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
+      temperature: T >= 0; Hamilton-Jacobi and "sharpness" take none.
+      num_steps: L, the gradients for one estimate; at least 2 for "live_centre" and "sharpness".
       step_size: eta_y; eta_y (f'' + 1/gamma) must stay below 2.
       averaging: alpha of "local_entropy".
-      num_chains: estimates per point. for replicas at most 4096/p, but 16; without noise, 2.
+      num_chains: estimates per point; for replicas at most 4096/p or 16, for methods without noise
+        always 2.
 
     Returns:
       Array of shape (chains, *points.shape).
@@ -113,7 +130,7 @@ def estimates(
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp
-      >>> from entropix.pde.estimators import estimates
+      >>> from entropix.landscape.functions.estimators import estimates
       >>> with jax.enable_x64(True):  # Lemma 4: x/(1 + gamma)
       ...     slopes = estimates("hamilton_jacobi", lambda x: x**2 / 2, jnp.ones(1),
       ...                        jax.random.key(0), gamma=1.0, temperature=0.0, num_steps=100)
@@ -124,7 +141,9 @@ def estimates(
     check_float64()
     check_positive(gamma=gamma, step_size=step_size)
     check_count(num_steps=num_steps, num_chains=num_chains)
-    if method == "hamilton_jacobi":
+    if method == "sharpness" and num_steps < 2:
+        raise ValueError(f"num_steps must be at least 2 for SAM; got num_steps={num_steps!r}")
+    if method in WITHOUT_NOISE:
         num_chains = 2
     if method in ("elastic_coupling", "live_centre"):
         num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
@@ -146,20 +165,41 @@ def _estimates(
     step_size: jax.Array,
 ) -> jax.Array:
     x = jnp.broadcast_to(points, (chains, *points.shape))
-    slope = jax.vmap(jax.vmap(jax.grad(f)))
     if method in ("elastic_coupling", "live_centre"):
-        live = method == "live_centre"
+        slope, live = jax.vmap(jax.vmap(jax.grad(f))), method == "live_centre"
         return _replicas(slope, x, L, key, gamma, temperature, step_size, live)
-    if method == "local_entropy":
-        relaxation = local_entropy(
-            gamma, num_steps=L, step_size=step_size, averaging=averaging,
-            temperature=temperature, key=key,
-        )  # fmt: skip
-    elif method == "heat":
-        relaxation = heat(gamma, num_steps=L, temperature=temperature, key=key)
+    if method == "sharpness":  # one point at a time: its norm is that of all that it is given
+        slope, each = jax.grad(f), lambda run: jax.vmap(jax.vmap(run))
     else:
-        relaxation = hamilton_jacobi(gamma, num_steps=L, step_size=step_size)
-    return relaxed_grad(relaxation, lambda y, i: slope(y))(x, relaxation.init(x))[0]
+        slope, each = jax.vmap(jax.vmap(jax.grad(f))), lambda run: run
+    setting = _Setting(L, gamma, temperature, step_size, averaging, key)
+    relaxation = _RELAXATIONS[method](setting)
+    relaxed = relaxed_grad(relaxation, lambda y, i: slope(y))
+    return each(lambda x: relaxed(x, relaxation.init(x))[0])(x)
+
+
+class _Setting(NamedTuple):
+    L: int
+    gamma: jax.Array
+    temperature: jax.Array
+    step_size: jax.Array
+    averaging: float
+    key: jax.Array
+
+
+def _entropy(s: _Setting) -> Relaxation:
+    return local_entropy(
+        s.gamma, num_steps=s.L, step_size=s.step_size, averaging=s.averaging,
+        temperature=s.temperature, key=s.key,
+    )  # fmt: skip
+
+
+_RELAXATIONS: dict[str, Callable[[_Setting], Relaxation]] = {
+    "local_entropy": _entropy,
+    "hamilton_jacobi": lambda s: hamilton_jacobi(s.gamma, num_steps=s.L, step_size=s.step_size),
+    "heat": lambda s: heat(s.gamma, num_steps=s.L, temperature=s.temperature, key=s.key),
+    "sharpness": lambda s: sharpness(s.gamma / (s.L - 1), num_ascents=s.L - 1),
+}
 
 
 def _replicas(
@@ -197,7 +237,7 @@ def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
 
     Example:
       >>> import numpy as np
-      >>> from entropix.pde.estimators import accuracy
+      >>> from entropix.landscape.functions.estimators import accuracy
       >>> a = accuracy(np.asarray([[1.0], [2.0], [3.0], [2.0]]), np.asarray([1.0]))
       >>> a.bias, round(a.spread, 3), round(a.error, 3)
       (1.0, 0.816, 0.408)
@@ -228,10 +268,10 @@ def sweep(
       grid: as for `cole_hopf`.
       f: the loss, a JAX function of a point.
       points: where, shape (points, *grid.point_shape).
-      gammas: scopes, all > 0.
+      gammas: scopes, all > 0; radii for "sharpness".
       temperatures: all > 0.
       steps: numbers of gradients for one estimate, all >= 2.
-      methods: some of `METHODS`.
+      methods: some of `METHODS` and "sharpness".
       step_size: eta_y.
       averaging: alpha of "local_entropy".
       num_chains: estimates per point, see `estimates`.
@@ -247,10 +287,12 @@ def sweep(
     for name, values in (("gamma", gammas), ("temperature", temperatures)):
         for value in values:
             check_positive(**{name: value})
-    if min(steps, default=0) < 2:
+    for method in methods:
+        _check_method(method)
+    if not steps or any(not isinstance(L, int) or L < 2 for L in steps):
         raise ValueError(f"steps must be whole numbers >= 2; got {list(steps)}")
     largest = float(jnp.linalg.eigvalsh(hessian(grid, f)).max()) + 1 / min(gammas)
-    if step_size * largest >= 2:
+    if set(methods) - {"sharpness"} and step_size * largest >= 2:
         raise ValueError(
             f"step_size must be below 2/(max f'' + 1/gamma) = {2 / largest:.3g}, or inner steps "
             f"diverge; got {step_size}. Take a larger gamma or a smaller step_size."
@@ -259,7 +301,7 @@ def sweep(
     key = jax.random.key(seed)
     for method in methods:
         for gamma in gammas:
-            for T in (0.0,) if method == "hamilton_jacobi" else temperatures:
+            for T in (0.0,) if method in WITHOUT_NOISE else temperatures:
                 truth = true_gradient(method, grid, f, points, gamma=gamma, temperature=T)
                 for L in steps:
                     samples = estimates(
@@ -278,5 +320,5 @@ def sweep(
 
 
 def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}; got method={method!r}")
+    if method not in _ALL:
+        raise ValueError(f"method must be one of {_ALL}; got method={method!r}")
