@@ -13,7 +13,7 @@ from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.quadrature import Scales, cell_sums, energy, halvings_needed, node_curvature
 
 _MOST_STEPS = 200
-_LENGTHS = 2.0 ** -np.arange(16)  # of a Newton step; the one that climbs highest is taken
+_LENGTHS = 4.0 ** -np.arange(8)  # of a Newton step; the one that climbs highest is taken
 _TOLERANCE = 1e-10  # of a mean, in widths of the box
 _BATCH = 16
 

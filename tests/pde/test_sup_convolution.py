@@ -64,15 +64,16 @@ class TestBallMaximum:
     @pytest.mark.parametrize("ndim", [1, 2])
     def test_the_monotone_scheme_converges_to_it(self, ndim):
         rho, errors = 0.3, []
-        counts = [(100, 200, 400, 800), (40, 80, 160)][ndim - 1]
+        counts = [(100, 200, 400), (30, 60, 120)][ndim - 1]
         for n in counts:
             grid = box(ndim, n)
             scheme = inviscid_hj(grid, rugged, rho, flux=ASCENT)
             inside = np.abs(grid.points.reshape(*grid.shape, ndim)).max(axis=-1) <= 1
-            points = grid.points[inside][:: max(1, n // 10)]
-            exact = ball_maximum(grid, rugged, rho, points, num_angles=360).value
-            errors.append(float(jnp.abs(scheme[inside][:: max(1, n // 10)] - exact).max()))
-        assert 0.5 < -np.polyfit(np.log(counts), np.log(errors), 1)[0] < 1.5
+            nodes = slice(None, None, 1 if ndim == 1 else 3)
+            exact = ball_maximum(grid, rugged, rho, grid.points[inside][nodes], num_radii=32)
+            errors.append(float(jnp.abs(scheme[inside][nodes] - exact.value).max()))
+        # First order; second where one side of the ball decides.
+        assert 0.5 < -np.polyfit(np.log(counts), np.log(errors), 1)[0] < 2.1
         assert errors[-1] < 0.1
 
     def test_the_scheme_is_ordered_and_keeps_maxima(self):

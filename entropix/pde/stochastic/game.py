@@ -98,10 +98,8 @@ def mean_field_game(
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
     loss, start = grid.sample(f), grid.sample(density)
     start = start / mass(grid, start)
-    logarithmic(
-        grid, grid.sample(lambda x: V(x, mean(grid, start))), beta
-    )  # raises beyond its range
-    time = {"beta": beta, "horizon": horizon}
+    first_cost = grid.sample(lambda x: V(x, mean(grid, start)))
+    logarithmic(grid, first_cost, beta)  # raises beyond its range
 
     def around(centre: jax.Array) -> jax.Array:
         return loss + distance_squared(grid, centre) / (2 * gamma)
@@ -111,11 +109,13 @@ def mean_field_game(
         potential = jax.vmap(around)(means)
         cost = grid.sample(lambda x: V(x, means[-1]))
         values = value_function(
-            grid, potential, cost, num_levels=num_levels, method="linear", **time
-        )
+            grid, potential, cost, beta=beta, horizon=horizon, num_levels=num_levels,
+            method=logarithmic,
+        )  # fmt: skip
         rho = fokker_planck(
-            grid, potential + values, start, num_steps=num_levels, num_saves=num_levels, **time
-        )
+            grid, potential + values, start, beta=beta, horizon=horizon, num_steps=num_levels,
+            num_saves=num_levels,
+        )  # fmt: skip
         return values, jnp.concatenate([start[None], rho])
 
     mean_of = jax.vmap(lambda rho: mean(grid, rho))
