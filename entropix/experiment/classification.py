@@ -15,7 +15,7 @@ from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import network_functions
 from entropix.experiment.problem import Measure, Problem
-from entropix.transforms.checks import check_count, refusal
+from entropix.transforms.checks import refusal
 
 # The networks of `entropix.models`, with the arguments that a config may set.
 MODELS: dict[str, dict[str, Any]] = {
@@ -94,7 +94,9 @@ def classification(
         validation=(dataset.test_images, dataset.test_labels),
         batch_size=batch_size,
         measures={
-            "loss": Measure(lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"),
+            "loss": Measure(
+                lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"
+            ),
             "error": Measure(lambda p, s, b: error_rate(apply(p, s, b[0]), b[1]), "lower", "%"),
         },
         estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),

@@ -10,6 +10,7 @@ from entropix.experiment.names import check_name, check_options
 
 Ranges = dict[str, tuple[float, float]]
 
+
 def make_search(
     optimizers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Ranges]:
