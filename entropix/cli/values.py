@@ -1,0 +1,68 @@
+"""What the text of an option may be."""
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+_LARGEST = 2**31
+
+
+def path(text: str) -> str:
+    """A path; `~` is the user's folder."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path; got {text!r}")
+    return os.path.expanduser(text)
+
+
+def count(low: int, high: int = _LARGEST) -> Callable[[str], int]:
+    """A whole number from `low` to `high`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            shown = text if len(text) <= 40 else f"{text[:37]}..."
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number >= {low}, at most {high}; got {shown!r}"
+            )
+        return value
+
+    return convert
+
+
+def within(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A finite number."""
+    what = "a whole number" if kind is int else "a number"
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+            if math.isfinite(value):
+                return value
+        except (ValueError, OverflowError):
+            pass
+        raise argparse.ArgumentTypeError(f"must be {what}; got {text[:40]!r}")
+
+    return convert
+
+
+def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Numbers with commas between."""
+    number, what = within(kind), "whole numbers" if kind is int else "numbers"
+
+    def convert(text: str) -> list[Any]:
+        found = []
+        for part in text.split(","):
+            try:
+                found.append(number(part))
+            except argparse.ArgumentTypeError:
+                raise argparse.ArgumentTypeError(
+                    f"must be {what} with commas between; got {part[:40]!r}"
+                ) from None
+        return found
+
+    return convert
