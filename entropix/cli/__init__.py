@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from entropix.cli import commands
-from entropix.cli.options import UsageError, parse
+from entropix.cli.options import UsageError
+from entropix.cli.parsing import parse
 from entropix.runs.preemption import Interrupted, interruptible
 
 __all__ = ["UsageError", "main"]

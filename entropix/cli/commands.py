@@ -27,9 +27,7 @@ def train(options: _Options) -> None:
 
     workdir = options.workdir or os.path.join("runs", config.name, names[0])
     with connected(options.coordinator or ":0", options.processes, options.process):
-        rows = workflow.train(
-            config, workdir=workdir, fork=options.fork, progress=options.progress
-        )
+        rows = workflow.train(config, workdir=workdir, fork=options.fork, progress=options.progress)
     if rows:  # process 0 of several has them
         _say(make_table(rows))
         _say(f"{workdir}/ now holds run.json, metrics.jsonl and checkpoints/")
@@ -53,9 +51,7 @@ def tune(options: _Options) -> None:
     from entropix import workflow
 
     workdir = options.workdir or os.path.join("runs", config.name, "tune")
-    tried = workflow.tune(
-        config, workdir=workdir, trials=options.trials, progress=options.progress
-    )
+    tried = workflow.tune(config, workdir=workdir, trials=options.trials, progress=options.progress)
     searched = config.search
     for run, trials in tried.items():
         ranges = searched[run] if run in searched else trials[0]

@@ -2,8 +2,6 @@
 
 import ast
 import difflib
-import importlib.machinery
-import importlib.util
 import inspect
 import os
 import pathlib
@@ -18,7 +16,7 @@ import entropix
 from entropix.cli.options import UsageError
 from entropix.experiment.names import check_name
 
-_EXAMPLE = '''\
+_EXAMPLE = """\
 from entropix.experiment import make_config
 
 
@@ -29,7 +27,7 @@ def get_config(runs=""):
         optimizers={"sgd": {"learning_rate": 0.1}, "hj": {"learning_rate": 0.3, "gamma": 1.0}},
         algorithms=runs,
     )
-'''
+"""
 
 
 def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
@@ -64,13 +62,13 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
         config = make(argument) if colon else make()
     except Exception as error:
         raise UsageError(f"--config={given}: {_where(error, file)}") from error
-    if not isinstance(config, ConfigDict) or "search" not in config:
+    if not isinstance(config, ConfigDict) or "name" not in config:
         kind = type(config).__name__
         raise UsageError(f"--config={text}: get_config must return what make_config makes; got "
                          f"{kind}. {_pointer()}")  # fmt: skip
     for field, value in overrides:
         override(config, field, value)
-    if not config.name:
+    if config.name == "":
         config.name = "".join(c if c.isalnum() or c in "_-." else "_" for c in file.stem)
     return config
 
@@ -117,11 +115,11 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     *groups, last = field.split(".")
     node, before = config, "config"
     for name in groups:
-        check_name(f"field {before}.", name, node)
+        check_name(f"field of {before}", name, node)
         node, before = node[name], f"{before}.{name}"
         if not isinstance(node, ConfigDict):
             raise UsageError(f"{before} has no fields; write --{before}=VALUE.")
-    check_name(f"field {before}.", last, node)
+    check_name(f"field of {before}", last, node)
     current = node[last]
     if isinstance(current, ConfigDict):
         raise UsageError(f"--config.{field} is a group of fields: {', '.join(current)}. Set those.")
@@ -154,11 +152,10 @@ def parse_value(text: str, current: Any) -> Any:
 
 def _execute(file: pathlib.Path) -> types.ModuleType:
     """The module of a file."""
-    loader = importlib.machinery.SourceFileLoader("entropix_config", str(file))
     module = types.ModuleType("entropix_config")
     module.__file__ = str(file)
     try:
-        loader.exec_module(module)
+        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     except Exception as error:
         raise UsageError(f"--config={file}: {_where(error, file)}") from error
     return module
@@ -172,8 +169,9 @@ def _where(error: Exception, file: pathlib.Path) -> str:
     refused = isinstance(error, ValueError) and not isinstance(error, SyntaxError)
     if refused and frames[-1].filename.startswith(str(pathlib.Path(entropix.__file__).parent)):
         return text
-    number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
-    return f"line {number} of the file fails: {type(error).__name__}: {text}"
+    number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    place = f"line {number} of the file" if number else "the file"
+    return f"{place} fails: {type(error).__name__}: {text}"
 
 
 def _pointer() -> str:

@@ -34,7 +34,7 @@ def count(low: int, high: int = _LARGEST) -> Callable[[str], int]:
     return convert
 
 
-def within(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+def _one(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """A finite number."""
     what = "a whole number" if kind is int else "a number"
 
@@ -50,15 +50,15 @@ def within(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
-def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """Numbers with commas between."""
-    number, what = within(kind), "whole numbers" if kind is int else "numbers"
+    one, what = _one(kind), "whole numbers" if kind is int else "numbers"
 
     def convert(text: str) -> list[Any]:
         found = []
         for part in text.split(","):
             try:
-                found.append(number(part))
+                found.append(one(part))
             except argparse.ArgumentTypeError:
                 raise argparse.ArgumentTypeError(
                     f"must be {what} with commas between; got {part[:40]!r}"
@@ -66,3 +66,7 @@ def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
         return found
 
     return convert
+
+
+number = _one(float)
+numbers, whole_numbers = _several(float), _several(int)

@@ -53,6 +53,7 @@ _COUNTS = {
 
 def check_fields(config: ConfigDict) -> None:
     """Raises `ValueError` for a field outside its range, in one line that names it."""
+    _check_complete(config)
     for field, (low, high) in _COUNTS.items():
         value = config[field]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value < high:
@@ -83,9 +84,21 @@ def check_fields(config: ConfigDict) -> None:
     if not isinstance(config.name, str) or not re.fullmatch(r"(\w[\w.-]*)?", config.name):
         raise refused("name", "letters, digits, _, - and ., as in a folder's name", config.name)
     check_replicas(config.replicas)
-    check_search(config.search)
+    check_search(_plain(config.search, "search"))
     _check_problem(config)
     _check_options(config)
+
+
+def _check_complete(config: ConfigDict) -> None:
+    """All fields are there, as `make_config` leaves them."""
+    what = ("problem", "arguments") if "problem" in config else ("dataset", "model")
+    runs = "optimizer" if "optimizer" in config else "optimizers"
+    missing = [field for field in (*FIELDS, *what, runs, "search") if field not in config]
+    if missing:
+        raise ValueError(
+            f"the config has no field {missing[0]!r}. Make it with "
+            "entropix.experiment.make_config, which knows all fields."
+        )
 
 
 def _check_problem(config: ConfigDict) -> None:

@@ -1,7 +1,8 @@
 """Names that a person types, checked against those that are known."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from entropix.transforms.checks import shown
 
@@ -15,8 +16,8 @@ def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {kind} {shown(name)}; known: {', '.join(known)}.{hint}")
 
 
-def check_options(kind: str, given: dict, known: Iterable[str]) -> dict:
+def check_options(kind: str, given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Returns `given`; raises `ValueError` for an option that is not known."""
     for name in given:
         check_name(f"option of {kind}", name, known)
-    return given
+    return dict(given)

@@ -399,14 +399,14 @@ def _digest(run: Run) -> str:
 
 def _check_method(name: str, method: Method, budget: Budget) -> None:
     steps = max(1, math.ceil(budget.gradients / method.cycle))
-    with _named(name):
+    with _named(name, " (gamma_end is that floor.)"):
         entropix.check(method.relaxation, min(steps, _MOST_CHECKED))
 
 
 @contextlib.contextmanager
-def _named(run: str) -> Iterator[None]:
+def _named(run: str, way_out: str = "") -> Iterator[None]:
     """Says which run an error is about."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{run}: {error}") from error
+        raise ValueError(f"{run}: {error}{way_out}") from error
