@@ -95,10 +95,6 @@ class Algorithm:
         """Every option with its value."""
         return self._known() | dict(self.options)
 
-    def with_no_options(self) -> "Algorithm":
-        """The algorithm with the defaults of all options."""
-        return dataclasses.replace(self, options={})
-
     def with_options(self, **options: Any) -> "Algorithm":
         """The algorithm with other values of some options.
 

@@ -38,7 +38,8 @@ def make_config(
       arguments: of that function.
       algorithms: what stands behind the colon of `--config=FILE:RUNS`: one run, which becomes
         `config.optimizer`; several, comma-separated, or none for those of `optimizers` whose
-        algorithm is not beyond the paper, which become `config.optimizers`.
+        algorithm is not beyond the paper, or all if there is none of those, which become
+        `config.optimizers`.
       search: run -> option -> (low, high), the log-uniform ranges of `entropix tune` that differ
         from the algorithm's; 0 < low <= high.
       **fields: of `entropix.experiment.fields.FIELDS`.
@@ -74,7 +75,7 @@ def make_config(
         raise refusal("algorithms", "names of runs with commas between, or empty", algorithms)
     named = [a.strip() for a in algorithms.split(",")]
     by_default = [n for n, o in optimizers.items() if not _beyond(o["algorithm"])]
-    chosen = named if algorithms else by_default
+    chosen = named if algorithms else by_default or list(optimizers)
     for name in chosen:
         check_name("algorithm", name, optimizers)
     if not chosen:

@@ -22,7 +22,7 @@ from entropix.experiment.fields import check_fields, check_replicas, num_evals
 from entropix.experiment.fingerprint import digest_program
 from entropix.experiment.method import Method, build
 from entropix.experiment.names import check_name
-from entropix.experiment.options import check_kinds
+from entropix.experiment.options import check_common, check_kinds
 from entropix.experiment.problem import Problem
 from entropix.replicas import layout
 from entropix.transforms.checks import check_count, refusal
@@ -186,7 +186,6 @@ def check_plan(config: ConfigDict) -> None:
     budget = budget_of(config)
     for name, _, algorithm, p in entries(config):
         with _named(name):
-            check_kinds(algorithm.all_options, algorithm.with_no_options().all_options)
             method = build(algorithm, gradients=budget.gradients, replicas=p)
         if p is not None:
             layout(p, config.layout, devices=config.devices or None)
@@ -214,7 +213,11 @@ def entries(config: ConfigDict) -> list[tuple[str, str, Algorithm, int | None]]:
     for name, options in chosen.items():
         check_name("algorithm", options.get("algorithm"), ALGORITHMS)
         given = {k: v for k, v in options.items() if k != "algorithm"}
-        made[name] = ALGORITHMS[options["algorithm"]].with_options(**given)
+        record = ALGORITHMS[options["algorithm"]]
+        made[name] = record.with_options(**given)
+        with _named(name):
+            check_kinds(made[name].all_options, record.all_options)
+            check_common(made[name].all_options)
     order = list(ALGORITHMS)
     names = sorted(made, key=lambda name: (order.index(made[name].name), name))
     numbers = check_replicas(config.replicas)
