@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 import entropix
 from entropix.cli.options import UsageError
+from entropix.cli.values import short
 from entropix.experiment.names import check_name
 
 _EXAMPLE = """\
@@ -97,7 +98,7 @@ def find(text: str) -> pathlib.Path:
         state = "is no path"
     near = difflib.get_close_matches(text, known(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"--config={text}: the file {state}.{hint} {_pointer()}")
+    raise UsageError(f"--config={short(text)}: the file {state}.{hint} {_pointer()}")
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
@@ -146,6 +147,8 @@ def parse_value(text: str, current: Any) -> Any:
         value = words[text] if text in words else ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
+    if isinstance(current, float) and isinstance(value, bool):
+        return text  # the config would take it for 0 or 1
     several = isinstance(current, list | tuple)
     return (value,) if several and not isinstance(value, list | tuple) else value
 

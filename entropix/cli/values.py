@@ -9,6 +9,12 @@ from typing import Any
 _LARGEST = 2**31
 
 
+def short(text: str) -> str:
+    """The text, or its beginning if it is long, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def path(text: str) -> str:
     """A path; `~` is the user's folder."""
     if not text or "\0" in text:
@@ -25,9 +31,8 @@ def count(low: int, high: int = _LARGEST) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            shown = text if len(text) <= 40 else f"{text[:37]}..."
             raise argparse.ArgumentTypeError(
-                f"must be a whole number >= {low}, at most {high}; got {shown!r}"
+                f"must be a whole number >= {low}, at most {high}; got {short(text)!r}"
             )
         return value
 
@@ -45,7 +50,7 @@ def _one(kind: Callable[[str], Any]) -> Callable[[str], Any]:
                 return value
         except (ValueError, OverflowError):
             pass
-        raise argparse.ArgumentTypeError(f"must be {what}; got {text[:40]!r}")
+        raise argparse.ArgumentTypeError(f"must be {what}; got {short(text)!r}")
 
     return convert
 
@@ -61,7 +66,7 @@ def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
                 found.append(one(part))
             except argparse.ArgumentTypeError:
                 raise argparse.ArgumentTypeError(
-                    f"must be {what} with commas between; got {part[:40]!r}"
+                    f"must be {what} with commas between; got {short(part)!r}"
                 ) from None
         return found
 

@@ -88,7 +88,9 @@ RANGES = ((0.0, 1.0), (2.0, 1.0), 0.1, (1.0,), (1, 2, 3), "ab", None, (NAN, 1.0)
 def draw(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """Arguments of `make_config`, values to set afterwards, names of which one must be named."""
     take = lambda values: values[rng.integers(len(values))]  # noqa: E731
-    some = lambda values, most: [values[k] for k in rng.permutation(len(values))[: rng.integers(most)]]  # noqa: E731
+    some = lambda values, most: [
+        values[k] for k in rng.permutation(len(values))[: rng.integers(most)]
+    ]  # noqa: E731
     # One outer step of `diloco` is 150 gradients, which no budget below is a multiple of.
     names = some([name for name in ALGORITHMS if name != "diloco"], 3) or ["hj"]
     optimizers: dict[Any, Any] = {name: {} for name in names}
@@ -143,7 +145,7 @@ def draw(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any], set[
 
 
 def outcome(rng: np.random.Generator) -> str:
-    """"right", "refused", or what is a fault."""
+    """ "right", "refused", or what is a fault."""
     given, later, wrong = draw(rng)
     try:
         config = make_config(**given)
@@ -157,7 +159,9 @@ def outcome(rng: np.random.Generator) -> str:
             return f"a right config is refused: {text}; {given} {later}"
         if "\n" in text or len(text) > 1500:
             return f"no single line: {text}; {given} {later}"
-        if not any(name in text for name in wrong | {"algorithm" for n in wrong if n == "optimizers"}):
+        if not any(
+            name in text for name in wrong | {"algorithm" for n in wrong if n == "optimizers"}
+        ):
             return f"no word of {wrong}: {text}; {given} {later}"
         return "refused"
     except Exception as error:
