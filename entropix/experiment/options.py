@@ -44,6 +44,9 @@ INNERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
 }
 
+# What options with numbers as defaults may be besides: None and "linear".
+_BESIDES: dict[str, type] = {"momentum": type(None), "averaging": str}
+
 
 class Horizon(NamedTuple):
     """The length of a run, which schedules refer to.
@@ -57,6 +60,24 @@ class Horizon(NamedTuple):
     gradients: float
     num_steps: int
     num_parameters: int
+
+
+def check_kinds(option: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for an option of another kind than its default, as a number is none.
+
+    Factories of this package check ranges too; those of Optax take anything.
+    """
+    for name, default in defaults.items():
+        value = option[name]
+        if isinstance(default, bool):
+            check_flag(name, value)
+        elif isinstance(default, str):
+            if not isinstance(value, str):
+                raise refusal(name, "a string", value)
+        elif isinstance(default, int | float) and not isinstance(value, _BESIDES.get(name, ())):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or value != value:
+                raise refusal(name, "a number", value)
 
 
 def check_common(option: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Being asked to stop: the signals that precede a kill become a question the loop can ask."""
+"""Being asked to stop: signals become a question that a loop asks, or one line and a status.
+
+This module needs the standard library alone, so that Ctrl-C is understood before JAX is imported.
+"""
 
 import contextlib
 import signal
@@ -6,12 +9,16 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+# Ctrl-C; a kill that is announced; the warnings of batch systems (Slurm's `--signal=USR1@60`); the
+# end of the terminal.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
-class Interrupted(Exception):  # noqa: N818  it is no error: the state is saved
-    """A run was asked to stop, saved its state, and did.
+
+class Interrupted(Exception):  # noqa: N818  it is no error: what was asked for was done
+    """A run was asked to stop, saved its state, and did; or work without a state was given up.
 
     Attributes:
-      signum: the signal.
+      signum: the signal. The exit status of a command is 128 + signum.
     """
 
     def __init__(self, message: str, signum: int):
@@ -21,20 +28,21 @@ class Interrupted(Exception):  # noqa: N818  it is no error: the state is saved
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """Within the context, SIGTERM and SIGINT (Ctrl-C) are noted instead of obeyed at once.
+    """Within the context, signals that ask to stop are noted instead of obeyed at once.
 
-    A scheduler that preempts a job sends SIGTERM some seconds before SIGKILL: time to save. A
-    second Ctrl-C interrupts as ever. Outside the main thread Python handles no signals, and the
-    question is always answered with None.
+    They are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and SIGHUP: a scheduler that preempts a job sends
+    one of them some seconds before SIGKILL, which is time to save. SIGHUP stays ignored in a
+    process that was started to ignore it (`nohup`). A Ctrl-C after another signal interrupts as
+    ever. Outside the main thread Python handles no signals, and the answer is always None.
 
     Yields:
-      `requested() -> signal number or None`.
+      `requested() -> signal number or None`, of the first signal.
 
     Example:
       >>> import os
       >>> with stop_requests() as requested:
-      ...   os.kill(os.getpid(), signal.SIGTERM)
-      ...   requested() == signal.SIGTERM
+      ...   os.kill(os.getpid(), signal.SIGUSR1)
+      ...   requested() == signal.SIGUSR1
       True
     """
     noted: list[int] = []
@@ -44,11 +52,65 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
             raise KeyboardInterrupt
         noted.append(signum)
 
+    with _handled(note, SIGNALS):
+        yield lambda: noted[0] if noted else None
+
+
+@contextlib.contextmanager
+def interruptible(command: str) -> Iterator[None]:
+    """Turns Ctrl-C, wherever it comes, into `Interrupted` with one line for the user.
+
+    Python raises KeyboardInterrupt in whatever line is running, and libraries turn it into errors
+    of their own (an import that failed, a callback that raised). So any exception that leaves the
+    context after a Ctrl-C counts as an interruption. `stop_requests` inside takes precedence.
+
+    Args:
+      command: what is interrupted, for the message.
+
+    Raises:
+      Interrupted: with SIGINT, so that the exit status is 130.
+
+    Example:
+      >>> import os
+      >>> try:
+      ...   with interruptible("tune"):
+      ...     os.kill(os.getpid(), signal.SIGINT)
+      ... except Interrupted as stop:
+      ...   print(stop)
+      tune: stopped by Ctrl-C; what was saved before stays.
+    """
+    pressed = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    try:
+        with _handled(interrupt, (signal.SIGINT,)):
+            yield
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if not pressed and not isinstance(error, KeyboardInterrupt):
+            raise
+        message = f"{command}: stopped by Ctrl-C; what was saved before stays."
+        raise Interrupted(message, signal.SIGINT) from None
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], None], signals: tuple[signal.Signals, ...]
+) -> Iterator[None]:
+    """Installs a handler for signals, and puts the earlier ones back."""
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+        for signum in signals:
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                before[signum] = signal.signal(signum, handler)
     try:
-        yield lambda: noted[0] if noted else None
+        yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, earlier in before.items():
+            # None stands for a handler that was not installed from Python, and cannot be put back.
+            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)

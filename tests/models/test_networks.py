@@ -164,3 +164,11 @@ def test_arguments_that_make_no_network(call, text):
 def test_images_of_another_shape(make, shape):
     with pytest.raises(ValueError, match=r"x must have shape \(batch, .*got shape \(5, 7, 7, 1\)"):
         make(rngs=0)(jnp.zeros((5, 7, 7, 1)), rngs=0)
+
+
+def test_hidden_layers_of_the_mlp_rectify_before_they_normalise():
+    """The order of the paper and of its authors' code."""
+    model = mlp(rngs=0)
+    places = [i for i, m in enumerate(model.layers) if isinstance(m, nnx.BatchNorm)]
+    assert len(places) == 2
+    assert all(model.layers[i - 1] is nnx.relu for i in places)
