@@ -10,15 +10,15 @@ import time
 import numpy as np
 import pytest
 from processes import ended, free_port
-from training.survival import arrays, rows
+from runs.survival import arrays, rows
 
 from entropix.replicas.processes import LOST
 
 CONFIG = """
-from entropix.training import experiment
+from entropix.experiment import make_config
 
 def get_config(algorithms=""):
-    return experiment(
+    return make_config(
         dataset="digits",
         model={"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2},
         optimizers={
@@ -45,7 +45,7 @@ class Trainings:
         self.config.write_text(CONFIG)
 
     def start(self, name, *flags, algorithm="elastic_sgd", devices=1):
-        command = [sys.executable, "-m", "entropix.cli", "train", "--noprogress"]
+        command = [sys.executable, "-m", "entropix", "train", "--noprogress"]
         command += [f"--config={self.config}:{algorithm}", f"--workdir={self.folder / name}"]
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
