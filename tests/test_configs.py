@@ -109,7 +109,7 @@ def test_elastic_sgds_scope_is_not_gone_after_a_tenth_of_the_run(name):
 
 def authors(name: str, run: str) -> tuple[dict, int]:
     """The options of a run of the authors', and the outer steps of the whole run."""
-    (algorithm, p), gradients = runs_of(name)[run], budget_of(read_config(name)).gradients
+    (algorithm, _), gradients = runs_of(name)[run], budget_of(read_config(name)).gradients
     return algorithm.all_options, gradients // build(algorithm, gradients=gradients).cycle
 
 
@@ -123,7 +123,7 @@ def authors(name: str, run: str) -> tuple[dict, int]:
 )
 def test_the_authors_sgd(name, drops, factor, l2):
     option, _ = authors(name, "sgd_authors")
-    assert option["learning_rate"], option["momentum"] == (0.1, 0.9)
+    assert (option["learning_rate"], option["momentum"]) == (0.1, 0.9)
     assert option["drop_at"] == pytest.approx(drops)
     assert (option["drop_factor"], option["l2"]) == (factor, l2)
 
