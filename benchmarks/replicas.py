@@ -59,40 +59,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from inner_step import BATCH, MODELS, data
+from inner_step import BATCH, problem, start_state
 from jax import lax
 
 import entropix
-from entropix import replicas
-from entropix.data import load, sample_batch
-from entropix.training import experiment, runs
-from entropix.training.algorithm import make_algorithm
-from entropix.training.epoch import cross_entropy, make_interval, make_step
-from entropix.training.network import build_network
-from entropix.training.state import init_state
+from entropix import experiment, replicas
+from entropix.experiment.method import build
+from entropix.training.step import make_interval, make_step
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
 from communication import traffic
 
 STEPS, ROUNDS = 10, 15
 PARLE_L, DILOCO_H, EASGD_TAU = 20, 500, 10
-
-
-def single(algorithm, model=MODELS["lenet"], replicas=1):
-    """The config of one run."""
-    config = experiment(
-        dataset="digits",
-        model=model,
-        optimizers={algorithm: {}},
-        algorithms=algorithm,
-        replicas=(replicas,),
-    )
-    (config,) = runs(config).values()
-    return config
-
-
-def lenet():
-    return build_network(single("sgd").model, (28, 28, 1), seed=0)
 
 
 # Layouts: time per replica-gradient, over one replica's step alone.
@@ -109,14 +88,12 @@ def layouts_of(p):
     return found
 
 
-def program(algorithm, dataset, layout=None):
-    network = lenet()
-    state = init_state(algorithm, [(network.params, network.batch_stats)], seed=0)
-    state = jax.tree.map(jnp.copy, state)
+def program(method, task, layout=None):
+    state, data = start_state(task, method), task.data
     if layout is not None:
-        state, dataset = layout.place(state), layout.share(dataset)
-    interval = make_interval(make_step(network.apply, algorithm, BATCH, layout), STEPS)
-    return [jax.jit(interval, donate_argnums=0).lower(state, dataset).compile(), state, dataset]
+        state, data = layout.place(state), layout.share(data)
+    interval = make_interval(make_step(task, method, layout), STEPS)
+    return [jax.jit(interval, donate_argnums=0).lower(state, data).compile(), state, data]
 
 
 def timed(case):
@@ -137,17 +114,21 @@ def interleaved(cases):
 
 
 def alone():
-    return make_algorithm(single("sgd").optimizer, 32.0)
+    return build(experiment.algorithm("sgd"), gradients=1000)
 
 
 def elastic(p, layout, *, coupled=True):
-    options = single("elastic_sgd", replicas=p).optimizer
-    algorithm = make_algorithm(options, 32.0, axis_name=layout.axis_name)
-    return algorithm if coupled else algorithm._replace(optimizer=entropix.sgd(0.1))
+    method = build(
+        experiment.algorithm("elastic_sgd"),
+        gradients=1000,
+        replicas=p,
+        axis_name=layout.axis_name,
+    )
+    return method if coupled else method._replace(optimizer=entropix.sgd(0.1))
 
 
 def layouts():
-    dataset = data()
+    dataset = problem("lenet")
     print("| p | layout | ms per replica-gradient | over one replica alone (quartiles) |")
     print("|---|---|---|---|")
     for p in (1, 2, 4, 8):
@@ -211,40 +192,38 @@ FAMILY = {  # label: optimiser, gradients per update, updates per communication
 }
 
 
-def one_step(network, tx, dataset, axis):
+def one_step(task, tx, axis):
     """A step of one replica, as a user would write it: `step(state, key) -> (state, loss)`."""
 
     def step(state, key):
-        params, stats, opt_state = state
+        params, model_state, opt_state = state
 
         def loss_fn(params, key):
-            images, labels = sample_batch(key, dataset, BATCH)
-            logits, _ = network.apply(params, stats, images, train=True, key=key)
-            return cross_entropy(logits, labels)
+            return task.loss(params, model_state, task.draw(key, task.data), key)[0]
 
         def grad_fn(params, i):
             return jax.grad(loss_fn)(params, jax.random.fold_in(key, i))
 
         updates, opt_state = tx.update(grad_fn(params, 0), opt_state, params, grad_fn=grad_fn)
-        return (optax.apply_updates(params, updates), stats, opt_state), lax.axis_index(axis)
+        return (optax.apply_updates(params, updates), model_state, opt_state), lax.axis_index(axis)
 
     return step
 
 
 def measured_bytes(devices=8):
     """Label -> bytes per gradient that a device puts into collectives, from the program's text."""
-    network = lenet()
-    dataset, found = data(), {}
+    task, found = problem("lenet"), {}
+    params, model_state = task.init(jax.random.key(0))
     layout = replicas.layout(devices, "shard_map", devices=devices)
     for label, (make, gradients, period) in FAMILY.items():
         tx = make(layout.axis_name)
-        one = network.params, network.batch_stats, tx.init(network.params)
+        one = params, model_state, tx.init(params)
         states = layout.place(replicas.replicate(one, devices))
         keys = layout.place(jax.random.split(jax.random.key(0), devices))
-        run = jax.jit(replicas.runner(one_step(network, tx, dataset, layout.axis_name), layout))
+        run = jax.jit(replicas.runner(one_step(task, tx, layout.axis_name), layout))
         seen = traffic(run.lower(states, keys).compile().as_text())
         found[label] = (seen, (seen.always + seen.sometimes / period) / gradients)
-    return found, 4 * sum(leaf.size for leaf in jax.tree.leaves(network.params))
+    return found, 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def communicated():
@@ -265,7 +244,7 @@ LATENCY = 5e-6  # seconds a hop, an assumption
 
 def scaling():
     """Speed of n devices over one, in gradients a second, from the bytes alone."""
-    dataset = data()
+    dataset = problem("lenet")
     compute = np.median(interleaved({"alone": program(alone(), dataset)})["alone"]) / 1e3
     found, _ = measured_bytes()
     for seconds, what in ((compute, "measured here"), (1e-3, "of an accelerator, assumed")):
@@ -311,9 +290,8 @@ AGREEING = {  # the faces of Elastic-SGD and EASGD are one: a gradient an update
 
 
 def agreement():
-    dataset = load("digits")
-    model = single("sgd", {"name": "mlp", "widths": (64,)}).model
-    network = build_network(model, dataset.image_shape, seed=0)
+    task = experiment.classification("digits", {"name": "mlp", "widths": (64,)}, batch_size=BATCH)
+    params, model_state = task.init(jax.random.key(0))
     p, steps = 8, 20
     kinds = {
         "shard_map 8 x 1": replicas.layout(p, "shard_map", devices=8),
@@ -329,9 +307,9 @@ def agreement():
         ends = {}
         for name, layout in ({"vmap": replicas.layout(p, "vmap")} | kinds).items():
             tx = make(layout.axis_name)
-            one = network.params, network.batch_stats, tx.init(network.params)
+            one = params, model_state, tx.init(params)
             states = replicas.replicate(one, p)
-            run = replicas.runner(one_step(network, tx, dataset, layout.axis_name), layout)
+            run = replicas.runner(one_step(task, tx, layout.axis_name), layout)
             walk = jax.jit(lambda s, k, run=run: lax.scan(run, s, k)[0])
             end = walk(layout.place(states), layout.place(keys, axis=1))
             ends[name] = jax.device_get(end[0])

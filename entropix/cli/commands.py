@@ -70,7 +70,7 @@ def report(options: _Options) -> None:
 
 def figure1(options: _Options) -> None:
     """Relaxations of a function."""
-    from entropix.pde.saved import load_landscape, save_landscape
+    from entropix.landscape.functions.saved import load_landscape, save_landscape
     from entropix.report import check_workdir, figure1, scoping_animation
 
     folder = options.workdir
@@ -89,8 +89,8 @@ def figure1(options: _Options) -> None:
 
 def accuracy(options: _Options) -> None:
     """Estimates of relaxed gradients against the truth."""
-    from entropix.pde.saved import load_accuracy, save_accuracy
-    from entropix.pde.table import accuracy_table
+    from entropix.landscape.functions.saved import load_accuracy, save_accuracy
+    from entropix.landscape.functions.table import accuracy_table
     from entropix.report import accuracy, check_workdir
 
     folder = options.workdir

@@ -25,14 +25,19 @@ class _DamagedError(Exception):
 
 
 def cached(
-    folders: Sequence[pathlib.Path], name: str, key: str, make: Callable[[], Mapping[str, object]]
+    folders: Sequence[pathlib.Path],
+    name: str,
+    key: str,
+    make: Callable[[], Mapping[str, object]],
+    check: Callable[[Arrays], object] = lambda arrays: None,
 ) -> Arrays:
     """Reads arrays from a cache file, or makes them and writes it.
 
     The file is one line of JSON with its key and the SHA-256 of all that follows, then the arrays
     in NumPy's .npz format. It is written to a temporary file, flushed to the disk and renamed, so
-    that a crash leaves the old file or none; what is read is checked against the digest, and
-    anything else than what was written is made again, with a warning.
+    that a crash leaves the old file or none. What is read is checked against the digest, and then
+    by `check`, since whoever writes a file can write its digest too: what is not as it has to be is
+    made again, with a warning.
 
     Args:
       folders: where to look, in this order; the first that can be written gets the file. A folder
@@ -40,6 +45,8 @@ def cached(
       name: of the file.
       key: of what the arrays were made from; a file with another key is out of date.
       make: makes the arrays.
+      check: raises `ValueError` for arrays that `make` cannot have made. What `make` has made is
+        not checked.
 
     Returns:
       The arrays by name. If the file cannot be written, there is a warning and no file.
@@ -56,7 +63,7 @@ def cached(
     """
     for folder in folders:
         try:
-            arrays = _read(folder / name, key)
+            arrays = _read(folder / name, key, check)
         except _DamagedError as error:
             warnings.warn(f"{folder / name} is damaged ({error}); made again.", stacklevel=2)
             continue
@@ -76,26 +83,33 @@ def user_folder() -> pathlib.Path:
     return pathlib.Path(root) / "entropix"
 
 
-def _read(path: pathlib.Path, key: str) -> Arrays | None:
+def _read(path: pathlib.Path, key: str, check: Callable[[Arrays], object]) -> Arrays | None:
     """Returns the arrays of a whole file with this key; None if there is none."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting
+            raise _DamagedError("it is no file")
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise _DamagedError(str(error)) from error
     header, _, payload = content.partition(b"\n")
     try:
         stated = json.loads(header)
         written_key, written_digest = stated["key"], stated["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _DamagedError("its first line is no header") from error
     if written_digest != _digest(written_key, payload):
         raise _DamagedError("its checksum is wrong")
     if written_key != key:
         return None
-    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            found = dict(arrays)
+        check(found)
+    except Exception as error:  # what is no archive, or another's, fails in many ways
+        raise _DamagedError(f"it holds something else: {error}") from error
+    return found
 
 
 def _write(path: pathlib.Path, key: str, arrays: Arrays) -> None:

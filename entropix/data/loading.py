@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array
@@ -13,13 +14,13 @@ from entropix.data.dataset import Dataset
 from entropix.data.digits import read_digits
 from entropix.data.download import locate
 from entropix.data.prepared import Prepared
-from entropix.data.records import RawDataset, read_records
+from entropix.data.records import RawDataset, check_raw, read_records
 from entropix.data.scaling import global_contrast_normalise, scale
-from entropix.data.whitening import Whitening, fit_zca, whiten
+from entropix.data.whitening import Whitening, check_whitening, fit_zca, whiten
 from entropix.transforms.checks import check_positive, refusal
 
 # Part of the cached whitening's key: to be raised when what comes before the fit changes.
-_FIT = "contrast-normalised, fit 2"
+_FIT = "contrast-normalised, fit 4"
 
 
 def load(
@@ -82,27 +83,33 @@ def load(
     if name == DIGITS:
         return read_digits()
     prepared, entry = locate(name, data_dir), CATALOGUE[name]
-    raw = RawDataset(**_keep(prepared, "arrays", "", lambda: read_records(prepared, entry)))
+    read, checked = partial(read_records, prepared, entry), partial(check_raw, entry=entry)
+    raw = RawDataset(**_keep(prepared, "arrays", "", read, checked))
     if entry.preprocessing == "scale":
         return _dataset(raw, scale(raw.train_images), scale(raw.test_images))
     train = global_contrast_normalise(raw.train_images)
     test = global_contrast_normalise(raw.test_images)
     # Fitted on the training set alone: the test set must not shape what the networks see.
     fit = lambda: fit_zca(train, zca_regulariser)  # noqa: E731
-    kept = _keep(prepared, f"zca-{zca_regulariser:g}", f"{_FIT} {zca_regulariser!r}", fit)
+    made_with, fits = f"{_FIT} {zca_regulariser!r}", partial(check_whitening, train[0].size)
+    kept = _keep(prepared, f"zca-{zca_regulariser:g}", made_with, fit, fits)
     whitening = Whitening(**{name: jnp.asarray(array) for name, array in kept.items()})
     return _dataset(raw, whiten(whitening, train), whiten(whitening, test))
 
 
 def _keep(
-    prepared: Prepared, kind: str, made_with: str, make: Callable[[], RawDataset | Whitening]
+    prepared: Prepared,
+    kind: str,
+    made_with: str,
+    make: Callable[[], RawDataset | Whitening],
+    check: Callable[[Arrays], None],
 ) -> Arrays:
     """Caches what is made from a prepared copy, next to it or in the user's folder."""
     # In the user's folder, copies of one data set in several places must not take turns.
     place = hashlib.sha256(str(prepared.folder.resolve()).encode()).hexdigest()[:12]
     name = f"entropix-{prepared.name}-{prepared.version}-{kind}-{place}.cache"
     key = f"{prepared.fingerprint()} {made_with}"
-    return cached([prepared.folder, user_folder()], name, key, lambda: make()._asdict())
+    return cached([prepared.folder, user_folder()], name, key, lambda: make()._asdict(), check)
 
 
 def _dataset(raw: RawDataset, train_images: Array, test_images: Array) -> Dataset:

@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,8 @@ def read_records(prepared: Prepared, entry: Entry) -> RawDataset:
 
     Raises:
       DataPackageError: if TensorFlow Datasets or array_record is not installed.
-      UnreadableDataError: if a record cannot be read, or an image has the wrong shape.
+      UnreadableDataError: if a record cannot be read, or an image or a label has another shape or
+        type (pixels that are NaN, labels that are fractions).
       SplitSizeError: if a split has the wrong number of examples.
       LabelRangeError: if a label is outside the known classes.
     """
@@ -98,7 +99,7 @@ def quiet() -> Iterator[None]:
 
 def _read(
     tfds: Any, prepared: Prepared, split: str, size: int
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     source = tfds.data_source(
         f"{prepared.name}:{prepared.version}", split=split, data_dir=prepared.root, download=False
     )
@@ -110,29 +111,62 @@ def _read(
     images, labels = [], []
     for start in range(0, size, _BATCH):
         for record in source.__getitems__(range(start, min(start + _BATCH, size))):
-            images.append(record["image"])
-            labels.append(record["label"])
-    return images, np.asarray(labels, np.int64)
+            images.append(np.asarray(record["image"]))
+            labels.append(np.asarray(record["label"]))
+    return images, labels
 
 
 def _check(
-    prepared: Prepared, entry: Entry, split: str, images: list[np.ndarray], labels: np.ndarray
+    prepared: Prepared,
+    entry: Entry,
+    split: str,
+    images: list[np.ndarray],
+    labels: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns one split as arrays, if every image and label is what the entry says."""
-    shapes = {image.shape for image in images}
-    if shapes != {entry.image_shape}:
-        wrong = min(shapes - {entry.image_shape})
-        raise UnreadableDataError(
-            f"{prepared.name}: images must have shape {entry.image_shape}; split {split!r} in "
-            f"{prepared.folder} has one of shape {wrong}. {_way_out(prepared)}"
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= entry.num_classes))
+    where = f"split {split!r} in {prepared.folder}"
+    for what, arrays, shape, kind in (
+        ("images", images, entry.image_shape, np.uint8),
+        ("labels", labels, (), np.integer),
+    ):
+        for number, array in enumerate(arrays):
+            if array.shape != shape or not np.issubdtype(array.dtype, kind):
+                nan = array.dtype.kind == "f" and np.isnan(array).any()
+                raise UnreadableDataError(
+                    f"{prepared.name}: {what} must be {kind.__name__} of shape {shape}; record "
+                    f"{number} of {where} is {array.dtype} of shape {array.shape}"
+                    f"{', with NaN' if nan else ''}. {_way_out(prepared)}"
+                )
+    numbers = np.asarray(labels, np.int64)
+    bad = np.flatnonzero((numbers < 0) | (numbers >= entry.num_classes))
     if bad.size:
         raise LabelRangeError(
             f"{prepared.name}: labels must be in 0 ... {entry.num_classes - 1}; record {bad[0]} of "
-            f"split {split!r} in {prepared.folder} has {labels[bad[0]]}. {_way_out(prepared)}"
+            f"{where} has {numbers[bad[0]]}. {_way_out(prepared)}"
         )
-    return np.stack(images).astype(np.uint8, copy=False), labels.astype(np.int32)
+    return np.stack(images), numbers.astype(np.int32)
+
+
+def check_raw(arrays: Mapping[str, np.ndarray], entry: Entry) -> None:
+    """Refuses arrays, read from a cache, that `read_records` cannot have made.
+
+    Args:
+      arrays: by the names of `RawDataset`.
+      entry: what the data set must look like.
+
+    Raises:
+      ValueError: naming the first array that is not what it has to be.
+    """
+    if arrays.keys() != set(RawDataset._fields):
+        raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
+    for split, size in entry.sizes.items():
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if (images.dtype, images.shape) != (np.uint8, (size, *entry.image_shape)):
+            raise ValueError(f"{split}_images is {images.dtype} of shape {images.shape}")
+        if (labels.dtype, labels.shape) != (np.int32, (size,)):
+            raise ValueError(f"{split}_labels is {labels.dtype} of shape {labels.shape}")
+        if labels.min() < 0 or labels.max() >= entry.num_classes:
+            raise ValueError(f"{split}_labels is not in 0 ... {entry.num_classes - 1}")
 
 
 def first_line(error: BaseException) -> str:

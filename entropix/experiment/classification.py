@@ -94,7 +94,9 @@ def classification(
         validation=(dataset.test_images, dataset.test_labels),
         batch_size=batch_size,
         measures={
-            "loss": Measure(lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"),
+            "loss": Measure(
+                lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"
+            ),
             "error": Measure(lambda p, s, b: error_rate(apply(p, s, b[0]), b[1]), "lower", "%"),
         },
         estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),

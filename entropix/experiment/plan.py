@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -16,11 +17,11 @@ import optax
 from ml_collections import ConfigDict
 
 import entropix
-from entropix.experiment.algorithms import ALGORITHMS, Algorithm
+from entropix.experiment.algorithms import ALGORITHMS, Algorithm, is_built_in
 from entropix.experiment.classification import classification
 from entropix.experiment.fields import check_fields, check_replicas, num_evals
 from entropix.experiment.fingerprint import digest_program
-from entropix.experiment.method import Method, build
+from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import check_common, check_kinds
 from entropix.experiment.problem import Problem
@@ -102,11 +103,11 @@ class Run:
     settings: Settings
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that decides a result but the seeds, in JSON's types."""
         option = {"name": self.algorithm.name, "options": self.algorithm.all_options}
-        if self.algorithm.name not in ALGORITHMS:
+        if not is_built_in(self.algorithm):
             option["digest"] = _digest(self)
         settings = self.settings
         fields = {
@@ -120,7 +121,7 @@ class Run:
         plain: dict[str, Any] = json.loads(json.dumps(fields))
         return plain
 
-    @property
+    @functools.cached_property
     def num_parameters(self) -> int:
         """N."""
         params, _ = jax.eval_shape(self.problem.init, jax.random.key(0))
@@ -329,6 +330,9 @@ def make_runs(
     if not isinstance(algorithms, Mapping) or not algorithms:
         accepted = "run -> an Optax transformation or an Algorithm, and not empty"
         raise refusal("algorithms", accepted, algorithms)
+    for name in algorithms:
+        if not isinstance(name, str):
+            raise refusal("a run", "called by a string", name)
     made = {name: as_algorithm(name, given) for name, given in algorithms.items()}
     numbers = check_replicas(replicas)
     runs = []
@@ -388,16 +392,23 @@ def _folder(name: str) -> str:
 
 
 def _digest(run: Run) -> str:
-    """Of a transformation that is in no registry: what one outer step computes."""
+    """Of an algorithm that is not the package's: what its first outer step computes."""
     method = run.method()
     params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
 
-    def step(params: Any, relaxation: Any, optimizer: Any) -> Any:
+    def step(params: Any) -> Any:
+        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
         grads, _ = entropix.relaxed_grad(method.relaxation, lambda p, i: p)(params, relaxation)
-        return method.optimizer.update(grads, optimizer, params)
+        updates, optimizer = method.optimizer.update(grads, optimizer, params)
+        return updates, method.eval_params(optimizer, params)
 
-    states = [jax.eval_shape(part.init, params) for part in (method.relaxation, method.optimizer)]
-    return digest_program(step, params, *states)
+    if run.replicas is None:
+        return digest_program(step, params)
+
+    def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
+
+    return digest_program(jax.vmap(step, axis_name=REPLICA_AXIS), jax.tree.map(repeated, params))
 
 
 def _check_method(name: str, method: Method, budget: Budget) -> None:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_float64, check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.inviscid import godunov
+from entropix.pde.hamiltonians import godunov
 
 _BISECTIONS = 64  # a bracket shrinks to the last bit of float64
 _DOUBLINGS = 64

@@ -2,10 +2,13 @@
 
 import math
 import operator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+T = TypeVar("T")
 
 
 def check_float64() -> None:
@@ -44,6 +47,25 @@ def check_count(**values: Any) -> None:
             good = False
         if not good:
             raise ValueError(f"{name} must be an integer >= 1; got {name}={value!r}")
+
+
+def chosen(name: str, value: T | str, known: Mapping[str, T]) -> T:
+    """What an argument stands for: one of the known choices by its name, or a choice itself.
+
+    Args:
+      name: of the argument.
+      value: a name, or what `known` has names for.
+      known: choices by name.
+
+    Raises:
+      ValueError: for a name that is not known, and for anything that is no function or NamedTuple.
+    """
+    if isinstance(value, str) and value in known:
+        return known[value]
+    if isinstance(value, str) or not (callable(value) or isinstance(value, tuple)):
+        names = " or ".join(map(repr, known))
+        raise ValueError(f"{name} must be {names}; got {name}={value!r}")
+    return value
 
 
 def check_multiple(name: str, value: int, of: str, unit: int) -> None:

@@ -1,18 +1,17 @@
-"""Monotone explicit schemes for u_t + |grad u|^2/2 = (1/2 beta) Laplacian u, viscous or not."""
+"""Monotone explicit schemes for u_t + H(grad u) = (1/2 beta) Laplacian u, viscous or not."""
 
 import functools
 import math
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_positive, chosen
 from entropix.pde.grid import Function, Grid
-
-Flux = Literal["godunov", "lax_friedrichs"]
+from entropix.pde.hamiltonians import GODUNOV, HAMILTONIANS, Hamiltonian, one_sided
 
 
 def inviscid_hj(
@@ -21,7 +20,7 @@ def inviscid_hj(
     t: float,
     *,
     beta: float = math.inf,
-    flux: Flux = "godunov",
+    flux: Hamiltonian | str = GODUNOV,
     num_steps: int | None = None,
 ) -> jax.Array:
     r"""Solves (viscous) Hamilton-Jacobi by a monotone scheme, first order in h.
@@ -30,20 +29,21 @@ def inviscid_hj(
 
     With one-sided differences D-, D+ the numerical Hamiltonian is, summed over dimensions,
     Godunov's max(max(D-, 0), max(-D+, 0))^2 / 2, or Lax-Friedrichs' ((D- + D+)/2)^2/2
-    - P (D+ - D-)/2, P a bound of the slope. Explicit steps with
+    - P (D+ - D-)/2, P a bound of the slope; another `Hamiltonian` makes the scheme one for another
+    equation. Explicit steps with
 
     .. math:: \Delta t \sum_i \Big( \frac{P_i}{h_i} + \frac1{\beta h_i^2} \Big) \le 1
 
-    are monotone: the comparison principle holds, the scheme is non-expansive in the sup norm and
-    converges to the viscosity solution. f is continued by reflection at the walls; where f rises
-    towards the walls no information enters from them.
+    (P_i: the Hamiltonian's speed) are monotone: the comparison principle holds, the scheme is
+    non-expansive in the sup norm and converges to the viscosity solution. f is continued by
+    reflection at the walls; where f rises towards the walls no information enters from them.
 
     Args:
       grid: the nodes.
       f: a function to be sampled, or values of the grid's shape.
       t: time, > 0.
       beta: inverse temperature in (0, inf]; infinite: no viscosity.
-      flux: "godunov", the less diffusive one, or "lax_friedrichs".
+      flux: a `Hamiltonian`, or the name of one: "godunov", "lax_friedrichs".
       num_steps: static number of time steps; None takes the smallest that the condition above
         allows, for which f's values must be known: inside `jax.jit`, give `num_steps`.
 
@@ -69,66 +69,76 @@ def inviscid_hj(
     check_positive(t=t)
     if beta != math.inf:
         check_positive(beta=beta)
-    if flux not in ("godunov", "lax_friedrichs"):
-        raise ValueError(f"flux must be 'godunov' or 'lax_friedrichs'; got {flux!r}")
+    hamiltonian = chosen("flux", flux, HAMILTONIANS)
     u = grid.sample(f)
-    needed = None if isinstance(u, jax.core.Tracer) else monotone_steps(grid, u, t, beta)
+    known = not isinstance(u, jax.core.Tracer)
+    needed = monotone_steps(grid, u, t, beta, flux=hamiltonian) if known else None
     if num_steps is None and needed is None:
         raise ValueError("num_steps must be given inside jax.jit; see entropix.pde.monotone_steps")
     if num_steps is not None and needed is not None and num_steps < needed:
         raise ValueError(
             f"num_steps={num_steps} makes steps too long to be monotone; {needed} are needed"
         )
-    return _march(grid, flux, needed if num_steps is None else num_steps, u, t, 1 / beta)
+    return _march(grid, hamiltonian, needed if num_steps is None else num_steps, u, t, 1 / beta)
 
 
-def monotone_steps(grid: Grid, f: Function | ArrayLike, t: float, beta: float = math.inf) -> int:
+def monotone_steps(
+    grid: Grid,
+    f: Function | ArrayLike,
+    t: float,
+    beta: float = math.inf,
+    *,
+    flux: Hamiltonian | str = GODUNOV,
+) -> int:
     """The smallest number of steps for which `inviscid_hj` is monotone up to time t.
 
-    Slopes of a monotone scheme never exceed those it began with, so f's decide.
+    Slopes of a monotone scheme never exceed those that it began with, so f's decide.
+
+    Args:
+      grid: that of `inviscid_hj`, as are all arguments.
+      f: a function, or values.
+      t: time, > 0.
+      beta: inverse temperature in (0, inf].
+      flux: a `Hamiltonian` or its name.
+
+    Returns:
+      A number of steps, at least 1.
+
+    Raises:
+      ValueError: for values of f that are not finite, or so steep that no number of steps does.
     """
-    values = grid.sample(f)
-    rate = sum(
-        float(jnp.abs(jnp.diff(values, axis=axis)).max()) / h**2 + 1 / (beta * h**2)
-        for axis, h in enumerate(grid.spacing)
-    )
+    speeds = chosen("flux", flux, HAMILTONIANS).speed(_bounds(grid, grid.sample(f)))
+    spacing = np.asarray(grid.spacing)
+    rate = float(jnp.sum(speeds / spacing + 1 / (beta * spacing**2)))
+    if not math.isfinite(t * rate):
+        raise ValueError(
+            "f must be finite at all nodes, and so must its slopes; choose another box"
+        )
     return max(1, math.ceil(t * rate * (1 + 1e-12)))
+
+
+def _bounds(grid: Grid, u: jax.Array) -> jax.Array:
+    """The largest slope between neighbours, along every dimension."""
+    rises = [jnp.abs(jnp.diff(u, axis=axis)).max() for axis in range(grid.ndim)]
+    return jnp.stack(rises) / np.asarray(grid.spacing)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _march(
-    grid: Grid, flux: Flux, num_steps: int, u: jax.Array, t: ArrayLike, temperature: ArrayLike
+    grid: Grid,
+    hamiltonian: Hamiltonian,
+    num_steps: int,
+    u: jax.Array,
+    t: ArrayLike,
+    temperature: ArrayLike,
 ) -> jax.Array:
-    step = jnp.asarray(t) / num_steps
-    # Lax-Friedrichs adds the least viscosity that keeps it monotone: P of the data.
-    bounds = [jnp.abs(jnp.diff(u, axis=axis)).max() / h for axis, h in enumerate(grid.spacing)]
+    step, bounds = jnp.asarray(t) / num_steps, _bounds(grid, u)
 
     def body(_: int, u: jax.Array) -> jax.Array:
-        change = jnp.zeros_like(u)
-        for axis, h in enumerate(grid.spacing):
-            backward, forward = one_sided(u, axis, h)
-            if flux == "godunov":
-                change -= godunov(backward, forward)
-            else:
-                change -= ((backward + forward) / 2) ** 2 / 2
-                change += bounds[axis] * (forward - backward) / 2
-            change += temperature / 2 * (forward - backward) / h
+        slopes = [one_sided(u, axis, h) for axis, h in enumerate(grid.spacing)]
+        backward, forward = (jnp.stack(sides) for sides in zip(*slopes, strict=True))
+        laplacian = jnp.tensordot(1 / np.asarray(grid.spacing), forward - backward, axes=1)
+        change = temperature / 2 * laplacian - hamiltonian.flux(backward, forward, bounds)
         return u + step * change
 
     return lax.fori_loop(0, num_steps, body, u)
-
-
-def one_sided(u: jax.Array, axis: int, h: float) -> tuple[jax.Array, jax.Array]:
-    """Backward and forward difference quotients, u mirrored at the walls."""
-    padding = [(int(i == axis), int(i == axis)) for i in range(u.ndim)]
-    slope = jnp.diff(jnp.pad(u, padding, mode="reflect"), axis=axis) / h
-    n = u.shape[axis]
-    return (
-        lax.slice_in_dim(slope, 0, n, axis=axis),
-        lax.slice_in_dim(slope, 1, n + 1, axis=axis),
-    )
-
-
-def godunov(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Godunov's flux for p^2/2 between the states `left` and `right`: upwind, entropic."""
-    return jnp.maximum(jnp.maximum(left, 0), jnp.maximum(-right, 0)) ** 2 / 2

@@ -1,9 +1,10 @@
-"""Means and masses of exp(-beta [f(y) + |x-y|^2/(2t)]), over cells that are halved where it lives.
+"""Means and masses of exp(-beta [f(y) + |x-y|^2/(2t)]), by sums over cells that are halved.
 
-Large beta concentrates the measure in wells of width sigma = 1/sqrt(beta (f'' + 1/t)). The cells of
-least energy are kept and halved until they resolve sigma wherever there is mass. The sum over the
-middles of equal cells is trapezoidal for an integrand that is smooth and has decayed before they
-end: such sums converge faster than any power of their width.
+Large beta concentrates the measure in wells of width sigma = 1/sqrt(beta (f'' + 1/t)). In every
+round the cells of least energy, a fixed number, are kept and halved, until cells are narrower than
+sigma wherever the measure has mass. The sum over the middles of equal cells is trapezoidal for an
+integrand that is smooth and has decayed at the ends: such sums converge faster than any power of
+the width.
 """
 
 import functools
@@ -20,6 +21,7 @@ from entropix.pde.grid import Function, Grid
 NEGLIGIBLE = 34.0  # exp(-34) = 2e-15
 _SAFETY = 1.25
 _BATCH = 16  # points at once, which halve as often as the neediest
+_MOST_HALVINGS = 60  # of a cell, after which floats do not tell its ends apart
 
 
 class Scales(NamedTuple):
@@ -51,6 +53,14 @@ class _Cells(NamedTuple):
     real: jax.Array  # not only there to fill the array
 
 
+class _Progress(NamedTuple):
+    """Of one point."""
+
+    cells: _Cells
+    sums: Sums
+    left: jax.Array  # halvings that are still needed
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def gibbs_sums(
     grid: Grid,
@@ -76,51 +86,65 @@ def gibbs_sums(
     f_all = jax.vmap(lambda y: f(y.reshape(grid.point_shape)))
     nodes, spacing = jnp.asarray(grid.points).reshape(-1, grid.ndim), np.asarray(grid.spacing)
     children = np.asarray(list(itertools.product([-0.25, 0.25], repeat=grid.ndim)))
-    curvature = _curvature(grid, values)
+    curvature = node_curvature(grid, values)
 
     def first(x: jax.Array) -> tuple[jax.Array, Sums]:
-        h = _energy(x, nodes, values.reshape(-1), scales)
-        return h, _sums(x, nodes, h, spacing, scales)
+        h = energy(x, nodes, values.reshape(-1), scales)
+        return h, cell_sums(x, nodes, h, spacing, scales)
 
-    def halve(
-        level: jax.Array, x: jax.Array, wanted: jax.Array, old: tuple[_Cells, Sums]
-    ) -> tuple[_Cells, Sums]:
-        cells, sums = old
+    def halve(level: jax.Array, x: jax.Array, old: _Progress) -> _Progress:
+        cells, sums, left = old
         width = spacing / 2.0**level
         y = (cells.middle[:, None] + width * children).reshape(-1, grid.ndim)
         inherited, real = (jnp.repeat(a, len(children)) for a in (cells.curvature, cells.real))
-        h = jnp.where(real, _energy(x, y, f_all(y), scales), jnp.inf)
+        h = jnp.where(real, energy(x, y, f_all(y), scales), jnp.inf)
         cells, margin = _keep(kept, y, h, inherited, width / 2, scales)
-        margin = jnp.where(level + 1 < wanted, margin, jnp.inf)
-        new = _sums(x, y, h, width / 2, scales)
-        new = new._replace(margin=jnp.minimum(margin, sums.margin))
-        return jax.tree.map(lambda a, b: jnp.where(level < wanted, a, b), (cells, new), old)
+        after = jnp.minimum(left - 1, halvings_needed(h, inherited, width / 2, scales))
+        new = cell_sums(x, y, h, width / 2, scales)
+        dropped = jnp.where(after > 0, margin, jnp.inf)
+        new = new._replace(margin=jnp.minimum(dropped, sums.margin))
+        return jax.tree.map(
+            lambda a, b: jnp.where(left > 0, a, b), _Progress(cells, new, after), old
+        )
 
     def batch(x: jax.Array) -> Sums:
         h, sums = jax.vmap(first)(x)
         if max_halvings == 0:
             return sums
-        wanted = jax.vmap(lambda h: _halvings(h, curvature, spacing, scales))(h)
-        wanted = wanted if max_halvings is None else jnp.minimum(wanted, max_halvings)
+        left = jax.vmap(lambda h: halvings_needed(h, curvature, spacing, scales))(h)
+        left = jnp.minimum(left, _MOST_HALVINGS if max_halvings is None else max_halvings)
         cells, margin = jax.vmap(lambda h: _keep(kept, nodes, h, curvature, spacing, scales))(h)
-        state = cells, sums._replace(margin=jnp.where(wanted > 0, margin, jnp.inf))
-        halve_all = jax.vmap(halve, (None, 0, 0, 0))
-        return lax.fori_loop(
-            0, wanted.max(), lambda level, state: halve_all(level, x, wanted, state), state
-        )[1]
+        sums = sums._replace(margin=jnp.where(left > 0, margin, jnp.inf))
+        halve_all = jax.vmap(halve, (None, 0, 0))
+        loop = jnp.asarray(0), _Progress(cells, sums, left)
+        return lax.while_loop(
+            lambda loop: jnp.any(loop[1].left > 0),
+            lambda loop: (loop[0] + 1, halve_all(loop[0], x, loop[1])),
+            loop,
+        )[1].sums
 
     padded = jnp.pad(rows, ((0, -len(rows) % _BATCH), (0, 0)), mode="edge")
     found = lax.map(batch, padded.reshape(len(padded) // _BATCH, _BATCH, grid.ndim))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], found)
 
 
-def _energy(x: jax.Array, y: jax.Array, f_y: jax.Array, scales: Scales) -> jax.Array:
+def energy(x: jax.Array, y: jax.Array, f_y: jax.Array, scales: Scales) -> jax.Array:
+    """The inner energy f(y) + |x - y|^2/(2t), at many y."""
     return f_y + jnp.sum((x - y) ** 2, axis=-1) / (2 * scales.t)
 
 
-def _sums(
+def cell_sums(
     x: jax.Array, y: jax.Array, h: jax.Array, width: jax.Array | np.ndarray, scales: Scales
 ) -> Sums:
+    """The sums for one point x over cells with the middles y, energies h and one width.
+
+    Args:
+      x: shape (ndim,).
+      y: shape (cells, ndim).
+      h: shape (cells,); infinite where there is no mass.
+      width: of a cell along each dimension, shape (ndim,).
+      scales: t and beta.
+    """
     t, beta = scales
     # The sums do not depend on the shift. The derivative of `min` divides by the number of entries
     # that equal it: none, where the compiler computes h a second time and rounds it otherwise.
@@ -151,13 +175,14 @@ def _keep(
     return _Cells(y[chosen], curvature[chosen], jnp.isfinite(h[chosen])), margin
 
 
-def _curvature(grid: Grid, values: jax.Array) -> jax.Array:
+def node_curvature(grid: Grid, values: jax.Array) -> jax.Array:
     """The sum of f's second differences along each dimension, the largest of the neighbours'."""
     total = jnp.zeros(())
     for axis, h in enumerate(grid.spacing):
         pad = [(int(i == axis),) * 2 for i in range(grid.ndim)]
         second = jnp.pad(jnp.diff(values, 2, axis=axis) / h**2, pad, mode="edge")
-        total = total + jnp.maximum(second, 0)
+        # A node where f is infinite has no mass, and tells nothing of its neighbours.
+        total = total + jnp.where(jnp.isfinite(second), jnp.maximum(second, 0), 0)
     window = (3,) * grid.ndim
     return lax.reduce_window(total, -jnp.inf, lax.max, window, (1,) * grid.ndim, "SAME").reshape(-1)
 
@@ -167,15 +192,17 @@ def _slack(curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales) 
     return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2
 
 
-def _halvings(h: jax.Array, curvature: jax.Array, spacing: np.ndarray, scales: Scales) -> jax.Array:
+def halvings_needed(
+    h: jax.Array, curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales
+) -> jax.Array:
     """Halvings after which cells resolve the integrand, where its mass is.
 
     A trapezoidal sum with nodes d apart leaves out 2 exp(-2 pi^2 sigma^2/d^2) of a Gaussian, and
     of a tail it may leave out as much more as the tail is smaller.
     """
     t, beta = scales
-    excess = jnp.maximum(beta * (h - _slack(curvature, spacing, scales) - h.min()), 0)
+    excess = jnp.maximum(beta * (h - _slack(curvature, width, scales) - h.min()), 0)
     sigma = 1 / jnp.sqrt(beta * (curvature + 1 / t))
     share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
-    needed = jnp.log2(_SAFETY * spacing.max() * share.max())
-    return jnp.maximum(jnp.ceil(needed), 0).astype(int)
+    needed = jnp.log2(_SAFETY * jnp.max(width) * share.max())
+    return jnp.clip(jnp.ceil(needed), 0, _MOST_HALVINGS).astype(int)

@@ -1,12 +1,17 @@
 """What relaxation does to curvature: the formulas of the paper's section 6."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_float64, check_positive
 from entropix.pde.grid import Function, Grid
+
+Array = TypeVar("Array", np.ndarray, jax.Array)
+_AT_AN_END = 0.02  # of an interval's length: how near to an end a zero of f'' must be
 
 
 def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:
@@ -24,14 +29,27 @@ def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:
         grid.sample(values)
         rows = grid.rows(None).reshape(-1, *grid.point_shape)
         return jax.vmap(jax.hessian(values))(rows).reshape(*grid.shape, grid.ndim, grid.ndim)
-    u = grid.sample(values)
+    second = second_differences(grid, grid.sample(values))
+    return jnp.stack([jnp.stack(row, axis=-1) for row in second], axis=-2)
+
+
+def second_differences(grid: Grid, u: Array) -> list[list[Array]]:
+    """The entries of the Hessian at the inner nodes, by central differences.
+
+    Args:
+      grid: the nodes.
+      u: values of the grid's shape, of NumPy or JAX.
+
+    Returns:
+      A list of `ndim` rows of `ndim` arrays, each two nodes shorter than u in every dimension.
+    """
     if grid.ndim == 1:
-        return (jnp.diff(u, 2) / grid.spacing[0] ** 2)[:, None, None]
+        return [[(u[2:] - 2 * u[1:-1] + u[:-2]) / grid.spacing[0] ** 2]]
     h, k = grid.spacing
-    xx = jnp.diff(u, 2, axis=0)[:, 1:-1] / h**2
-    yy = jnp.diff(u, 2, axis=1)[1:-1] / k**2
+    xx = (u[2:, 1:-1] - 2 * u[1:-1, 1:-1] + u[:-2, 1:-1]) / h**2
+    yy = (u[1:-1, 2:] - 2 * u[1:-1, 1:-1] + u[1:-1, :-2]) / k**2
     xy = (u[2:, 2:] - u[2:, :-2] - u[:-2, 2:] + u[:-2, :-2]) / (4 * h * k)
-    return jnp.stack([jnp.stack([xx, xy], -1), jnp.stack([xy, yy], -1)], -2)
+    return [[xx, xy], [xy, yy]]
 
 
 def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
@@ -40,7 +58,7 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
     .. math:: t^* = -1 / \min_x \lambda_{\min}(D^2 f(x))
 
     For t (gamma) below it, f(y) + |x - y|^2/(2t) is convex in y, the inner loop has one steady
-    state, and u is smooth. The minimum runs over the grid's nodes: refine to refine.
+    state, and u is smooth. The minimum runs over the grid's nodes; more nodes give it more exactly.
 
     Args:
       grid: the nodes.
@@ -70,7 +88,7 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
       minimum: where f'' > 0.
 
     Returns:
-      x- and x+; an end of the nodes where f is convex up to it.
+      x- and x+; the grid's edge where f is convex up to the edge (`widened_interval` tells which).
 
     Raises:
       ValueError: in 2-D, or if f is not convex at `minimum`.
@@ -103,23 +121,49 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
 
 
 def widened_interval(f: Function, interval: tuple[float, float], t: float) -> tuple[float, float]:
-    """Example 16: before the shock, x(t) = x(0) + t f'(x(0)) for either end.
+    r"""Moves the ends of a convex interval by t f', as they move before the shock (Example 16).
+
+    .. math:: x_\pm(t) = x_\pm(0) + t f'(x_\pm(0))
+
+    So moves an end at which f'' changes its sign. An end at which f'' is positive is only the edge
+    of the grid that `convex_interval` looked at, and stays where it is: u is convex there too, but
+    how far beyond is not known.
 
     Args:
-      f: a differentiable JAX function of a number.
+      f: a twice differentiable JAX function of a number.
       interval: x- and x+ at time 0, as from `convex_interval`.
       t: time, in (0, shock time).
 
     Returns:
       x- and x+ at time t.
+
+    Raises:
+      ValueError: for a t out of range, an interval that is not low < high, and without float64.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> with jax.enable_x64(True):  # f'' is positive up to 1, the edge of the grid
+      ...     entropix.pde.widened_interval(lambda x: -jnp.cos(x), (-jnp.pi / 2, 1.0), t=0.5)
+      (-2.0707963267948966, 1.0)
     """
+    check_float64()
     check_positive(t=t)
-    low, high = (float(x + t * jax.grad(f)(jnp.asarray(x, jnp.float64))) for x in interval)
-    return low, high
+    low, high = (float(x) for x in interval)
+    if not low < high:
+        raise ValueError(f"interval must be two numbers, low < high; got {tuple(interval)}")
+    slope = jax.grad(f)
+
+    def moved(x: float) -> float:
+        point = jnp.asarray(x, jnp.float64)
+        second, third = jax.grad(slope)(point), jax.grad(jax.grad(slope))(point)
+        zero_is_near = jnp.abs(second) <= _AT_AN_END * (high - low) * jnp.abs(third)
+        return x + t * float(slope(point)) if zero_is_near else x
+
+    return moved(low), moved(high)
 
 
 def curvature_bound(curvature: ArrayLike, t: ArrayLike, ndim: int = 1) -> jax.Array:
-    r"""Lemma 18: 1/(1/C + t/ndim), which bounds relaxed curvatures, whatever beta.
+    r"""The bound 1/(1/C + t/ndim) of relaxed curvatures, whatever beta (Lemma 18).
 
     With C = sup f_{kk} and ndim = 1 it bounds sup u_{kk}(., t); with C = sup Laplacian f and
     ndim = N, sup Laplacian u. For f = c|x|^2/2 it is attained: c/(1 + ct) (Example 13).
@@ -133,7 +177,7 @@ def curvature_bound(curvature: ArrayLike, t: ArrayLike, ndim: int = 1) -> jax.Ar
 
 
 def heat_curvature(curvature: ArrayLike, t: ArrayLike, eigenvalue: ArrayLike) -> jax.Array:
-    """Example 14: the heat equation turns an eigenfunction's curvature c into c exp(-lambda t).
+    """The curvature c exp(-lambda t) that the heat equation leaves an eigenfunction (Example 14).
 
     Args:
       curvature: c.
@@ -157,7 +201,7 @@ def harmonic_mean(values: ArrayLike, axis: int = -1) -> jax.Array:
 
 
 def minimum_bound(curvatures: ArrayLike, t: ArrayLike) -> jax.Array:
-    """Lemma 20: 1/(t + 1/HM(C)) bounds HM(eigenvalues of D^2 u(., t)) at u's local minima.
+    """The bound 1/(t + 1/HM(C)) of HM(eigenvalues of D^2 u(., t)) at u's minima (Lemma 20).
 
     Args:
       curvatures: C_k = sup f_{kk} > 0. shape=(N,).

@@ -12,7 +12,8 @@ from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.inviscid import inviscid_hj
 from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
 
-_KEPT = {1: 512, 2: 2048}  # cells kept by a halving, four times as many where they do not do
+_KEPT = {1: 512, 2: 2048}  # cells that are kept when all are halved, by dimension
+_MORE = 4  # times as many are kept for points where those left out some of the mass
 _MOST = 2**17
 
 
@@ -37,19 +38,22 @@ def cole_hopf(
     Args:
       grid: its box is the domain of integration: wide enough that exp(-beta ...) has decayed at
         its ends. Its nodes must resolve f, so that no well is missed.
-      f: a function; or values, which are interpolated linearly between nodes.
+      f: a function; or values, which are interpolated linearly between nodes. It may be +infinity,
+        as at a wall; where it is so at nodes, no mass is beside them.
       t: time (gamma of the optimisers), > 0.
       beta: inverse temperature 1/T, > 0.
       points: where u is wanted. shape (..., *point_shape); the nodes by default.
       max_halvings: static, how often a cell may be halved; as often as it takes by default. 0, for
-        nodes that resolve the wells as they are, is faster and allows reverse-mode derivatives.
+        nodes that resolve the wells as they are, is faster and allows reverse-mode derivatives. A
+        cell is never halved more than 60 times.
 
     Returns:
       Value and gradient, shapes (...,) and (..., *point_shape). The Gibbs mean is x - t gradient.
 
     Raises:
-      ValueError: for an argument outside its range, for mass spread over more cells than can be
-        kept (which inside `jax.jit` goes unseen), and without float64.
+      ValueError: for an argument outside its range; for an f that is not a number, or -infinity,
+        at a node; for mass spread over more cells than can be kept (both go unseen inside
+        `jax.jit`); and without float64.
 
     Example:
       >>> import entropix, jax
@@ -61,12 +65,14 @@ def cole_hopf(
     """
     check_positive(t=t, beta=beta)
     values, rows = grid.sample(f), grid.rows(points)
+    if not isinstance(values, jax.core.Tracer):
+        _check_above_minus_infinity(grid, values)
     function, kept = f if callable(f) else None, _KEPT[grid.ndim]
     scales = Scales(jnp.asarray(t, jnp.float64), jnp.asarray(beta, jnp.float64))
     solve = functools.partial(gibbs_sums, grid, function, max_halvings)
     sums = solve(kept, values, rows, scales)
     while not isinstance(sums.margin, jax.core.Tracer) and jnp.any(sums.margin < NEGLIGIBLE):
-        kept *= 4
+        kept *= _MORE
         if kept > _MOST:
             raise ValueError(
                 f"with beta={float(beta):g} the mass is spread over more than {_MOST} cells that "
@@ -77,6 +83,16 @@ def cole_hopf(
         better = solve(kept, values, rows[padded], scales)
         sums = jax.tree.map(lambda a, b: a.at[again].set(b[: len(again)]), sums, better)  # noqa: B023
     return grid.relaxed(sums.value, sums.gradient, points)
+
+
+def _check_above_minus_infinity(grid: Grid, values: jax.Array) -> None:
+    bad = np.argwhere(~(np.asarray(values) > -np.inf))
+    if bad.size or not np.isfinite(values).any():
+        where = grid.points[tuple(bad[0])].tolist() if bad.size else "every node"
+        value = float(values[tuple(bad[0])]) if bad.size else np.inf
+        raise ValueError(
+            f"f must be finite or +infinity, and finite somewhere; its value at {where} is {value}"
+        )
 
 
 def viscous_hj(

@@ -1,22 +1,22 @@
-"""Several processes as one: meeting, agreeing, and ending together when one of them dies."""
+"""Several processes as one: agreeing, parting, and ending together when one of them dies."""
 
 import contextlib
-import os
-import socket
-import sys
+import json
+import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from entropix.transforms.checks import check_count, refusal
+from entropix.replicas import meeting
+from entropix.replicas.company import LOST as LOST
+from entropix.replicas.company import Company
+from entropix.transforms.checks import check_count, check_positive, refusal
 
-LOST = 76  # exit status of a process that has lost another
-_MOMENT = 1.0  # seconds
-_BYE = b"."  # what a process says whose work is done
+_company: Company | None = None  # inside `connected`
 
 
 @contextlib.contextmanager
@@ -25,25 +25,28 @@ def connected(
 ) -> Iterator[None]:
     """Joins the processes of one run: inside, `jax.devices()` are the devices of all of them.
 
-    A collective would wait for a dead process for ever. So every process holds a connection to the
-    first one, and when one ends before its work is done, the others say so on stderr and end at
-    once, with status 76. (A machine that vanishes without closing its connections is noticed by
-    JAX's heartbeats, within `timeout`.)
+    A collective would wait for a dead process for ever. So every process holds a connection to
+    process 0, and when one ends without a `farewell`, the others say so on stderr and end at once,
+    with status 76. (A machine that vanishes without closing its connections is noticed by JAX's
+    heartbeats, within `timeout`.) Leaving the context without an exception is a farewell. SIGTERM
+    does inside what it did before, though JAX would note and ignore it.
 
     Args:
-      coordinator: "HOST:PORT" of process 0, the same for all. PORT must be free there; JAX's own
-        service takes another one that is.
+      coordinator: "HOST:PORT" of process 0, the same for all. Process 0 listens at the address of
+        HOST alone. PORT must be free there; JAX's own service takes another one that is.
       processes: how many there are, >= 1.
       process: which one this is, 0 <= process < processes.
-      timeout: seconds to wait for the others to come, and for a silent one before it is given up.
+      timeout: seconds, >= 1, to wait for the others to come, and for a silent one before it is
+        given up.
 
     Raises:
       ValueError: for arguments outside their range.
-      ConnectionError: if not all come in time, or process 0's address cannot be used.
+      ConnectionError: if not all come in time, process 0's address cannot be used, or process 0
+        turns this process away, because another has its number.
 
     Example:
       >>> from entropix import replicas
-      >>> with replicas.connected("127.0.0.1:0", 1, 0):    # one is company enough
+      >>> with replicas.connected("127.0.0.1:0", 1, 0):    # one process needs no other
       ...   replicas.agree([2.0]).tolist()
       [2.0]
     """
@@ -53,39 +56,42 @@ def connected(
     if processes == 1:
         yield
         return
-    host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
-    if not host or not port.isdigit() or int(port) >= 2**16:
-        raise refusal("coordinator", "HOST:PORT, as in 10.0.0.1:1234", coordinator)
-    meet = _host if process == 0 else _guest
-    peers, service = meet(host, int(port), processes, process, timeout)
+    name, port = _parse(coordinator)
+    if process == 0:
+        lines, listen = meeting.host(name, port, processes, timeout)
+        service = int(listen.rpartition(":")[2])
+    else:
+        line, service = meeting.join(name, port, processes, process, timeout)
+        lines, listen = {0: line}, None
+    terminate = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
-        f"{host}:{service}", processes, process, initialization_timeout=timeout,
+        f"{coordinator.rpartition(':')[0]}:{service}", processes, process,
+        coordinator_bind_address=listen, initialization_timeout=timeout,
         heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout,
     )  # fmt: skip
-    ending = threading.Event()
-    watches = [
-        threading.Thread(target=_watch, args=(peer, name, ending), daemon=True)
-        for name, peer in peers.items()
-    ]
-    for watch in watches:
-        watch.start()
+    if threading.current_thread() is threading.main_thread() and terminate is not None:
+        signal.signal(signal.SIGTERM, terminate)
+    global _company
+    _company = company = Company(process, lines, timeout)
     try:
         yield
-        for peer in peers.values():
-            peer.sendall(_BYE)
-        for watch in watches:
-            watch.join(timeout)
-        jax.distributed.shutdown()
+        farewell()
     except jax.errors.JaxRuntimeError:
-        for watch in watches:  # a collective may fail before the watch has seen who died
-            watch.join(_MOMENT)
+        company.settle()  # a collective may fail before it is known who died
         raise
     finally:
-        ending.set()
-        for peer in peers.values():
-            with contextlib.suppress(OSError):  # the other end may be gone
-                peer.shutdown(socket.SHUT_RDWR)
-            peer.close()
+        _company = None
+        if company.parted:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # all work is done
+                jax.distributed.shutdown()
+        company.close()
+
+
+def _parse(coordinator: str) -> tuple[str, int]:
+    name, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
+    if not name or not port.isdecimal() or not 0 < int(port[:6]) < 2**16:
+        raise refusal("coordinator", "HOST:PORT, as in 10.0.0.1:1234", coordinator)
+    return name.strip("[]"), int(port)  # [...] of an IPv6 address
 
 
 def agree(values: list[float]) -> np.ndarray:
@@ -93,90 +99,97 @@ def agree(values: list[float]) -> np.ndarray:
 
     What processes decide by a clock or a signal of their own, they have to decide alike.
     """
-    own = np.asarray(values, np.float32)
+    mine = np.asarray(values, np.float32)
     if jax.process_count() == 1:
-        return own
-    return np.max(multihost_utils.process_allgather(own), axis=0)
+        return mine
+    return np.max(multihost_utils.process_allgather(mine), axis=0)
 
 
-def leave(status: int) -> None:
-    """Ends a process whose work failed: JAX's own farewell would wait for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def agree_on(identity: Mapping[str, Any], timeout: float | None = None) -> None:
+    """Checks that all processes were started with equal values, before they compute together.
 
+    Programs that differ end in an abort or wait for each other for ever. All processes have to
+    call this at the same point. With one process nothing happens.
 
-Peers = dict[int, socket.socket]
+    Args:
+      identity: names and values of what must be equal, nested dictionaries and lists of JSON.
+      timeout: seconds to wait for the slowest process to come; None is the `timeout` of
+        `connected`.
 
+    Raises:
+      ValueError: in all processes, with one and the same sentence that names the fields that
+        differ. It is a farewell: processes that end with it are not taken for dead.
+      ConnectionError: if a process does not come to this point in time.
 
-def _host(host: str, port: int, processes: int, process: int, timeout: float) -> tuple[Peers, int]:
-    """Process 0 waits for the others, and tells them where JAX's service will be."""
-    deadline = time.monotonic() + timeout
-    try:
-        server = socket.create_server(("", port), backlog=processes)
-    except OSError as error:
-        raise ConnectionError(
-            f"process 0 cannot listen at {host}:{port} ({error.strerror}). Choose a free port, the "
-            "same for all processes."
-        ) from error
-    peers: Peers = {}
-    with server:
-        while len(peers) < processes - 1:
-            server.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                peer, _ = server.accept()
-                peer.settimeout(timeout)
-                peers[int(peer.recv(16))] = peer
-            except (OSError, ValueError):
-                if time.monotonic() < deadline:
-                    continue  # somebody else called
-                missing = sorted(set(range(1, processes)) - set(peers))
-                raise ConnectionError(
-                    f"of {processes} processes, {', '.join(map(str, missing))} did not come to "
-                    f"{host}:{port} within {timeout} s. Start all of them within that time."
-                ) from None
-    with socket.create_server(("", 0)) as free:
-        service = free.getsockname()[1]
-    for peer in peers.values():
-        peer.sendall(b"%05d" % service)
-        peer.settimeout(None)
-    return peers, service
-
-
-def _guest(host: str, port: int, processes: int, process: int, timeout: float) -> tuple[Peers, int]:
-    """Every other process goes to process 0, which may come later, and waits there."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            peer = socket.create_connection((host, port), timeout=timeout)
-            peer.sendall(b"%d" % process)
-            # A second more than process 0 waits for the others: let it speak first.
-            peer.settimeout(max(0.01, deadline - time.monotonic()) + 1.0)
-            service = int(peer.recv(5, socket.MSG_WAITALL))
-            peer.settimeout(None)
-            return {0: peer}, service
-        except (OSError, ValueError) as error:
-            if time.monotonic() < deadline and not isinstance(error, ValueError):
-                time.sleep(0.1)
-                continue
-            raise ConnectionError(
-                f"process {process} of {processes} did not find all the others at {host}:{port} "
-                f"within {timeout} s ({error}). Start all of them, with the same coordinator."
-            ) from error
-
-
-def _watch(peer: socket.socket, name: int, ending: threading.Event) -> None:
-    """Waits for another process's last word; ends this one if there is none."""
-    try:
-        word = peer.recv(1)
-    except OSError:
-        word = b""
-    if word == _BYE or ending.is_set():
+    Example:
+      >>> from entropix import replicas
+      >>> replicas.agree_on({"seed": 1, "model": {"widths": [16]}})
+    """
+    text = json.dumps(identity, sort_keys=True)  # the same text wherever it was made
+    if _company is not None:
+        everyone = _company.exchange("identity", text, timeout or _company.timeout)
+    elif jax.process_count() > 1:  # the caller has called `jax.distributed.initialize`
+        everyone = _gather(text)
+    else:
         return
-    print(
-        f"entropix: process {name} has ended before its work was done, so process "
-        f"{jax.process_index()} ends too. Start all of them again with the same commands: a run "
-        "continues from its last checkpoint.",
-        file=sys.stderr,
+    for process, other in enumerate(everyone):
+        if other != everyone[0]:
+            farewell()
+            raise ValueError(_difference(process, everyone[0], other))
+
+
+def farewell(timeout: float = 600.0) -> None:
+    """Waits until all processes have come to this point; afterwards leaving is not dying.
+
+    Call this last, in all processes, before an exception that all of them raise alike (a request
+    to stop, a run that diverged) leaves `connected`: a process that has nothing to save then
+    waits for the one that is saving. Afterwards nobody watches the others. With one process, or
+    when it was called before, nothing happens.
+
+    Args:
+      timeout: seconds > 0 to wait for a process that is alive and does not come, before a warning
+        says so and this one goes.
+
+    Example:
+      >>> from entropix import replicas
+      >>> replicas.farewell()
+    """
+    timeout = check_positive("timeout", timeout, schedule=False)
+    if _company is not None and not _company.parted:
+        _company.part(timeout)
+
+
+def _gather(text: str) -> list[str]:
+    """Every process's text, by JAX's own means."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([data.size])).ravel()
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: data.size] = data
+    everyone = multihost_utils.process_allgather(padded)
+    return [row[:size].tobytes().decode() for row, size in zip(everyone, sizes, strict=True)]
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Values, as text, by their dotted names."""
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        inside = isinstance(value, dict) and value
+        flat |= _flat(value, f"{before}{name}.") if inside else {before + name: json.dumps(value)}
+    return flat
+
+
+def _difference(process: int, first: str, other: str) -> str:
+    """One sentence about two identities that differ, the same in every process."""
+    a, b = _flat(json.loads(first)), _flat(json.loads(other))
+    fields = sorted(name for name in a | b if a.get(name) != b.get(name))
+    named = [f"{k} ({_short(a.get(k))} and {_short(b.get(k))})" for k in fields[:5]]
+    more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
+    return (
+        f"process 0 and process {process} were not started alike: they differ in "
+        f"{', '.join(named)}{more}; start all with the same command, but for the process's number."
     )
-    leave(LOST)
+
+
+def _short(text: str | None) -> str:
+    text = "nothing" if text is None else text
+    return text if len(text) <= 60 else f"{text[:57]}..."

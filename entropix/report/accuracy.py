@@ -26,7 +26,7 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
     """Draws bias and spread against L: a column for each method, a row for each temperature.
 
     Args:
-      data: what `entropix.pde.saved.load_accuracy` returns.
+      data: what `entropix.landscape.functions.saved.load_accuracy` returns.
       path: where to save the figure, if given; the suffix says the format.
 
     Returns:

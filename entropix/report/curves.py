@@ -68,9 +68,7 @@ def convergence(
     if any(row.replicas > 1 for row in rows):
         counts = {f"{axis} of {who}".replace("_", " "): who == "one replica"
                   for who in ("all replicas", "one replica")}  # fmt: skip
-    figure = Figure(
-        figsize=(max(4.5 * len(shown), 6), 3.6 * len(counts)), layout="constrained"
-    )
+    figure = Figure(figsize=(max(4.5 * len(shown), 6), 3.6 * len(counts)), layout="constrained")
     grid = figure.subplots(len(counts), len(shown), squeeze=False)
     for panels, (count, per_replica) in zip(grid, counts.items(), strict=True):
         for panel, measure in zip(panels, shown, strict=True):

@@ -11,19 +11,29 @@ from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from entropix.pde.relaxations import EQUATIONS, convex_intervals
+from entropix.landscape.functions import EQUATIONS, convex_intervals
 from entropix.report.style import PALETTE, fixed_style
 
 _TITLES = {
     "viscous_hj": "viscous Hamilton-Jacobi",
     "hj": "Hamilton-Jacobi",
     "heat": "heat",
+    "sharpness": "maximum over a ball of radius t",
+    "live_centre": "replicas around their own mean",
 }
-_SHORT = {"viscous_hj": "viscous HJ", "hj": "HJ", "heat": "heat"}
+_SHORT = {
+    "viscous_hj": "viscous HJ",
+    "hj": "HJ",
+    "heat": "heat",
+    "sharpness": "ball's maximum",
+    "live_centre": "replicas",
+}
 _COLOURS = {
     "viscous_hj": PALETTE["blue"],
     "hj": PALETTE["vermillion"],
     "heat": PALETTE["orange"],
+    "sharpness": PALETTE["purple"],
+    "live_centre": PALETTE["green"],
 }
 _PLAIN = PALETTE["green"]  # steepest descent on f, beside f in black
 Data = Mapping[str, np.ndarray]
@@ -34,8 +44,8 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
     """Draws f and its relaxations: curves with their convex intervals, or contour panels in 2-D.
 
     Args:
-      data: the fields of `entropix.pde.relaxations.Relaxations` and `function`, the text of f, by
-        name: what `numpy.load` returns for the saved file.
+      data: the fields of `entropix.landscape.functions.Relaxations` and `function`, the text of
+        f, by name: what `numpy.load` returns for the saved file.
       path: where to save the figure, if given; the suffix says the format.
 
     Returns:
@@ -49,13 +59,19 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
     return figure
 
 
+def _kinds(data: Data) -> list[str]:
+    """The relaxations that were saved; files of former versions do not name their three."""
+    return [str(kind) for kind in data.get("equations", EQUATIONS)]
+
+
 def _curves(data: Data) -> Figure:
-    times, x, rows = data["times"], data["points"], len(data["times"])
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    times, x, rows, kinds = data["times"], data["points"], len(data["times"]), _kinds(data)
+    figure = Figure(figsize=(10 / 3 * max(2, len(kinds)), 4.2), layout="constrained")
     panels = figure.subplots(
-        2, 3, sharex=True, sharey="row", height_ratios=[5, 0.35 * (rows + 1) + 0.2]
-    )
-    for column, kind in enumerate(EQUATIONS):
+        2, len(kinds), sharex=True, sharey="row", squeeze=False,
+        height_ratios=[5, 0.35 * (rows + 1) + 0.2],
+    )  # fmt: skip
+    for column, kind in enumerate(kinds):
         above, below = panels[:, column]
         shades = _shades(_COLOURS[kind], rows)
         above.plot(x, data["f"], color="black", linewidth=0.9, label="f")
@@ -85,22 +101,23 @@ def _bars(panel: Axes, x: np.ndarray, convex: np.ndarray, row: int, colour: obje
 
 
 def _contours(data: Data) -> Figure:
-    times = data["times"]
-    figure = Figure(figsize=(2.5 * (len(times) + 1) + 0.8, 7.4), layout="constrained")
-    panels = figure.subplots(3, len(times) + 1, sharex=True, sharey=True)
+    times, kinds = data["times"], _kinds(data)
+    size = 2.5 * (len(times) + 1) + 0.8, 7.4 / 3 * len(kinds)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(kinds), len(times) + 1, sharex=True, sharey=True, squeeze=False)
     levels = _levels(data["f"])
-    for panel in panels[:2, 0]:
+    for panel in panels[:-1, 0]:
         panel.remove()
-    drawn = _landscape(panels[2, 0], data, data["f"], data["f_convex"], levels)
-    panels[2, 0].set_title("f (white: convex within)", fontsize=9)
-    for row, kind in enumerate(EQUATIONS):
+    drawn = _landscape(panels[-1, 0], data, data["f"], data["f_convex"], levels)
+    panels[-1, 0].set_title("f (white: convex within)", fontsize=9)
+    for row, kind in enumerate(kinds):
         for n, t in enumerate(times):
             panel = panels[row, n + 1]
             _landscape(panel, data, data["values"][row, n], data["convex"][row, n], levels)
             panel.set_title(f"{_SHORT[kind]}, t = {_plain_number(t)}", fontsize=9)
-    for panel in panels[2]:
+    for panel in panels[-1]:
         panel.set_xlabel("x")
-    for panel in (panels[2, 0], *panels[:2, 1]):
+    for panel in (panels[-1, 0], *panels[:-1, 1]):
         panel.set_ylabel("y")
         panel.tick_params(labelleft=True)
     bar = figure.colorbar(drawn, ax=panels[:, 1:], shrink=0.6, label="value", format="%.2g")
@@ -124,7 +141,8 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
     """Writes a GIF of gamma -> 0, with the descent on u(., gamma) and that on f.
 
     Args:
-      data: the fields of `entropix.pde.relaxations.Scoping`, `points`, `f` and `function`, by name.
+      data: the fields of `entropix.landscape.functions.Scoping`, `points`, `f` and `function`, by
+        name.
       path: where to save it; ends in `.gif`.
       frames_a_second: speed.
     """

@@ -55,9 +55,7 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
         another run.
     """
     runs = [run for folder in folders for run in _run_folders(pathlib.Path(folder).expanduser())]
-    parts = [
-        part for run in runs for part in (run, *sorted(run.glob(PARTS))) if _is_run(part)
-    ]
+    parts = [part for run in runs for part in (run, *sorted(run.glob(PARTS))) if _is_run(part)]
     return [read_run(part) for part in parts]
 
 
@@ -66,9 +64,11 @@ def read_run(folder: pathlib.Path) -> SavedRun:
     path = folder / RUN_FILE
     content = _read_object(path)
     wrong = [name for name, kind in _TYPES.items() if not isinstance(content.get(name), kind)]
-    identity = content.get("identity")
+    identity: Any = content.get("identity")
     if isinstance(identity, dict):
-        wrong += [f"identity.{name}" for name in COMPARED if not isinstance(identity.get(name), dict)]
+        wrong += [
+            f"identity.{name}" for name in COMPARED if not isinstance(identity.get(name), dict)
+        ]
     if wrong:
         raise ValueError(_damaged(path, f"{', '.join(wrong)} missing or of the wrong type"))
     finished, measured = ((folder / name).exists() for name in (COMPLETE_FILE, METRICS_FILE))
@@ -99,7 +99,10 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
         return [folder]  # a run that has lost its file: `read_run` says so
     if not runs:
         raise ValueError(f"{folder} holds no run: neither {RUN_FILE} nor folders that have one.")
-    order = [row.run for row in read_rows(folder)] if _is_run(folder) else []
+    try:
+        order = [row.run for row in read_rows(folder)]
+    except ValueError:  # none yet, or damaged: made from the rows of the runs, and made again
+        order = []
     return sorted(
         runs, key=lambda path: (order.index(path.name) if path.name in order else len(order), path)
     )

@@ -23,6 +23,12 @@ class _Run(NamedTuple):
     rows: list[Row]
     axis: str
 
+    @property
+    def title(self) -> str:
+        """The label, and whether the results are those so far."""
+        so_far = self.states["unfinished"] and not self.states["finished"]
+        return f"{self.label} (unfinished)" if so_far else self.label
+
     def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Where all seeds that count have a value, and the values: (evaluations, seeds)."""
         if not self.rows:
@@ -34,7 +40,8 @@ class _Run(NamedTuple):
     def last(self, name: str) -> dict[int, float]:
         """Seed -> the last value, for seeds that finished."""
         _, values = self.values(name)
-        return dict(zip(self.states["finished"], values[-1], strict=True)) if values.size else {}
+        seeds = self.states["finished"]
+        return dict(zip(seeds, values[-1], strict=True)) if seeds and values.size else {}
 
 
 def make_table(
@@ -75,7 +82,6 @@ def make_table(
     for label, own in by_run(rows).items():
         states = seeds_by_state(own, (unfinished or {}).get(own[0].run, ()))
         counted = states["finished"] or states["unfinished"]
-        label += " (unfinished)" if states["unfinished"] and not states["finished"] else ""
         runs[own[0].run] = _Run(label, states, [r for r in own if r.seed in counted], axis)
     baseline = baseline or (_BASELINE if _BASELINE in runs else next(iter(runs)))
     if baseline not in runs:
@@ -86,9 +92,9 @@ def make_table(
         how.append("Effective epochs count all gradient evaluations, inner steps and replicas.")
     if len(runs) > 1 and len({row.seed for row in rows}) > 1:
         parts.append(_differences(runs, baseline, shown))
-        how.append("Differences: paired by seed, with 95 % intervals.")
-        if len(runs) > 2:
-            how.append("p: Holm's, for all comparisons in a column.")
+        if runs[baseline].states["finished"]:
+            how.append("Differences: paired by seed, with 95 % intervals.")
+            how += ["p: Holm's, for all comparisons in a column."] if len(runs) > 2 else []
     return "\n\n".join([*parts, " ".join([*how, *_missing(runs), *notes])]) + "\n"
 
 
@@ -117,13 +123,13 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
         own = [row for row in rows if row.run == name]
         last = max(run.rows or own, key=lambda row: row.gradients)
         record: dict[str, Any] = {
-            "run": run.label,
+            "run": run.title,
             "seeds": _seeds(run.states),
             "L": last.num_steps,
             "replicas": last.replicas,
             "gradients: all, per replica": f"{last.gradients:,}, {last.gradients_per_replica:,.0f}",
         }
-        if run.axis == "effective_epochs":
+        if last.effective_epochs is not None and run.axis == "effective_epochs":
             record["effective epochs"] = _short(last.effective_epochs)
         for measure in shown:
             x, values = run.values(measure.name)
@@ -141,12 +147,12 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
 def _best(x: np.ndarray, values: np.ndarray, measure: Measure, axis: str) -> dict[str, str]:
     """The best mean over seeds, and when."""
     extreme, find = ("lowest", np.argmin) if measure.better == "lower" else ("highest", np.argmax)
-    title = f"{extreme} mean {measure.words} @ {axis.replace('_', ' ')}"
+    title = f"{extreme} mean @ {axis.replace('_', ' ')}"
     if not values.size:
         return {title: ""}
-    means = values.mean(axis=1)
-    best = int(find(means))
-    return {title: f"{_number(means[best], measure.unit)} @ {_short(x[best])}"}
+    best = int(find(values.mean(axis=1)))
+    mean = _spread(values[best], measure.unit).partition(" ")[0]
+    return {title: f"{mean} @ {_short(x[best])}"}
 
 
 def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measure]) -> str:
@@ -156,7 +162,7 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
     if not target:
         return f"{base.label} has no finished seed to compare with."
     others = {name: run for name, run in runs.items() if name != baseline}
-    records = {name: {f"against {base.label}": run.label} for name, run in runs.items()}
+    records = {name: {f"against {base.label}": run.title} for name, run in runs.items()}
     for measure in shown:
         pairs = {name: _paired(base, run, measure.name) for name, run in others.items()}
         tests = {name: test for name, pair in pairs.items() if (test := student(pair))}
@@ -164,9 +170,8 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
         for name in runs:
             records[name][measure.title] = "" if name == baseline else "too few seeds"
         for name, (mean, half, _) in tests.items():
-            middle, low, high = (
-                _number(value, measure.unit, "+", 3) for value in (mean, mean - half, mean + half)
-            )
+            ends = mean, mean - half, mean + half
+            middle, low, high = (_number(value, measure.unit, half, "+") for value in ends)
             p = f", p = {p_values[name]:.2g}" if len(others) > 1 else ""
             records[name][measure.title] = f"{middle} ({low} to {high}){p}"
     when = f"final {first.words} of {base.label} reached @ {base.axis.replace('_', ' ')}"
@@ -197,8 +202,9 @@ def _missing(runs: Mapping[str, _Run]) -> list[str]:
     """Sentences about seeds that are not in the means, or not at the end."""
     sentences = []
     for state, what in (("diverged", "Diverged, and left out"), ("unfinished", "Unfinished")):
-        seeds = [f"{r.label}, seed {seed}" for r in runs.values() for seed in r.states[state]]
-        sentences += [f"{what}: {'; '.join(seeds)}."] if seeds else []
+        seeds = {run.label: run.states[state] for run in runs.values() if run.states[state]}
+        named = [f"{label} (seed {', '.join(map(str, own))})" for label, own in seeds.items()]
+        sentences += [f"{what}: {', '.join(named)}."] if named else []
     return sentences
 
 
@@ -216,19 +222,23 @@ def _seeds(states: Mapping[str, Sequence[int]]) -> str:
 
 
 def _spread(values: np.ndarray, unit: str) -> str:
-    return _number(values.mean(), unit) + _plus_minus(values, lambda v: _number(v, unit, digits=2))
+    error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return _number(values.mean(), unit, error) + _plus_minus(values, lambda v: _number(v, unit, v))
 
 
-def _plus_minus(values: Sequence[float], write: Callable[[float], str]) -> str:
+def _plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> str:
     """The standard deviation, unknown for a single value."""
     return f" ± {write(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
 
 
-def _number(value: float, unit: str, sign: str = "", digits: int = 4) -> str:
-    """Hundredths of a per cent; of any other unit, significant digits."""
+def _number(value: float, unit: str, error: float, sign: str = "") -> str:
+    """Hundredths of a per cent; of any other unit, two digits of the error, if there is one."""
     if unit == "%":
         return f"{value:{sign}.2f}"
-    return f"{value:{sign}#.{digits}g}".rstrip(".")
+    if not 1e-8 < error < 1e8:
+        return f"{value:{sign}.4g}"
+    exponent = int(f"{error:.1e}".partition("e")[2])
+    return f"{value:{sign}.{max(0, 1 - exponent)}f}"
 
 
 def _short(value: float) -> str:

@@ -1,25 +1,25 @@
-"""Checkpoints: the complete state of a run, written atomically and checked when read."""
+"""Checkpoints: the complete state of a run, written beside the old one and checked when read."""
 
 import contextlib
 import functools
-import hashlib
-import json
-import logging
 import pathlib
+import re
 import shutil
-import sys
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import orbax.checkpoint as ocp
-from jax import tree_util
+
+from entropix.training.arrays import digest as digest_of
+from entropix.training.arrays import from_host as from_host
+from entropix.training.arrays import to_host as to_host
+from entropix.training.storage import alone, first_line, identity_of, without_tracebacks
 
 CHECKPOINTS = "checkpoints"
+# A checkpoint's folder: its outer step and, for a moment, which replacement of that step it is.
+_NAME = re.compile(r"(0|[1-9]\d{0,17})(?:\.([1-9]\d{0,8}))?", re.ASCII)
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
+_PLAIN = re.compile(r"(?!\.)[^/\\\0]{1,200}")  # what may become the name of a file
 
 
 class Checkpoint(NamedTuple):
@@ -39,9 +39,10 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, newest last, at most `keep` of them.
 
-    Orbax writes each one to a temporary folder and renames it when it is whole, so a process killed
-    while saving leaves the ones before. A digest of all arrays and of the record travels with them:
-    what comes back is what was saved, or it counts as damaged.
+    Orbax writes each one to a temporary folder and renames it when it is whole; only then are older
+    ones removed, or one of the same step replaced. So a process killed at any moment, or a full
+    disk, leaves the newest or the one before it, whole. A digest of all arrays and of the record
+    travels with them: what comes back is what was saved, or it counts as damaged.
 
     Args:
       workdir: of the run; checkpoints are in its folder `checkpoints`.
@@ -62,19 +63,17 @@ class Checkpoints:
         self._newest = ""  # its digest, once known
 
     @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
-        """Made on first need, since it makes the folder."""
+    def _storage(self) -> ocp.Checkpointer:
         if self._keep > 0:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep or None,
-            enable_async_checkpointing=False,  # the state is donated to the next step
-            cleanup_tmp_directories=self._keep > 0,
-            read_only=self._keep == 0,
-            create=False,
-            multiprocessing_options=_alone(),
-        )
-        return ocp.CheckpointManager(self._folder, options=options)
+            self._remove_unfinished()  # what a killed writer left
+        handler = ocp.CompositeCheckpointHandler()
+        return ocp.Checkpointer(handler, multiprocessing_options=alone())
+
+    @property
+    def newest(self) -> int | None:
+        """Outer step of the newest checkpoint on disk, or None if there is none."""
+        found = self._found()
+        return found[-1][0] if found else None
 
     def save(self, checkpoint: Checkpoint) -> Any:
         """Writes a checkpoint, unless it is the newest one already; replaces one of the same step.
@@ -83,33 +82,38 @@ class Checkpoints:
           The state as it was written: a copy, of `to_host`.
 
         Raises:
-          OSError: if it could not be written; those before are intact.
+          OSError: if it could not be written; the message says which one is left.
         """
         state = to_host(checkpoint.state)
-        digest = _digest(state, checkpoint.record)
+        digest = digest_of(state, checkpoint.record)
+        if self.newest == checkpoint.step and self._newest == digest:
+            return state
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             record=ocp.args.JsonSave(checkpoint.record | {"digest": digest}),
         )
         try:
-            earlier = None
-            if self._manager.latest_step() == checkpoint.step:
-                if self._newest == digest:
-                    return state
-                earlier = self._set_aside(checkpoint.step, "replaced")
-            with _without_tracebacks():
-                saved = self._manager.save(checkpoint.step, args=items)
-            if not saved:
-                raise OSError("the storage library declined to")
-            if earlier is not None:
-                shutil.rmtree(earlier.parent)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with without_tracebacks():
+                self._storage.save(self._beside(checkpoint.step), args=items)
         except Exception as error:  # the storage library has its own types for a full disk
+            self._remove_unfinished()
+            left = "There is no earlier one" if self.newest is None else (
+                f"The checkpoint of outer step {self.newest} is as it was"
+            )  # fmt: skip
             raise OSError(
                 f"the checkpoint of outer step {checkpoint.step} could not be written to "
-                f"{self._folder}: {_first_line(error)}. Earlier ones are intact. If the disk is "
-                "full or read-only, remedy that and run the same command again."
+                f"{self._folder}: {first_line(error)}. {left}. If the disk is full or read-only, "
+                "remedy that and run the same command again."
             ) from error
         self._newest = digest
+        try:
+            self._remove_older()
+        except OSError as error:
+            warnings.warn(
+                f"the checkpoint of outer step {checkpoint.step} is saved, but an older one in "
+                f"{self._folder} could not be removed ({error}).", stacklevel=2,
+            )  # fmt: skip
         return state
 
     def restore(self, template: Any = None) -> Checkpoint | None:
@@ -125,154 +129,124 @@ class Checkpoints:
         Raises:
           ValueError: if the newest whole checkpoint's state does not look like `template`.
         """
-        if not self._folder.is_dir():
-            return None
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        passed: list[object] = [None]
+        while found := [
+            (step, path, identity)
+            for step, _, path in self._found()
+            if (identity := identity_of(path)) not in passed
+        ]:
+            step, path, identity = found[-1]
+            passed.append(identity)
             try:
-                with _without_tracebacks():
-                    state, record = self._read(step)
+                with without_tracebacks():
+                    state, record = self._read(path)
             except (PermissionError, MemoryError):
                 raise  # no damage
             except Exception as error:  # whatever a damaged file may cause
+                if identity_of(path) != identity:
+                    continue  # a run that goes on has replaced it meanwhile
                 warnings.warn(
                     f"the checkpoint of outer step {step} in {self._folder} is damaged "
-                    f"({_first_line(error)}); the one before it is used or, if there is none, the "
+                    f"({first_line(error)}); the one before it is used or, if there is none, the "
                     "run begins again.",
                     stacklevel=2,
                 )
                 if self._keep > 0:
-                    self._set_aside(step, "damaged")
+                    self._set_aside(path)
                 continue
             return Checkpoint(
                 step, state if template is None else from_host(template, state), record
             )
         return None
 
-    def _read(self, step: int) -> tuple[Any, dict[str, Any]]:
-        restored = self._manager.restore(
-            step,
+    def _read(self, path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+        restored = self._storage.restore(
+            path,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
             ),
         )
         record = dict(restored.record)
         digest = record.pop("digest")
-        if digest != _digest(restored.state, record):
+        if digest != digest_of(restored.state, record):
             raise ValueError("its checksum is wrong")
+        check_record(record)
         self._newest = digest
         return restored.state, record
 
     def keep_copy(self) -> None:
         """Copies the newest checkpoint out of the way of later ones, to `checkpoints_forked`."""
-        step = self._manager.latest_step()
-        if step is not None:
+        if found := self._found():
+            step, _, path = found[-1]
             copy = self._folder.parent / f"{CHECKPOINTS}_forked" / str(step)
-            shutil.copytree(self._folder / str(step), copy, dirs_exist_ok=True)
+            shutil.copytree(path, copy, dirs_exist_ok=True)
 
-    def _set_aside(self, step: int, why: str) -> pathlib.Path:
-        """Renames a checkpoint, so that nothing is thrown away and another can take its place."""
-        folder = self._folder.parent / f"{CHECKPOINTS}_{why}"
+    def _found(self) -> list[tuple[int, int, pathlib.Path]]:
+        """(outer step, replacement, folder) of each, oldest first; links lead elsewhere."""
+        paths = self._folder.iterdir() if self._folder.is_dir() else []
+        named = [(_NAME.fullmatch(path.name), path) for path in paths]
+        return sorted(
+            (int(name[1]), int(name[2] or 0), path)
+            for name, path in named
+            if name and path.is_dir() and not path.is_symlink()
+        )
+
+    def _beside(self, step: int) -> pathlib.Path:
+        """Where a checkpoint can be written, such that it is then the newest of its step."""
+        numbers = [number for at, number, _ in self._found() if at == step]
+        return self._folder / (f"{step}.{numbers[-1] + 1}" if numbers else str(step))
+
+    def _remove_older(self) -> None:
+        """Leaves the newest of each of the last `keep` steps, under its plain name."""
+        newest = {step: path for step, _, path in self._found()}
+        kept = sorted(newest)[-self._keep :]
+        for step, _, path in self._found():
+            if step not in kept or path != newest[step]:
+                shutil.rmtree(path)
+        for step in kept:
+            newest[step].rename(self._folder / str(step))
+
+    def _remove_unfinished(self) -> None:
+        for path in self._folder.glob(_UNFINISHED):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _set_aside(self, path: pathlib.Path) -> None:
+        """Renames a damaged checkpoint, so that nothing is thrown away."""
+        folder = self._folder.parent / f"{CHECKPOINTS}_damaged"
         folder.mkdir(exist_ok=True)
-        aside = folder / f"{step}.{sum(1 for _ in folder.iterdir())}"
-        (self._folder / str(step)).rename(aside)
-        self._manager.reload()
-        return aside
+        taken = sum(1 for _ in folder.iterdir())
+        while (aside := folder / f"{path.name}.{taken}").exists():
+            taken += 1
+        path.rename(aside)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if "_manager" in self.__dict__:
+        if "_storage" in self.__dict__:
             with contextlib.suppress(Exception):  # an error of saving is being reported already
-                self._manager.close()
+                self._storage.close()
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """In a run of several processes one writes, whole arrays: the library waits for no other."""
-    if jax.process_count() == 1:
-        return ocp.options.MultiprocessingOptions()
-    this = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
-    )
-
-
-def to_host(tree: Any) -> Any:
-    """Copies arrays to NumPy, keys as their data: free of devices, and safe from donation."""
-    return jax.tree.map(lambda leaf: np.array(leaf), optax.tree.unwrap_random_key_data(tree))
-
-
-def from_host(template: Any, state: Any) -> Any:
-    """Puts what `to_host` made on the default device, in the structure of `template`.
+def check_record(record: dict[str, Any]) -> None:
+    """Refuses a record whose rows cannot be written: their seeds and names become names of files.
 
     Raises:
-      ValueError: if `state` has not just the arrays of `template`, by name, shape and dtype.
+      ValueError: if a row or a failure is no dictionary, its seed is no integer >= 0, or its run
+        or algorithm is no name without slashes, of at most 200 characters.
+
+    Example:
+      >>> check_record({"rows": [{"algorithm": "../../x", "seed": 0}]})
+      Traceback (most recent call last):
+      ValueError: a row's algorithm must be the name of a file; got '../../x'
     """
-    found = _named(state)
-
-    def place(path: Any, like: Any) -> jax.Array:
-        name = tree_util.keystr(path, simple=True, separator="/")
-        leaf = found.pop(name, None)
-        is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
-        leaf = jax.random.wrap_key_data(leaf) if is_key and leaf is not None else leaf
-        if leaf is None or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
-            saved = "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
-            raise ValueError(
-                f"the checkpoint holds {saved} where this config needs {name} to be "
-                f"{like.dtype}{list(like.shape)}: the model, the number of seeds or the algorithm "
-                "is another. Choose another --workdir."
-            )
-        return jnp.array(leaf)
-
-    placed = tree_util.tree_map_with_path(place, template)
-    if found:
-        raise ValueError(
-            f"the checkpoint holds {', '.join(sorted(found)[:3])}, which this config does not "
-            "know: the model or the algorithm is another. Choose another --workdir."
-        )
-    return placed
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """Leaves by path, written alike for the tuples that are saved and the dictionaries read."""
-    leaves = tree_util.tree_leaves_with_path(tree)
-    return {tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _digest(state: Any, record: dict[str, Any]) -> str:
-    """SHA-256 of the record and of every array's name, dtype, shape and bits."""
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-    for name, array in sorted(_named(state).items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Keeps the storage library from printing the tracebacks of an error that we report ourselves.
-
-    It logs them; and what else it was writing then reports to an event loop that it has closed, at
-    any later time, so that after an error such reports stay filtered out.
-    """
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = logger.level
-
-    def filtered(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
-
-    logger.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = filtered
-    try:
-        yield
-        sys.unraisablehook = hook
-    finally:
-        logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    """What happened, in one line; a long one's end has the operating system's reason."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    line = line if len(line) <= 240 else f"{line[:80]} … {line[-160:]}"
-    return f"{type(error).__name__}: {line}"
+    for row in (*record.get("rows", ()), *record.get("failures", ())):
+        if not isinstance(row, dict):
+            raise ValueError(f"a row must be a dictionary; got {type(row).__name__}")
+        seed = row.get("seed", 0)
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"a row's seed must be an integer >= 0; got {seed!r:.60}")
+        for field in ("run", "algorithm"):
+            name = row.get(field, "-")
+            if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+                raise ValueError(f"a row's {field} must be the name of a file; got {name!r:.60}")

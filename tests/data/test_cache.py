@@ -1,5 +1,7 @@
 """Cache files are whole and right, or made again."""
 
+import hashlib
+import io
 import json
 import os
 import pathlib
@@ -150,3 +152,62 @@ def test_the_users_folder(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "/home/me")
     assert user_folder() == pathlib.Path("/home/me/.cache/entropix")
+
+
+def forged(folder: pathlib.Path, content: bytes) -> None:
+    """Puts any content behind a header that is right for it."""
+    digest = hashlib.sha256(b"key\n" + content).hexdigest()
+    header = json.dumps({"key": "key", "sha256": digest}).encode()
+    (folder / "x").write_bytes(header + b"\n" + content)
+
+
+def archive(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def right(arrays) -> None:
+    if not same(arrays):
+        raise ValueError("not mine")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        b"PK\x03\x04 nearly one",
+        archive(a=np.array([{}], object)),  # it would have to be unpickled
+        archive(a=np.zeros(3)),
+        archive(a=ARRAYS["a"] + 1, b=ARRAYS["b"]),
+        archive()[:-5],
+    ],
+)
+def test_a_forged_file_is_made_again(tmp_path, content):
+    forged(tmp_path, archive(**ARRAYS))
+    assert same(cached([tmp_path], "x", "key", fail, right))
+    forged(tmp_path, content)
+    with pytest.warns(UserWarning, match="/x is damaged .it holds something else.*; made again"):
+        assert same(cached([tmp_path], "x", "key", make, right))
+    assert same(cached([tmp_path], "x", "key", fail, right))
+
+
+def test_what_is_no_file_is_no_cache(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    with pytest.warns(UserWarning, match="/x is damaged .it is no file.; made again"):
+        assert same(cached([tmp_path], "x", "key", make))
+    assert same(cached([tmp_path], "x", "key", fail))
+
+
+def test_a_folder_in_its_place_is_a_warning(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.warns(UserWarning, match="damaged|not cached") as warned:
+        assert same(cached([tmp_path], "x", "key", make))
+    assert len(warned) == 2
+
+
+def test_a_header_of_any_depth_is_none(tmp_path):
+    (tmp_path / "x").write_bytes(b"[" * 100_000 + b"\n")
+    with pytest.warns(UserWarning, match="first line is no header"):
+        assert same(cached([tmp_path], "x", "key", make))

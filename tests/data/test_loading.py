@@ -1,5 +1,7 @@
 """Prepared copies from folder to device: what is read, kept, made again and refused."""
 
+import io
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,11 +15,13 @@ from entropix.data import (
     LabelRangeError,
     SplitSizeError,
     UnreadableDataError,
+    cache,
     check_dataset,
     fit_zca,
     global_contrast_normalise,
     load,
     loading,
+    records,
     whiten,
 )
 
@@ -146,6 +150,105 @@ def test_images_of_another_shape(small, write_copy):
     folder, _ = write_copy("mnist", shape=(28, 27, 1))
     with pytest.raises(UnreadableDataError, match=r"mnist: .*28, 27, 1"):
         load("mnist", folder)
+
+
+def test_pixels_that_are_no_bytes_are_named_with_their_record(small, write_copy, monkeypatch):
+    folder, _ = write_copy("mnist")
+    read = records._read
+
+    def poisoned(*arguments):
+        images, labels = read(*arguments)
+        images[3] = np.full((28, 28, 1), np.nan, np.float32)
+        return images, labels
+
+    monkeypatch.setattr(records, "_read", poisoned)
+    message = (
+        r"mnist: images must be uint8 of shape \(28, 28, 1\); record 3 of split 'train' in .* is "
+        r"float32 of shape \(28, 28, 1\), with NaN\. Delete .* or name another"
+    )
+    with pytest.raises(UnreadableDataError, match=message):
+        load("mnist", folder)
+    assert caches(folder) == []
+
+
+@pytest.mark.parametrize("label", [np.float32(2.5), np.float64("nan"), np.arange(2), np.True_, "1"])
+def test_labels_that_are_no_integers_are_named(small, write_copy, monkeypatch, label):
+    folder, _ = write_copy("mnist")
+    read = records._read
+
+    def poisoned(*arguments):
+        images, labels = read(*arguments)
+        labels[0] = np.asarray(label)
+        return images, labels
+
+    monkeypatch.setattr(records, "_read", poisoned)
+    message = r"labels must be integer of shape \(\); record 0"
+    with pytest.raises(UnreadableDataError, match=message):
+        load("mnist", folder)
+
+
+def test_records_without_images(small, write_copy):
+    folder, _ = write_copy("mnist")
+    features = folder / "mnist" / "3.0.1" / "features.json"
+    features.write_text(features.read_text().replace('"image": {"image"', '"other": {"image"'))
+    with pytest.raises(UnreadableDataError, match=r"split 'train' in .* cannot be read .*image"):
+        load("mnist", folder)
+
+
+def forge(path: pathlib.Path, **changes) -> None:
+    """Changes arrays in a cache file, and its digest with them."""
+    header, _, payload = path.read_bytes().partition(b"\n")
+    with np.load(io.BytesIO(payload)) as found:
+        arrays = {k: v for k, v in (dict(found) | changes).items() if v is not None}
+    cache._write(path, json.loads(header)["key"], arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_labels": np.full(30, 99, np.int32)},
+        {"train_labels": np.full(30, -1, np.int32)},
+        {"train_labels": np.zeros(30)},
+        {"train_images": np.full((30, 28, 28, 1), np.nan)},
+        {"test_images": np.zeros((20, 28, 28), np.uint8)},
+        {"test_images": np.zeros((21, 28, 28, 1), np.uint8)},
+        {"test_images": None},
+        {"more": np.zeros(3)},
+    ],
+)
+def test_a_forged_cache_of_arrays_is_made_again(small, write_copy, changes):
+    folder, _ = write_copy("mnist")
+    first = load("mnist", folder)
+    (path,) = caches(folder)
+    forge(path, **changes)
+    with pytest.warns(UserWarning, match="is damaged .it holds something else: .*; made again"):
+        assert equal(load("mnist", folder), first)
+    assert equal(load("mnist", folder), first)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": np.full(90, np.nan, np.float32)},
+        {"matrix": np.zeros((90, 89), np.float32)},
+        {"matrix": np.eye(90)},
+        {"mean": None},
+    ],
+)
+def test_a_forged_cache_of_a_whitening_is_made_again(small, write_copy, changes):
+    folder, _ = write_copy("cifar10")
+    first = load("cifar10", folder)
+    (path,) = (path for path in caches(folder) if "zca" in path.name)
+    forge(path, **changes)
+    with pytest.warns(UserWarning, match="is damaged .it holds something else: m"):
+        assert equal(load("cifar10", folder), first)
+
+
+def test_a_whitening_of_nan_is_refused():
+    images = np.ones((5, 2, 2, 1))
+    images[3, 1, 1] = np.nan
+    with pytest.raises(ValueError, match="images must be finite .*; image 3 has NaN or infinity"):
+        fit_zca(images)
 
 
 def halve(path: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from entropix.pde import Grid, fokker_planck, gibbs, mass
-from entropix.pde.exchange import bernoulli, implicit_step
+from entropix.pde.stochastic.exchange import bernoulli, implicit_step
 
 LINE = Grid(-2.0, 2.5, 91)
 PLANE = Grid((-2.0, -1.5), (2.0, 2.0), (33, 29))

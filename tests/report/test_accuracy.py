@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from entropix.landscape.functions.table import accuracy_table, cell
 from entropix.report import accuracy
-from entropix.pde.table import accuracy_table, cell
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results" / "accuracy"
 

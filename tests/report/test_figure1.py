@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropix.report import figure1, scoping_animation
-from entropix.pde import Grid
-from entropix.pde.relaxations import (
+from entropix.landscape.functions.relaxations import (
     convex_intervals,
     convex_nodes,
     descend_while_scoping,
     relaxations,
 )
-from entropix.pde.saved import load_landscape, save_landscape
+from entropix.landscape.functions.saved import load_landscape, save_landscape
+from entropix.pde import Grid
+from entropix.report import figure1, scoping_animation
 
 RUGGED = "(x**2 - 1)**2/2 + cos(5*x)/4"
 

@@ -61,7 +61,7 @@ def test_seeds_that_were_added_belong_to_their_run(comparison, make_rows, save):
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (None, "is missing"),
+        (None, "missing"),
         ("", "damaged"),
         ("null", "damaged .no JSON object"),
         ("[1]", "damaged .no JSON object"),
@@ -140,7 +140,9 @@ def test_algorithms_may_differ(comparison, make_rows, save, tmp_path):
 
 def test_one_name_is_one_run(comparison, make_rows, save, tmp_path):
     folder, rows = comparison
-    with pytest.raises(ValueError, match=r"digits/hj and .*digits/hj both have hj, seed 0, after 12"):
+    with pytest.raises(
+        ValueError, match=r"digits/hj and .*digits/hj both have hj, seed 0, after 12"
+    ):
         gather([folder, folder / "hj"])
     more = make_rows("hj", seeds=[7], val_error=HJ[:, :1])
     save(tmp_path / "more" / "hj", more)
@@ -159,7 +161,7 @@ def test_unfinished_runs_are_said_to_be(comparison, make_rows, save):
     tables = []
     gather([folder], report=tables.append)
     assert "| HEAT (unfinished) |" in tables[0]
-    assert "Unfinished: HEAT (unfinished), seed 0" in tables[0]
+    assert "Unfinished: HEAT (seed 0, 1)." in tables[0]
     assert "Begun, and not measured yet: Z." in tables[0]
     assert "Diverged" not in tables[0]
     for name in ("heat", "hj", "sgd"):

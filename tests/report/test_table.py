@@ -35,9 +35,9 @@ def test_results_by_hand(make_rows):
         "gradients: all, per replica": "36, 36",
         "effective epochs": "3",
         "validation error, %": "2.00 ± 0.10",  # of 1.9, 2.1, 2.0
-        "lowest mean validation error @ effective epochs": "2.00 @ 3",
-        "validation loss": "0.02000 ± 0.0010",
-        "training loss": "0.2000 ± 0.010",
+        "lowest mean @ effective epochs": "2.00 @ 3",
+        "validation loss": "0.0200 ± 0.0010",
+        "training loss": "0.200 ± 0.010",
         "ms per gradient": "10.00",
     }
 
@@ -47,7 +47,7 @@ def test_differences_are_paired_students_intervals(make_rows):
     table = make_table(rows + make_rows("hj", val_error=HJ, train_loss=HJ / 10))
     row = cells(table, "HJ", 1)
     assert row["validation error, %"] == interval(HJ[-1], SGD[-1])
-    assert row["training loss"] == interval(HJ[-1] / 10, SGD[-1] / 10, "+#.3g")
+    assert row["training loss"] == interval(HJ[-1] / 10, SGD[-1] / 10, "+.3f")
 
 
 def test_p_values_are_holms_where_several_runs_are_compared(make_rows):
@@ -101,12 +101,12 @@ def test_higher_can_be_better(make_rows):
     rows = make_rows("a", val_accuracy=100 - SGD) + make_rows("b", val_accuracy=100 - HJ)
     table = make_table(rows)
     first = cells(table, "B", 0)
-    assert first["highest mean validation accuracy @ effective epochs"] == "98.00 @ 3"
+    assert first["highest mean @ effective epochs"] == "98.00 @ 3"
     row = cells(table, "B", 1)
     assert row["validation accuracy, %"] == interval(SGD[-1], HJ[-1])
     assert row["final validation accuracy of A reached @ effective epochs"].startswith("2.3 ± ")
     early = make_table(make_rows("a", val_accuracy=HJ) + rows[9:])  # best at the beginning
-    column = "highest mean validation accuracy @ effective epochs"
+    column = "highest mean @ effective epochs"
     assert cells(early, "A", 0)[column] == "6.50 @ 1"
 
 
@@ -127,7 +127,7 @@ def test_seeds_that_diverged_are_left_out_and_named(make_rows):
     row = cells(table, "HJ", 0)
     expected = f"{ill[-1, 1:].mean():.2f} ± {ill[-1, 1:].std(ddof=1):.2f}"
     assert (row["seeds"], row["validation error, %"]) == ("2 of 3", expected)
-    assert "Diverged, and left out: HJ, seed 0." in table
+    assert "Diverged, and left out: HJ (seed 0)." in table
     assert cells(table, "HJ", 1)["validation error, %"] == interval(HJ[-1, 1:], SGD[-1, 1:])
     ill[1:] = np.nan
     everyone = make_table(rows + make_rows("hj", val_error=ill))
@@ -135,12 +135,13 @@ def test_seeds_that_diverged_are_left_out_and_named(make_rows):
     assert list(cells(everyone, "HJ", 1).values()) == ["HJ", "too few seeds", "not reached"]
     as_baseline = make_table(make_rows("sgd", val_error=ill) + make_rows("hj", val_error=HJ))
     assert "SGD has no finished seed to compare with." in as_baseline
+    assert "Differences:" not in as_baseline
 
 
 def test_a_seed_that_is_not_at_the_end_is_unfinished_and_not_diverged(make_rows):
     rows = [row for row in make_rows("hj", val_error=HJ) if (row.seed, row.gradients) != (2, 36)]
     table = make_table(rows)
-    assert "Unfinished: HJ, seed 2." in table
+    assert "Unfinished: HJ (seed 2)." in table
     assert "Diverged" not in table
     assert cells(table, "HJ", 0)["validation error, %"] == "2.00 ± 0.14"  # of 1.9 and 2.1
 
@@ -158,15 +159,15 @@ def test_without_epochs_gradients_are_the_axis(make_rows):
     rows = make_rows("hj", val_error=HJ, epochs=False)
     table = make_table(rows)
     assert "epochs" not in table.lower()
-    assert cells(table, "HJ", 0)["lowest mean validation error @ gradients"] == "2.00 @ 36"
+    assert cells(table, "HJ", 0)["lowest mean @ gradients"] == "2.00 @ 36"
 
 
 def test_any_measure_can_be_shown_and_none_has_two_units(make_rows):
     rows = make_rows("hj", perplexity=100 * HJ, ema_accuracy=HJ)
-    assert cells(make_table(rows), "HJ", 0)["perplexity"] == "200.0 ± 10."[:-1]
+    assert cells(make_table(rows), "HJ", 0)["perplexity"] == "200 ± 10"
     table = make_table(rows, measures=["ema_accuracy"])
     assert "perplexity" not in table
-    assert "lowest mean ema accuracy" in table
+    assert "| ema accuracy" in table
     with pytest.raises(ValueError, match="no measure is called 'error'; .* perplexity, ema_acc"):
         make_table(rows, measures=["error"])
     other = make_rows("sgd", val_error=SGD)

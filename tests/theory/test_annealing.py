@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde.annealing import scoped_descent, simulated_annealing
+from entropix.pde.stochastic.annealing import scoped_descent, simulated_annealing
 
 PATHS, GRADIENTS, L = 4000, 2000, 20
 

@@ -1,14 +1,19 @@
 """The optimisers' estimates against the PDEs' gradients: bias and spread, and what makes them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde import Grid, estimate
-from entropix.pde.estimators import METHODS, accuracy, estimates, sweep, true_gradient
+from entropix.landscape.functions.estimators import (
+    METHODS,
+    accuracy,
+    estimates,
+    sweep,
+    true_gradient,
+)
+from entropix.pde import Grid, ball_maximum, estimate
+from entropix.pde import phi as solve_phi
 
 GRID = Grid(-6.0, 6.0, 1201)
 POINTS = np.linspace(-2.0, 2.0, 9)
@@ -140,24 +145,12 @@ class TestReplicas:
             spreads.append(samples.std(axis=0, ddof=1).mean())
         assert spreads[0] / spreads[1] == pytest.approx(4, rel=0.2)
 
-    @functools.cached_property
-    def slope_of_the_live_centre(self):
-        """phi' at POINTS, where f_gamma is the Moreau envelope of phi, by quadrature in 1-D."""
-        anchors = np.linspace(-8, 8, 4001)
-        slopes = np.asarray(
-            true_gradient("local_entropy", Grid(-9.0, 9.0, 1801), double_well, anchors, gamma=1.0,
-                          temperature=0.2)
-        )  # fmt: skip
-        means = anchors - slopes  # <y> increases with the anchor: its slope is Var(y)/(gamma T)
-        assert np.all(np.diff(means) > 0)
-        return np.interp(POINTS, means, slopes)
-
     def test_around_their_own_mean_they_descend_another_function(self, measured):
         # Conditioned on their mean being x, many replicas sample rho_1(.; z), with z such that
         # <y>_z = x. The centre then moves by grad f_gamma(z), z = x + gamma grad f_gamma(z): that
         # is grad phi(x), of which f_gamma is the Moreau envelope. Both have the same critical
         # points, and with T -> 0 and convex f phi is f itself. One replica descends f.
-        phi = self.slope_of_the_live_centre
+        phi = np.asarray(solve_phi(Grid(-9.0, 9.0, 1801), double_well, 1.0, 5.0, POINTS).gradient)
         relaxed = true_gradient("local_entropy", GRID, double_well, POINTS, gamma=1.0,
                                 temperature=0.2)  # fmt: skip
         plain = jax.vmap(jax.grad(double_well))(jnp.asarray(POINTS))
@@ -183,6 +176,41 @@ class TestReplicas:
         # Signs, hence critical points, agree wherever the slopes are not small.
         clear = np.abs(phi) > 0.02
         np.testing.assert_array_equal(np.sign(phi)[clear], np.sign(relaxed)[clear])
+
+
+class TestSharpness:
+    """SAM against the maximum over its ball: one step finds it where the ball holds no hill."""
+
+    def test_one_step_where_f_is_convex_and_many_where_it_is_not(self):
+        rugged = lambda x: x**2 / 4 + jnp.cos(7 * x) / 16 + jnp.sin(11 * x) / 32  # noqa: E731
+        for f, rho, L, largest in (
+            (lambda x: jnp.exp(x) - x, 0.3, 2, 1e-3),
+            (rugged, 0.02, 2, 0.1),
+            (rugged, 1.0, 2, None),
+        ):
+            points = POINTS + 0.03
+            truth = true_gradient("sharpness", GRID, f, points, gamma=rho, temperature=0.0)
+            got = accuracy(drawn("sharpness", f, points, rho, 0.0, L), truth)
+            assert got.spread == 0
+            if largest:
+                assert got.bias < largest * got.truth
+            else:
+                assert got.bias > 0.3 * got.truth
+
+    def test_the_truth_is_the_maximum_over_the_ball_and_norms_are_of_one_point(self):
+        truth = true_gradient("sharpness", PLANE, plane, CORNERS, gamma=0.2, temperature=0.0)
+        np.testing.assert_allclose(
+            truth, ball_maximum(PLANE, plane, 0.2, CORNERS, num_radii=64).gradient
+        )
+        together = drawn("sharpness", plane, CORNERS, 0.2, 0.0, 2)[0]
+        alone = [drawn("sharpness", plane, c[None], 0.2, 0.0, 2)[0, 0] for c in CORNERS]
+        np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+    def test_fewer_than_two_gradients_are_refused(self):
+        with pytest.raises(
+            ValueError, match="num_steps must be at least 2 for SAM; got num_steps=1"
+        ):
+            drawn("sharpness", double_well, POINTS, 0.1, 0.0, 1)
 
 
 class TestSweep:

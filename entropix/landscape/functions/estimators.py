@@ -1,0 +1,324 @@
+"""The optimisers' estimates of relaxed gradients against the gradients that the PDEs give."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from entropix.optimizers import elastic_sgd
+from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.grid import Function, Grid
+from entropix.pde.heat_equation import heat_equation
+from entropix.pde.regularity import hessian
+from entropix.pde.sup_convolution import ball_maximum
+from entropix.pde.viscous import cole_hopf
+from entropix.transforms.hamilton_jacobi import hamilton_jacobi
+from entropix.transforms.heat import heat
+from entropix.transforms.local_entropy import local_entropy
+from entropix.transforms.random import normal
+from entropix.transforms.relax import relaxed_grad
+from entropix.transforms.relaxation import Relaxation
+from entropix.transforms.sharpness import sharpness
+
+Row = dict[str, float | int | str]
+
+METHODS = ("local_entropy", "hamilton_jacobi", "heat", "elastic_coupling", "live_centre")
+"""What `sweep` compares unless told otherwise; "sharpness" is known as well."""
+
+WITHOUT_NOISE = ("hamilton_jacobi", "sharpness")
+_ALL = (*METHODS, "sharpness")
+_COLD = 1e-6  # the temperature of Hamilton-Jacobi's truth: gradients are then right to O(T)
+_BURN_IN = 300  # steps of the replicas before they are looked at
+_REPLICAS, _FEWEST = 4096, 16  # of all chains together, if that leaves so many chains
+
+
+class Accuracy(NamedTuple):
+    """How far a method's estimates are from the truth; root mean squares over points.
+
+    Attributes:
+      truth: the relaxed gradient itself.
+      bias: the mean estimate less the truth.
+      error: the standard error of the mean estimate; a bias below 2 errors may be none.
+      spread: the standard deviation of one estimate, which is what an optimiser sees.
+    """
+
+    truth: float
+    bias: float
+    error: float
+    spread: float
+
+
+def true_gradient(
+    method: str, grid: Grid, f: Function, points: ArrayLike, *, gamma: float, temperature: float
+) -> jax.Array:
+    """The gradient that a method estimates, from the PDE's reference solver.
+
+    Args:
+      method: one of `METHODS`, or "sharpness".
+      grid: as for `cole_hopf`.
+      f: the loss, a JAX function of a point.
+      points: where, shape (points, *grid.point_shape).
+      gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
+      temperature: T > 0; Hamilton-Jacobi and "sharpness" take none.
+
+    Returns:
+      Array like the points.
+    """
+    _check_method(method)
+    check_positive(gamma=gamma)
+    if method == "sharpness":
+        return ball_maximum(
+            grid, f, gamma, points, num_radii=1024 if grid.ndim == 1 else 64
+        ).gradient
+    if method not in WITHOUT_NOISE:
+        check_positive(temperature=temperature)
+    if method == "heat":
+        return heat_equation(grid, f, gamma, 1 / temperature, points).gradient
+    cold = method == "hamilton_jacobi"
+    return cole_hopf(grid, f, gamma, 1 / (_COLD if cold else temperature), points).gradient
+
+
+def estimates(
+    method: str,
+    f: Function,
+    points: ArrayLike,
+    key: jax.Array,
+    *,
+    gamma: float,
+    temperature: float,
+    num_steps: int,
+    step_size: float = 0.1,
+    averaging: float = 0.75,
+    num_chains: int = 1024,
+) -> jax.Array:
+    r"""What a method says the relaxed gradient is, many times over, from L gradients each time.
+
+    In single precision, in which optimisers run.
+
+    * "local_entropy", "hamilton_jacobi", "heat": one outer step of the relaxation of that name.
+    * "elastic_coupling": p = L replicas in equilibrium around a centre at x; the estimate is
+      (x - mean y)/gamma (22). Their centre stays, as between the meetings of a long period.
+    * "live_centre": the same with the replicas' own mean as the centre at every step, held at x
+      by moving all replicas alike. The mean gradient, which is how fast the centre would move, is
+      the estimate.
+    * "sharpness": SAM's gradient after L - 1 steps of ascent of length gamma/(L - 1); with L = 2 it
+      is SAM, and gamma its rho.
+
+    Args:
+      method: one of `METHODS`, or "sharpness".
+      f: the loss, a JAX function of a point.
+      points: where, shape (points, *point).
+      key: a JAX key.
+      gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
+      temperature: T >= 0; Hamilton-Jacobi and "sharpness" take none.
+      num_steps: L, the gradients for one estimate; at least 2 for "live_centre" and "sharpness".
+      step_size: eta_y; eta_y (f'' + 1/gamma) must stay below 2.
+      averaging: alpha of "local_entropy".
+      num_chains: estimates per point; for replicas at most 4096/p or 16, for methods without noise
+        always 2.
+
+    Returns:
+      Array of shape (chains, *points.shape).
+
+    Raises:
+      ValueError: for an argument outside its range.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> from entropix.landscape.functions.estimators import estimates
+      >>> with jax.enable_x64(True):  # Lemma 4: x/(1 + gamma)
+      ...     slopes = estimates("hamilton_jacobi", lambda x: x**2 / 2, jnp.ones(1),
+      ...                        jax.random.key(0), gamma=1.0, temperature=0.0, num_steps=100)
+      >>> round(float(slopes.mean()), 6)
+      0.5
+    """
+    _check_method(method)
+    check_float64()
+    check_positive(gamma=gamma, step_size=step_size)
+    check_count(num_steps=num_steps, num_chains=num_chains)
+    if method == "sharpness" and num_steps < 2:
+        raise ValueError(f"num_steps must be at least 2 for SAM; got num_steps={num_steps!r}")
+    if method in WITHOUT_NOISE:
+        num_chains = 2
+    if method in ("elastic_coupling", "live_centre"):
+        num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
+    single = [jnp.asarray(v, jnp.float32) for v in (points, gamma, temperature, step_size)]
+    return _estimates(method, f, num_steps, num_chains, averaging, key, *single)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _estimates(
+    method: str,
+    f: Function,
+    L: int,
+    chains: int,
+    averaging: float,
+    key: jax.Array,
+    points: jax.Array,
+    gamma: jax.Array,
+    temperature: jax.Array,
+    step_size: jax.Array,
+) -> jax.Array:
+    x = jnp.broadcast_to(points, (chains, *points.shape))
+    if method in ("elastic_coupling", "live_centre"):
+        slope, live = jax.vmap(jax.vmap(jax.grad(f))), method == "live_centre"
+        return _replicas(slope, x, L, key, gamma, temperature, step_size, live)
+    if method == "sharpness":  # one point at a time: its norm is that of all that it is given
+        slope, each = jax.grad(f), lambda run: jax.vmap(jax.vmap(run))
+    else:
+        slope, each = jax.vmap(jax.vmap(jax.grad(f))), lambda run: run
+    setting = _Setting(L, gamma, temperature, step_size, averaging, key)
+    relaxation = _RELAXATIONS[method](setting)
+    relaxed = relaxed_grad(relaxation, lambda y, i: slope(y))
+    return each(lambda x: relaxed(x, relaxation.init(x))[0])(x)
+
+
+class _Setting(NamedTuple):
+    L: int
+    gamma: jax.Array
+    temperature: jax.Array
+    step_size: jax.Array
+    averaging: float
+    key: jax.Array
+
+
+def _entropy(s: _Setting) -> Relaxation:
+    return local_entropy(
+        s.gamma, num_steps=s.L, step_size=s.step_size, averaging=s.averaging,
+        temperature=s.temperature, key=s.key,
+    )  # fmt: skip
+
+
+_RELAXATIONS: dict[str, Callable[[_Setting], Relaxation]] = {
+    "local_entropy": _entropy,
+    "hamilton_jacobi": lambda s: hamilton_jacobi(s.gamma, num_steps=s.L, step_size=s.step_size),
+    "heat": lambda s: heat(s.gamma, num_steps=s.L, temperature=s.temperature, key=s.key),
+    "sharpness": lambda s: sharpness(s.gamma / (s.L - 1), num_ascents=s.L - 1),
+}
+
+
+def _replicas(
+    slope: Function,
+    x: jax.Array,
+    p: int,
+    key: jax.Array,
+    gamma: jax.Array,
+    temperature: jax.Array,
+    step_size: jax.Array,
+    live: bool,
+) -> jax.Array:
+    """`elastic_sgd` with p replicas a chain; gradient noise of size sqrt(2T/eta) makes T."""
+    tx = elastic_sgd(step_size, gamma, "replica", momentum=None, period=1 if live else 2**30)
+    update = jax.vmap(tx.update, axis_name="replica")
+    y = jnp.broadcast_to(x, (p, *x.shape))
+    size = jnp.sqrt(2 * temperature / step_size)
+
+    def step(carry: tuple, k: jax.Array) -> tuple[tuple, None]:
+        y, state = carry
+        noise = normal(jax.random.fold_in(key, k), y.shape)
+        move, state = update(jax.vmap(slope)(y) + size * noise, state, y)
+        return (y + (move - move.mean(axis=0) if live else move), state), None
+
+    (y, _), _ = lax.scan(step, (y, jax.vmap(tx.init)(y)), jnp.arange(_BURN_IN))
+    return jax.vmap(slope)(y).mean(axis=0) if live else (x - y.mean(axis=0)) / gamma
+
+
+def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
+    """Bias, standard error and spread of estimates; see `Accuracy`.
+
+    Args:
+      samples: shape (chains, *points.shape), independent along the first axis, 2 at least.
+      truth: shape (*points.shape,).
+
+    Example:
+      >>> import numpy as np
+      >>> from entropix.landscape.functions.estimators import accuracy
+      >>> a = accuracy(np.asarray([[1.0], [2.0], [3.0], [2.0]]), np.asarray([1.0]))
+      >>> a.bias, round(a.spread, 3), round(a.error, 3)
+      (1.0, 0.816, 0.408)
+    """
+    samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
+    spread = samples.std(axis=0, ddof=1)
+    parts = truth, samples.mean(axis=0) - truth, spread / len(samples) ** 0.5, spread
+    return Accuracy(*(float(np.sqrt(np.mean(part**2))) for part in parts))
+
+
+def sweep(
+    grid: Grid,
+    f: Function,
+    points: ArrayLike,
+    *,
+    gammas: Sequence[float],
+    temperatures: Sequence[float],
+    steps: Sequence[int],
+    methods: Sequence[str] = METHODS,
+    step_size: float = 0.1,
+    averaging: float = 0.75,
+    num_chains: int = 1024,
+    seed: int = 0,
+) -> list[Row]:
+    """The accuracy of every method for every (gamma, T, L), one row each.
+
+    Args:
+      grid: as for `cole_hopf`.
+      f: the loss, a JAX function of a point.
+      points: where, shape (points, *grid.point_shape).
+      gammas: scopes, all > 0; radii for "sharpness".
+      temperatures: all > 0.
+      steps: numbers of gradients for one estimate, all >= 2.
+      methods: some of `METHODS` and "sharpness".
+      step_size: eta_y.
+      averaging: alpha of "local_entropy".
+      num_chains: estimates per point, see `estimates`.
+      seed: of all noise.
+
+    Returns:
+      Rows with method, gamma, temperature, steps and the fields of `Accuracy`.
+
+    Raises:
+      ValueError: for an argument outside its range; for a step that is not stable,
+        eta_y (max f'' + 1/gamma) >= 2; and for estimates that are not finite.
+    """
+    for name, values in (("gamma", gammas), ("temperature", temperatures)):
+        for value in values:
+            check_positive(**{name: value})
+    for method in methods:
+        _check_method(method)
+    if not steps or any(not isinstance(L, int) or L < 2 for L in steps):
+        raise ValueError(f"steps must be whole numbers >= 2; got {list(steps)}")
+    largest = float(jnp.linalg.eigvalsh(hessian(grid, f)).max()) + 1 / min(gammas)
+    if set(methods) - {"sharpness"} and step_size * largest >= 2:
+        raise ValueError(
+            f"step_size must be below 2/(max f'' + 1/gamma) = {2 / largest:.3g}, or inner steps "
+            f"diverge; got {step_size}. Take a larger gamma or a smaller step_size."
+        )
+    rows: list[Row] = []
+    key = jax.random.key(seed)
+    for method in methods:
+        for gamma in gammas:
+            for T in (0.0,) if method in WITHOUT_NOISE else temperatures:
+                truth = true_gradient(method, grid, f, points, gamma=gamma, temperature=T)
+                for L in steps:
+                    samples = estimates(
+                        method, f, points, jax.random.fold_in(key, len(rows)), gamma=gamma,
+                        temperature=T, num_steps=L, step_size=step_size, averaging=averaging,
+                        num_chains=num_chains,
+                    )  # fmt: skip
+                    if not bool(jnp.isfinite(samples).all()):
+                        raise ValueError(
+                            f"the estimates of {method} with gamma={gamma}, temperature={T} are "
+                            "not finite: f must be finite wherever noise and steps may lead"
+                        )
+                    row: Row = {"method": method, "gamma": gamma, "temperature": T, "steps": L}
+                    rows.append(row | accuracy(samples, truth)._asdict())
+    return rows
+
+
+def _check_method(method: str) -> None:
+    if method not in _ALL:
+        raise ValueError(f"method must be one of {_ALL}; got method={method!r}")

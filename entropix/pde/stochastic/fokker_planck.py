@@ -1,0 +1,127 @@
+"""The density of noisy gradient descent, and the Gibbs density (10) that it tends to."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.grid import Function, Grid
+from entropix.pde.stochastic.exchange import cells, implicit_step
+from entropix.pde.stochastic.stepping import check_saves, saved_steps
+
+
+def fokker_planck(
+    grid: Grid,
+    potential: Function | ArrayLike,
+    density: Function | ArrayLike,
+    *,
+    beta: float,
+    horizon: float,
+    num_steps: int,
+    num_saves: int = 1,
+) -> jax.Array:
+    r"""The density of dX = -grad V ds + beta^{-1/2} dW, reflected at the edges of the grid.
+
+    .. math:: \rho_s = \nabla\cdot(\rho\,\nabla V) + \frac{1}{2\beta}\Delta\rho
+
+    The noise is the paper's of section 5, so that the temperature of the Gibbs measure, T in
+    sqrt(2T) dW, is 1/(2 beta): the stationary state is exp(-2 beta V). Finite volumes with the
+    rates of `entropix.pde.stochastic.exchange` and implicit steps: mass is kept to rounding,
+    positivity for every step size, the Gibbs state is exactly stationary. First order in time,
+    second in space.
+
+    Args:
+      grid: of one or two dimensions; no mass leaves it.
+      potential: V; a function of a point, values at the nodes, or for a V that changes values of
+        shape (K + 1, *grid.shape) at K + 1 equally spaced times, first and last included. For the
+        density of the pair (26), that of optimally controlled paths, it is f + u.
+      density: rho at s = 0, as a function or values at the nodes.
+      beta: the paper's inverse temperature, > 0.
+      horizon: final time, > 0.
+      num_steps: implicit steps, a multiple of `num_saves`.
+      num_saves: how many equally spaced times are returned, the last being the horizon.
+
+    Returns:
+      Densities of shape (num_saves, *grid.shape).
+
+    Raises:
+      ValueError: for an argument outside its range.
+
+    Example:
+      >>> import jax
+      >>> from entropix import pde
+      >>> grid = pde.Grid(-3.0, 3.0, 61)
+      >>> with jax.enable_x64(True):
+      ...     rho = pde.fokker_planck(grid, lambda x: x**2 / 2, lambda x: 1 / 6, beta=2.0,
+      ...                             horizon=20.0, num_steps=100)[-1]
+      ...     gap = abs(rho - pde.gibbs(grid, lambda x: x**2 / 2, beta=2.0)).max()
+      ...     (float(gap) < 1e-12, round(float(pde.mass(grid, rho)), 12))
+      (True, 1.0)
+
+    References:
+      Scharfetter and Gummel, `doi:10.1109/T-ED.1969.16566
+      <https://doi.org/10.1109/T-ED.1969.16566>`_, 1969;
+      Chang and Cooper, `doi:10.1016/0021-9991(70)90001-X
+      <https://doi.org/10.1016/0021-9991(70)90001-X>`_, 1970.
+    """
+    check_positive(beta=beta, horizon=horizon)
+    check_saves(num_steps, num_saves)
+    at, dt = in_time(grid, potential, horizon), horizon / num_steps
+
+    def step(rho: jax.Array, n: jax.Array) -> jax.Array:
+        V = at((n + 0.5) * dt)
+        return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt)
+
+    start = grid.sample(density)
+    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
+
+
+def in_time(
+    grid: Grid, values: Function | ArrayLike, horizon: float
+) -> Callable[[ArrayLike], jax.Array]:
+    """A function of time from values at the nodes, constant, or linear between K + 1 times."""
+    check_float64()
+    if callable(values) or jnp.ndim(values) == grid.ndim:
+        constant = grid.sample(values)
+        return lambda s: constant
+    levels = jnp.asarray(values, jnp.float64)
+    if levels.shape[1 : 1 + grid.ndim] != grid.shape or len(levels) < 2:
+        raise ValueError(
+            f"values must have the shape {grid.shape}, or (K + 1, *{grid.shape}) with K + 1 >= 2 "
+            f"times; got shape {levels.shape}"
+        )
+    K = len(levels) - 1
+
+    def at(s: ArrayLike) -> jax.Array:
+        index = jnp.clip(jnp.asarray(s) / horizon * K, 0, K)
+        k = jnp.minimum(index.astype(int), K - 1)
+        return levels[k] + (index - k) * (levels[k + 1] - levels[k])
+
+    return at
+
+
+def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:
+    """The integral of a density over the grid, by the trapezoidal rule."""
+    total = grid.sample(density)
+    for axis in reversed(range(grid.ndim)):
+        total = total @ cells(grid, axis)
+    return total
+
+
+def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Array:
+    r"""The stationary density (10) of `fokker_planck`, exp(-2 beta V) normalised to mass 1.
+
+    Args:
+      grid: of one or two dimensions.
+      potential: V, as a function or values at the nodes.
+      beta: the paper's inverse temperature, > 0.
+
+    Returns:
+      The density at the nodes.
+    """
+    check_positive(beta=beta)
+    V = grid.sample(potential)
+    density = jnp.exp(-2 * beta * (V - V.min()))
+    return density / mass(grid, density)

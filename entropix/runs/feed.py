@@ -1,0 +1,70 @@
+"""Batches from a loader on the host, in the same order after a break as without one."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from entropix.experiment.problem import Problem
+
+_log = logging.getLogger(__name__)
+
+
+class Feed:
+    """The batches of a problem whose data are a loader on the host; all seeds see the same.
+
+    A loader that ends begins again. Where a run continues, the batches that it has seen are read
+    and dropped, so that a loader with a fixed order gives the run the same batches as without a
+    break.
+
+    Args:
+      problem: whose `data` are an iterable of batches.
+      num_steps: L, batches in an outer step.
+      seen: outer steps done before.
+    """
+
+    def __init__(self, problem: Problem, num_steps: int, seen: int):
+        self._batches, self._num_steps = _endless(problem.data), num_steps
+        self._shapes = jax.tree.map(lambda leaf: leaf.shape, problem.first_batch())
+        self._name = problem.name
+        if seen:
+            _log.info("%s: reading over %d batches that were seen", problem.name, seen * num_steps)
+        for _ in itertools.islice(self._batches, seen * num_steps):
+            pass
+
+    def take(self) -> Any:
+        """The batches of one outer step, stacked.
+
+        Raises:
+          ValueError: if a batch has not the shapes of the first one.
+        """
+        batches = list(itertools.islice(self._batches, self._num_steps))
+        for batch in batches:
+            shapes = jax.tree.map(np.shape, batch)
+            if shapes != self._shapes:
+                raise ValueError(
+                    f"every batch of {self._name}'s loader must have the shapes {self._shapes}; "
+                    f"got {shapes}. Tell the loader to drop the last batch where it is smaller."
+                )
+        return jax.tree.map(_stack, *batches)
+
+
+def _stack(*leaves: Any) -> np.ndarray:
+    stacked = np.stack([np.asarray(leaf) for leaf in leaves])
+    return stacked.astype(jax.dtypes.canonicalize_dtype(stacked.dtype))
+
+
+def _endless(data: Any) -> Iterator[Any]:
+    while True:
+        count = 0
+        for batch in data:
+            count += 1
+            yield batch
+        if not count:
+            raise ValueError(
+                "the problem's data gave no batch: an iterator that is read once cannot be used "
+                "again. Give a loader that can be iterated several times."
+            )

@@ -1,0 +1,109 @@
+"""A trained network back from a run's folder."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from entropix.experiment.plan import Run, plan
+from entropix.experiment.problem import Problem
+from entropix.rows import Row, read_rows
+from entropix.runs.checkpoint import Checkpoints
+from entropix.runs.folder import RunFolder, read_run
+from entropix.runs.restoring import restore
+from entropix.training.programs import make_starter
+from entropix.transforms.checks import refusal
+
+
+class Trained(NamedTuple):
+    """What a run has trained.
+
+    Attributes:
+      apply: `apply(params, model_state, inputs) -> outputs` in evaluation mode; None where the
+        problem has no `apply`.
+      params: x, of every seed along a leading axis; of one seed, without it.
+      model_state: likewise; estimated at x where the problem says how.
+      seeds: the seeds of that axis.
+      problem: what was trained.
+      config: what the run was made from; empty for a run that was not made from a config.
+      identity: the run's identity.
+      rows: what it measured.
+    """
+
+    apply: Callable[[Any, Any, Any], Any] | None
+    params: Any
+    model_state: Any
+    seeds: tuple[int, ...]
+    problem: Problem
+    config: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    rows: list[Row]
+
+
+def load(
+    folder: str | pathlib.Path,
+    seed: int | None = None,
+    *,
+    run: Run | None = None,
+) -> Trained:
+    """Gives a trained network back.
+
+    Args:
+      folder: of a run, such as "runs/digits/hj".
+      seed: one seed of the run; None for all that the run began with, along a leading axis. Seeds
+        that were added later are in folders `seeds_*` of their own, in which one is found by its
+        number.
+      run: for a run that was not made from a config: the `Run`, as it was trained
+        (`entropix.experiment.runs(problem, algorithms, ...)` makes it again).
+
+    Returns:
+      A `Trained`.
+
+    Raises:
+      ValueError: if the folder holds no run, no checkpoint, or not that seed; or if the run cannot
+        be made again without `run`.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    for part in sorted(folder.glob("seeds_*")) if seed is not None else ():
+        if seed in read_run(part)["seeds"]:
+            folder = part
+    saved = read_run(folder)
+    seeds = tuple(saved["seeds"])
+    if seed is not None and seed not in seeds:
+        raise refusal("seed", f"one of {', '.join(map(str, seeds))}", seed)
+    run = _made_again(folder, saved) if run is None else run
+    run = dataclasses.replace(run, seeds=seeds)
+    RunFolder(folder, run).check(fork=False)
+    starter = make_starter(run)
+    with Checkpoints(folder) as checkpoints:
+        found = restore(checkpoints, starter)
+    if found is None:
+        raise ValueError(f"{folder} has no checkpoint that can be read: nothing was trained there.")
+    params, model_state = starter.points(found.state.state)
+    if seed is not None:
+        place = seeds.index(seed)
+        params, model_state = jax.tree.map(lambda leaf: leaf[place], (params, model_state))
+        seeds = (seed,)
+    rows = [row for row in read_rows(folder) if row.seed in seeds]
+    return Trained(
+        run.problem.apply, params, model_state, seeds, run.problem, saved.get("config", {}),
+        saved["identity"], rows,
+    )  # fmt: skip
+
+
+def _made_again(folder: pathlib.Path, saved: Mapping[str, Any]) -> Run:
+    config = saved.get("config")
+    if not config:
+        raise ValueError(
+            f"the run in {folder} was made from Python, not from a config: give load the run, as "
+            "entropix.experiment.runs(problem, algorithms, budget=..., seeds=...) makes it."
+        )
+    made = plan(ConfigDict(config))
+    chosen = [run for run in made if run.name == saved["run"]]
+    if not chosen:
+        names = ", ".join(run.name for run in made)
+        raise ValueError(f"{folder} says it is run {saved['run']!r}; its config has {names}.")
+    return chosen[0]
