@@ -49,7 +49,7 @@ from entropix.transforms import (
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "figures", "models", "pde", "training")
+_ROOMS = ("data", "figures", "landscape", "models", "pde", "training")
 
 __all__ = [
     "ElasticAveragingState",
