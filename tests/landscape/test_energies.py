@@ -108,14 +108,11 @@ class TestSharpness:
 
     def test_its_first_step_is_sams(self, classifier):
         net = classifier()
-        gradient = jax.grad(
-            lambda p: jnp.mean(jax.vmap(lambda batch: net.loss(p, batch))(net.batches))
-        )(net.params)
+        gradient = jax.grad(net.mean_loss)(net.params)
         norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
         sam = jax.tree.map(lambda x, g: x + 0.1 * g / norm, net.params, gradient)
-        mean = lambda p: jnp.mean(jax.vmap(lambda b: net.loss(p, b))(net.batches))  # noqa: E731
         found = landscape.sharpness(net.loss, net.params, 0.1, net.batches)
-        assert found >= mean(sam) - mean(net.params) - 1e-6
+        assert found >= net.mean_loss(sam) - net.mean_loss(net.params) - 1e-6
         assert landscape.sharpness(net.loss, net.params, 0.0, net.batches) == 0
 
     def test_a_flat_loss(self):
@@ -160,7 +157,9 @@ class TestLocalEntropyOfQuadratics:
 
     def test_a_scope_beyond_the_threshold_is_refused(self):
         loss = lambda x, batch: jnp.sum(x**2) - x[0] ** 2 * 3  # noqa: E731
-        with pytest.raises(ValueError, match="gamma must be below 0.25, -1 / the lowest eigenvalue"):
+        with pytest.raises(
+            ValueError, match="gamma must be below 0.25, -1 / the lowest eigenvalue"
+        ):
             landscape.local_entropy(loss, jnp.ones(3), 0.3, 0.1, ONE, 0)
         compiled = jax.jit(lambda x: landscape.local_entropy(loss, x, 0.3, 0.1, ONE, 0))
         assert np.isnan(compiled(jnp.ones(3)).value)
@@ -209,7 +208,7 @@ class TestIntegration:
         assert 0.9 < coverage(found, by_quadrature(0.3, 0.2, 0.5), degrees=15) < 0.99
 
     def test_chains_that_stay_in_their_valleys_give_no_figure(self):
-        wells = lambda x, batch: jnp.sum((x**2 - 1) ** 2)  # noqa: E731
+        wells = lambda x, batch: jnp.sum((x**2 - 1) ** 2 + 0.2 * x)  # noqa: E731
         arguments = (wells, jnp.zeros(1), 10.0, 0.02, ONE, 0)
         with pytest.raises(ValueError, match="effective sample size must be at least .*100; got"):
             landscape.local_entropy(*arguments, method="integration")
@@ -244,11 +243,11 @@ class TestIntegration:
             lambda f, x: landscape.local_energy(lambda x, b: x, x, 0.1, ONE, 0),
             "loss must return a number, or a tree of numbers",
         ),
-        (lambda f, x: landscape.sharpness(f, x, -0.1, ONE), "rho must be a number >= 0; got rho=-0.1"),
+        (lambda f, x: landscape.sharpness(f, x, -0.1, ONE), "rho must be a number >= 0"),
         (lambda f, x: landscape.sharpness(f, x, 0.1, ONE, 1), "adaptive must be True or False"),
         (lambda f, x: landscape.sharpness(f, x, 0.1, ONE, num_steps=0), "num_steps must be"),
-        (lambda f, x: landscape.local_entropy(f, x, 0.0, 0.1, ONE, 0), "gamma must be a number > 0"),
-        (lambda f, x: landscape.local_entropy(f, x, 1.0, -1, ONE, 0), "temperature must be a number"),
+        (lambda f, x: landscape.local_entropy(f, x, 0.0, 0.1, ONE, 0), "gamma must be a number"),
+        (lambda f, x: landscape.local_entropy(f, x, 1.0, -1, ONE, 0), "temperature must be"),
         (
             lambda f, x: landscape.local_entropy(f, x, 1.0, 0.0, ONE, 0, method="integration"),
             "temperature must be a number > 0",

@@ -119,15 +119,14 @@ def test_strict_promotion(quadratic):
         landscape.eigenvalues(f.matvec, jnp.ones(2), 1, 0)
 
 
-def test_seeds_can_be_vmapped(classifier):
+def test_seeds_can_be_vmapped(classifier, row):
     net = classifier()
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), net.params)
     product = lambda p: landscape.hvp(net.loss, p, p, net.batches)  # noqa: E731
     together = jax.vmap(product)(params)
     for seed in range(2):
-        alone = product(jax.tree.map(lambda leaf: leaf[seed], params))
-        row = jax.tree.map(lambda leaf: leaf[seed], together)
-        np.testing.assert_allclose(flat(row), flat(alone), rtol=0, atol=1e-5)
+        alone = product(row(params, seed))
+        np.testing.assert_allclose(flat(row(together, seed)), flat(alone), rtol=0, atol=1e-5)
 
 
 def test_other_values_compile_nothing(classifier, compilations):
@@ -219,10 +218,16 @@ def test_memory_does_not_grow_with_the_number_of_batches():
     ("change", "message"),
     [
         ({"loss": 3.0}, "loss must be a function of parameters and a batch; got loss=3.0"),
-        ({"loss": lambda p, b: p}, r"loss must return one floating-point number; got .*float32\[2\]"),
+        (
+            {"loss": lambda p, b: p},
+            r"loss must return one floating-point number; got 'float32\[2\]'",
+        ),
         ({"loss": lambda p, b: 1}, "loss must return one floating-point number"),
         ({"params": jnp.arange(2)}, "params must have at least one floating-point leaf"),
-        ({"params": jnp.ones(2) * 1j}, "params must have real leaves; got complex64 at the only leaf"),
+        (
+            {"params": jnp.ones(2) * 1j},
+            "params must have real leaves; got complex64 at the only leaf",
+        ),
         ({"v": {"w": 1.0}}, "v must have the structure of the parameters"),
         ({"v": jnp.ones(3)}, r"v must have the shapes .* expected \(2,\), got \(3,\)"),
         ({"batches": ()}, r"batches must be a tree of arrays with one common leading axis"),

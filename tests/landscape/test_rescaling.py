@@ -12,6 +12,7 @@ import pytest
 from entropix import landscape
 
 FACTOR = 3.0
+OTHER = np.random.default_rng(1).normal(size=(4, 5))
 SURVIVE = {"local energy", "adaptive sharpness", "relative trace", "relative eigenvalue",
            "filter-normalised slice"}  # fmt: skip
 CHANGE = {"eigenvalue", "trace", "Frobenius norm", "harmonic mean", "Gauss-Newton trace",
@@ -60,7 +61,7 @@ def measure(params, batches):
         return landscape.slice2d(loss, params, batches, directions=directions,
                                  normalise=normalise, num_points=3).value[0, 0]  # fmt: skip
 
-    other = {**params, "w": params["w"] / jnp.linalg.norm(params["w"]), "out": -params["out"]}
+    other = jax.tree.map(lambda x: x[::-1], {**params, "w": OTHER})
     found = {
         "eigenvalue": landscape.eigenvalues(hessian, params, 1, 0).value[0],
         "trace": landscape.trace(hessian, params, 0, 50).value,

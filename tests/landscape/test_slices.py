@@ -69,11 +69,11 @@ def test_directions_have_the_norms_of_the_filters():
         )
 
 
-def test_eigenvectors_are_directions(classifier):
+def test_eigenvectors_are_directions(classifier, row):
     net = classifier()
     operator = landscape.hessian(net.loss, net.params, net.batches)
     pairs = landscape.eigenpairs(operator, net.params, 2, 0)
-    directions = [jax.tree.map(lambda leaf: leaf[n], pairs.vectors) for n in range(2)]
+    directions = [row(pairs.vectors, n) for n in range(2)]
     h = 0.05
     plane = landscape.slice2d(
         net.loss, net.params, net.batches, directions=directions, normalise="none",
@@ -97,7 +97,10 @@ def test_eigenvectors_are_directions(classifier):
         (lambda f, x: landscape.slice2d(f, x, ONE, num_points=1), "num_points must be >= 2"),
         (lambda f, x: landscape.slice2d(f, x, ONE, extent=0.0), "extent must be a number > 0"),
         (lambda f, x: landscape.slice2d(f, x, ONE, normalise="unit"), "normalise must be 'filter'"),
-        (lambda f, x: landscape.slice2d(f, x, ONE, directions=(x,)), "directions must be two trees"),
+        (
+            lambda f, x: landscape.slice2d(f, x, ONE, directions=(x,)),
+            "directions must be two trees",
+        ),
     ],
 )
 def test_bad_arguments(call, message):

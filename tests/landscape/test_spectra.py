@@ -17,7 +17,11 @@ def sums_to(value):
 class TestEigenvalues:
     @pytest.mark.parametrize(
         ("which", "expected"),
-        [("largest", [6.0, 5.5, 5.0]), ("smallest", [-9.0, -2.0, 1.0]), ("magnitude", [-9, 6, 5.5])],
+        [
+            ("largest", [6.0, 5.5, 5.0]),
+            ("smallest", [-9.0, -2.0, 1.0]),
+            ("magnitude", [-9, 6, 5.5]),
+        ],
     )
     def test_of_a_quadratic(self, quadratic, which, expected):
         f = quadratic([-9.0, -2.0, 1.0, *np.linspace(1.5, 5, 12), 5.5, 6.0])
@@ -36,7 +40,9 @@ class TestEigenvalues:
 
     def test_repeated_eigenvalues_of_an_exhausted_space_are_all_found(self):
         diagonal = jnp.concatenate([jnp.full(4, 10.0), jnp.full(496, 1.0)])
-        found, _ = landscape.eigenvalues(lambda v: diagonal * v, jnp.zeros(500), 6, 0, num_steps=200)
+        found, _ = landscape.eigenvalues(
+            lambda v: diagonal * v, jnp.zeros(500), 6, 0, num_steps=200
+        )
         assert found[0] == sums_to(10)
         assert found[5] == sums_to(1)
 
@@ -51,24 +57,22 @@ class TestEigenvalues:
         spectrum = np.geomspace(1, 100, 400)
         f = quadratic(spectrum)
         for steps in (5, 10, 20):
-            values, bounds = landscape.eigenvalues(
-                f.matvec, jnp.zeros(400), 3, 0, num_steps=steps
-            )
+            values, bounds = landscape.eigenvalues(f.matvec, jnp.zeros(400), 3, 0, num_steps=steps)
             distance = np.min(np.abs(np.asarray(values)[:, None] - spectrum), axis=1)
             assert np.all(distance <= bounds + 1e-3)
         assert bounds[0] > 1e-3  # twenty steps are not enough: the bound says so
 
-    def test_vectors(self, classifier):
+    def test_vectors(self, classifier, row):
         net = classifier()
         operator = landscape.hessian(net.loss, net.params, net.batches)
         pairs = landscape.eigenpairs(operator, net.params, 3, 0)
         for n in range(3):
-            vector = jax.tree.map(lambda leaf: leaf[n], pairs.vectors)
+            vector = row(pairs.vectors, n)
             flat, image = (ravel_pytree(t)[0] for t in (vector, operator(vector)))
             np.testing.assert_allclose(image, pairs.value[n] * flat, rtol=0, atol=1e-4)
             assert jnp.linalg.norm(flat) == sums_to(1)
 
-    def test_seeds_can_be_vmapped(self, classifier):
+    def test_seeds_can_be_vmapped(self, classifier, row):
         net = classifier()
         params = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), net.params)
 
@@ -78,7 +82,7 @@ class TestEigenvalues:
 
         together = jax.vmap(top)(params, jax.random.split(jax.random.key(0), 2))
         for seed in range(2):
-            alone = top(jax.tree.map(lambda leaf: leaf[seed], params), 7)
+            alone = top(row(params, seed), 7)
             np.testing.assert_allclose(together[seed], alone, rtol=0, atol=1e-4)
 
     def test_bfloat16_parameters(self, classifier):
@@ -152,7 +156,7 @@ class TestSpectrum:
         at = np.asarray([0.0, 2.0, 4.0, 6.0])[:, None]
         truth = np.mean(np.exp(-(((at - eigenvalues) / 0.5) ** 2) / 2), axis=1)
         share = coverage(found, truth / (0.5 * np.sqrt(2 * np.pi)), degrees=9)
-        assert np.all((0.9 < share) & (share < 0.99))
+        assert np.all((share > 0.9) & (share < 0.99))
 
     def test_more_steps_than_dimensions(self):
         found = landscape.spectrum(lambda v: v * jnp.asarray([1.0, 2.0]), jnp.zeros(2), 0)
@@ -206,13 +210,13 @@ class TestTrace:
         eigenvalues = np.concatenate([[40.0, 20.0, -10.0], np.linspace(0, 2, 57)])
         f = quadratic(eigenvalues)
         estimate = getattr(landscape, figure)
-        run = lambda key: estimate(f.matvec, jnp.zeros(60), key, 30, method=method)  # noqa: E731
+        run = lambda key: estimate(f.matvec, jnp.zeros(60), key, 90, method=method)  # noqa: E731
         found = jax.lax.map(run, jax.random.split(jax.random.key(0), 400))
         truth = {
             "trace": eigenvalues.sum(),
             "frobenius_norm": np.sqrt(np.sum(eigenvalues**2)),
         }[figure]
-        degrees = 29 if method == "hutchinson" else 9
+        degrees = 89 if method == "hutchinson" else 29
         assert 0.9 < coverage(found, truth, degrees) < 0.99
 
     def test_a_sketch_pays_where_few_eigenvalues_carry_the_trace(self, quadratic):
@@ -247,7 +251,10 @@ class TestTrace:
     ("call", "message"),
     [
         (lambda A, x: landscape.eigenvalues(A, x, 0, 0), "num must be a static integer >= 1"),
-        (lambda A, x: landscape.eigenvalues(A, x, 4, 0), "num must be at most .* parameters, 3; got"),
+        (
+            lambda A, x: landscape.eigenvalues(A, x, 4, 0),
+            "num must be at most .* parameters, 3; got",
+        ),
         (
             lambda A, x: landscape.eigenvalues(A, x, 2, 0, num_steps=1),
             "num_steps must be at least num=2; got num_steps=1",

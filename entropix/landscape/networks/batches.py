@@ -55,7 +55,7 @@ def leading_size(name: str, batches: Tree) -> int:
     if len(sizes) != 1 or not next(iter(sizes)):
         raise ValueError(
             f"{name} must be a tree of arrays with one common leading axis of size >= 1; got "
-            f"shapes {checks.shown(shapes)}. One batch alone: jax.tree.map(lambda b: b[None], batch)."
+            f"shapes {checks.shown(shapes)}. One batch alone: jax.tree.map(lambda b: b[None], b)."
         )
     return int(shapes[0][0])
 
@@ -120,7 +120,7 @@ def check_loss(loss: Callable[..., Any], *arguments: Any, name: str = "loss") ->
     scalar = len(leaves) == 1 and getattr(result, "shape", None) == ()
     if not scalar or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise ValueError(
-            f"{name} must return one floating-point number; got {checks.shown(result)}. "
+            f"{name} must return one floating-point number; got {_shapes(result)}. "
             "Take the mean over the batch, and return nothing else."
         )
 
@@ -131,6 +131,11 @@ def check_figures(loss: Callable[..., Any], *arguments: Any) -> None:
     leaves = jax.tree.leaves(result)
     if not leaves or any(leaf.shape for leaf in leaves):
         raise ValueError(
-            f"loss must return a number, or a tree of numbers; got {checks.shown(result)}. "
+            f"loss must return a number, or a tree of numbers; got {_shapes(result)}. "
             "Take means over the batch."
         )
+
+
+def _shapes(result: Tree) -> str:
+    """The shapes and dtypes of a tree, for a message."""
+    return checks.shown(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result))

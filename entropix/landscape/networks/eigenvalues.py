@@ -19,6 +19,7 @@ from entropix.landscape.networks.parameters import (
 from entropix.landscape.networks.products import MatVec, as_partial
 from entropix.transforms import checks
 from entropix.transforms.keys import canonical_key
+from entropix.transforms.random import normal
 
 ORDERS = ("largest", "smallest", "magnitude")
 
@@ -133,7 +134,7 @@ def _eigenpairs(
 ) -> Eigenpairs:
     product, point = flattened(matvec, params)
     at_start, later = jax.random.split(key)
-    start = jax.random.normal(at_start, point.shape, point.dtype)
+    start = normal(at_start, point.shape, point.dtype)
     krylov = tridiagonalise(product, start, num_steps, later)
     found = ritz(krylov)
     rank = {"largest": -found.values, "smallest": found.values, "magnitude": -jnp.abs(found.values)}
@@ -144,6 +145,4 @@ def _eigenpairs(
         _, unravel = ravel_pytree(movable(params))
         rows = found.coefficients[chosen] @ krylov.basis
         trees = jax.vmap(lambda row: as_vector(unravel(row), params))(rows)
-    return Eigenpairs(
-        found.values[chosen], jnp.maximum(found.residuals[chosen], rounding), trees
-    )
+    return Eigenpairs(found.values[chosen], jnp.maximum(found.residuals[chosen], rounding), trees)

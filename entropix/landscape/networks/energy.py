@@ -85,9 +85,14 @@ def _local_energy(
     at_x = at(x)
 
     def pair(key: jax.Array) -> Tree:
-        step = jax.tree.map(lambda x, z: scalar(sigma, x) * x * z, x, noise_like(key, x))
-        above, below = at(jax.tree.map(jnp.add, x, step)), at(jax.tree.map(jnp.subtract, x, step))
-        return jax.tree.map(lambda a, b, o: (a - o + (b - o)) / 2, above, below, at_x)
+        noise = noise_like(key, x)
+
+        def rise(sign: jax.Array) -> Tree:
+            factor = sign * sigma
+            moved = jax.tree.map(lambda x, z: x + scalar(factor, x) * x * z, x, noise)
+            return jax.tree.map(jnp.subtract, at(moved), at_x)
+
+        rises = lax.map(rise, jnp.asarray([1.0, -1.0]))
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), rises)
 
     return mean_of_samples(lax.map(pair, jax.random.split(key, num_pairs)))
-

@@ -17,7 +17,6 @@ from jax.flatten_util import ravel_pytree
 from entropix.landscape.networks.batches import Tree, check_loss, value_and_gradient
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.integration import Sampling, integrate
-from entropix.landscape.networks.lanczos import ritz, tridiagonalise
 from entropix.landscape.networks.parameters import at_point, flattened, movable, size
 from entropix.landscape.networks.products import LossFn, as_partial, hessian
 from entropix.landscape.networks.spectrum import check_samples, quadratures
@@ -143,13 +142,13 @@ def _quadratic(
 
     _, slope = value_and_gradient(of_batch, movable(params), batches)
     flat_slope = ravel_pytree(slope)[0]
-    for_slope, for_samples = jax.random.split(key)
-    seen = ritz(tridiagonalise(product, flat_slope, num_steps, for_slope))
-    descent = flat_slope @ flat_slope * jnp.sum(seen.weights / (seen.values + 1 / gamma)) / 2
-    nodes, weights = quadratures(product, x, for_samples, num_steps, num_samples)
-    widths = x.size * jnp.sum(weights * jnp.log1p(gamma * nodes), axis=-1)
-    log_det, error = mean_of_samples(widths)
-    lowest = jnp.minimum(jnp.min(nodes), jnp.min(seen.values))
+    nodes, weights = quadratures(product, x, key, num_steps, num_samples, first=flat_slope)
+    pulled = jnp.sum(weights[0] / (nodes[0] + 1 / gamma))
+    descent = flat_slope @ flat_slope * pulled / 2
+    log_det, error = mean_of_samples(
+        x.size * jnp.sum(weights[1:] * jnp.log1p(gamma * nodes[1:]), axis=-1)
+    )
+    lowest = jnp.min(nodes)
     value = jnp.where(1 + gamma * lowest > 0, temperature / 2 * log_det - descent, jnp.nan)
     return Estimate(value, temperature / 2 * error), lowest
 

@@ -31,7 +31,7 @@ from entropix.transforms.numerics import scalar
 
 
 class Sampling(NamedTuple):
-    """How chains sample; the cost is the product of the first five and a quarter more, in gradients.
+    """How chains sample. Cost in gradients: the product of the four counts, and a quarter more.
 
     Attributes:
       num_nodes: of the quadrature in the root of the scope, >= 1.
@@ -86,9 +86,7 @@ def integrate(
 
     for_start, for_steps, for_stiffness = jax.random.split(key, 3)
     matvec, steps = hessian(loss, params, batches), min(10, size(params))
-    stiffest, _ = eigenvalues(
-        matvec, params, 1, for_stiffness, num_steps=steps, which="magnitude"
-    )
+    stiffest, _ = eigenvalues(matvec, params, 1, for_stiffness, num_steps=steps, which="magnitude")
     abscissae, weights = np.polynomial.legendre.leggauss(sampling.num_nodes)
     nodes = root * jnp.asarray((1 + abscissae) / 2, x.dtype)
 

@@ -85,8 +85,13 @@ def measures(
     loss, keys = as_partial(loss), jax.random.split(canonical_key(key), 5)
     figures = loss if figures is None else as_partial(figures)
     if announce is not None:
-        ggn = outputs_fn is not None
-        counts = passes(size(params), num_eigenvalues, num_samples, len(sigmas), ggn=ggn)
+        counts = passes(
+            size(params),
+            num_eigenvalues,
+            num_samples,
+            len(sigmas),
+            ggn=outputs_fn is not None,
+        )
         announce(estimated_time(loss, params, batches, counts))
 
     operator = hessian(loss, params, batches)
@@ -117,13 +122,13 @@ def passes(
     steps = min(4 * num_eigenvalues + 40, num_parameters)
     return {
         "products": (steps + num_samples) * (1 + ggn) + 2 * num_samples,
-        "gradients": 2 * 2 * 20,
-        "evaluations": num_sigmas * (num_samples + 1) + 2 * 3,
+        "gradients": 2 * 2 * (20 + 1),
+        "evaluations": num_sigmas * (num_samples + 1),
     }
 
 
 def estimated_time(loss: LossFn, params: Tree, batches: Tree, counts: Mapping[str, int]) -> str:
-    """One line about the time to come, from one product and one evaluation that are run and timed."""
+    """One line about the time to come, from one product and one evaluation, run and timed."""
     loss, ones = as_partial(loss), as_vector(jax.tree.map(jnp.ones_like, movable(params)), params)
     evaluate = jax.jit(mean_figures)
     product = _seconds(lambda: hvp(loss, params, ones, batches))
@@ -132,7 +137,7 @@ def estimated_time(loss: LossFn, params: Tree, batches: Tree, counts: Mapping[st
     seconds = product * (counts["products"] + counts["gradients"] / 2)
     seconds += evaluation * counts["evaluations"]
     work = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    return f"landscape: {work} of the data; about {seconds:.0f} s, and compilation"
+    return f"landscape: {work} of the data; about {seconds:.1f} s, and compilation"
 
 
 def _seconds(call: Callable[[], Any]) -> float:

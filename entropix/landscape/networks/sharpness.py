@@ -5,15 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
-from entropix.landscape.networks.batches import check_loss, mean_over, value_and_gradient
+from entropix.landscape.networks.batches import check_loss, value_and_gradient
 from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn, as_partial
 from entropix.transforms import checks
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
+from entropix.transforms.random import noise_like
 
 
 def sharpness(
@@ -47,7 +48,7 @@ def sharpness(
       batches: a tree of arrays with a leading axis of batches, all of the same size.
       adaptive: whether the ball is in units of the weights, which a rescaling of layers that leaves
         the function as it was does not change. Weights that are zero do not move then.
-      num_steps: steps of each ascent, >= 1; each is a gradient of all batches.
+      num_steps: steps of each ascent, >= 1; both take num_steps + 1 gradients of all batches.
       key: for the random direction.
 
     Returns:
@@ -90,39 +91,32 @@ def _sharpness(
     adaptive: bool,
     num_steps: int,
 ) -> jax.Array:
-    x, unravel = ravel_pytree(movable(params))
-    rho = scalar(rho, x)
-    units = jnp.abs(x) if adaptive else jnp.ones_like(x)
+    x = movable(params)
+    units = jax.tree.map(jnp.abs if adaptive else jnp.ones_like, x)
 
-    def of_batch(u: jax.Array, batch: Tree) -> jax.Array:
-        point = at_point(unravel(x + units * u), params)
+    def of_batch(u: Tree, batch: Tree) -> jax.Array:
+        point = at_point(jax.tree.map(lambda x, d, u: x + d * u, x, units, u), params)
         check_loss(loss, point, batch)
         return loss(point, batch)
 
-    def value(u: jax.Array) -> jax.Array:
-        return mean_over(lambda batch: of_batch(u, batch), batches)
+    def step(u: Tree, _: None) -> tuple[Tree, jax.Array]:
+        value, slope = value_and_gradient(of_batch, u, batches)
+        stretch = rho / _positive(optax.tree.norm(slope))
+        moved = jax.tree.map(lambda u, g: u + scalar(stretch, u) * g, u, slope)
+        shrink = jnp.minimum(1, rho / _positive(optax.tree.norm(moved)))
+        return jax.tree.map(lambda m: scalar(shrink, m) * m, moved), value
 
-    def step(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, ...], None]:
-        u, best = carry
-        here, slope = value_and_gradient(of_batch, u, batches)
-        moved = u + rho * _unit(slope)
-        inside = moved * jnp.minimum(1, rho / _positive(jnp.linalg.norm(moved)))
-        return (inside, jnp.maximum(best, here)), None
+    noise = noise_like(key, x)
+    length = _positive(optax.tree.norm(noise))
+    rho = scalar(rho, length)
 
-    bottom = value(jnp.zeros_like(x))
+    def ascend(size: jax.Array) -> jax.Array:
+        start = jax.tree.map(lambda z: scalar(size / length, z) * z, noise)
+        return lax.scan(step, start, length=num_steps + 1)[1]
 
-    def ascend(start: jax.Array) -> jax.Array:
-        (last, best), _ = lax.scan(step, (start, bottom), length=num_steps)
-        return jnp.maximum(best, value(last))
-
-    noise = jax.random.normal(key, x.shape, x.dtype)
-    starts = jnp.stack([jnp.zeros_like(x), rho * _unit(noise)])
-    return jnp.max(lax.map(ascend, starts)) - bottom
-
-
-def _unit(vector: jax.Array) -> jax.Array:
-    """The vector divided by its length; zero where that is zero."""
-    return vector / _positive(jnp.linalg.norm(vector))
+    # From x itself, whose value comes first, and from a random point of the sphere.
+    values = lax.map(ascend, jnp.stack([0 * rho, rho]))
+    return jnp.max(values) - values[0, 0]
 
 
 def _positive(length: jax.Array) -> jax.Array:

@@ -216,11 +216,8 @@ def normalised(direction: Tree, params: Tree, by: str = "filter") -> Tree:
         if by == "filter" and x.ndim < 2:
             return jnp.zeros_like(d)
         axes = tuple(range(x.ndim - 1)) if by == "filter" else None
-        size, target = (
-            jnp.sqrt(jnp.sum(leaf**2, axis=axes, keepdims=True)) for leaf in (d, x)
-        )
+        size, target = (jnp.sqrt(jnp.sum(leaf**2, axis=axes, keepdims=True)) for leaf in (d, x))
         return d * target / jnp.where(size > 0, size, 1)
 
     part = vector_part(direction, params, "direction")
     return as_vector(jax.tree.map(scaled, part, movable(params)), params)
-

@@ -5,15 +5,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
-from entropix.landscape.networks.lanczos import Ritz, ritz, tridiagonalise
+from entropix.landscape.networks.lanczos import ritz, tridiagonalise
 from entropix.landscape.networks.parameters import Product, Tree, flattened, size
 from entropix.landscape.networks.products import MatVec, as_partial
 from entropix.transforms import checks
+from entropix.transforms.eager import is_concrete
 from entropix.transforms.keys import canonical_key
+from entropix.transforms.random import normal
 
 
 class Spectrum(NamedTuple):
@@ -106,17 +109,38 @@ def check_samples(num_samples: int) -> int:
 
 
 def quadratures(
-    product: Product, point: jax.Array, key: jax.Array, num_steps: int, num_samples: int
-) -> Ritz:
-    """Gauss quadratures of the spectrum, each from a random unit vector; one at a time."""
+    product: Product,
+    point: jax.Array,
+    key: jax.Array,
+    num_steps: int,
+    num_samples: int,
+    first: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Gauss quadratures of the spectrum from random unit vectors, one at a time in memory.
 
-    def sample(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    Args:
+      product: `v -> A v` for flat vectors.
+      point: a vector, of whose shape and dtype all are.
+      key: for the random vectors.
+      num_steps: of Lanczos.
+      num_samples: random vectors.
+      first: another start vector, whose quadrature comes before the others.
+
+    Returns:
+      Nodes and weights, a row for every start vector.
+    """
+
+    def sample(of: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        index, key = of
         at_start, later = jax.random.split(key)
-        start = jax.random.normal(at_start, point.shape, point.dtype)
+        start = normal(at_start, point.shape, point.dtype)
+        if first is not None:
+            start = jnp.where(index == 0, first, start)
         found = ritz(tridiagonalise(product, start, num_steps, later))
         return found.values, found.weights
 
-    return lax.map(sample, jax.random.split(key, num_samples))
+    rows = num_samples + (first is not None)
+    return lax.map(sample, (jnp.arange(rows), jax.random.split(key, rows)))
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "num_samples", "num_points"))
@@ -132,21 +156,23 @@ def _spectrum(
     product, point = flattened(matvec, params)
     nodes, weights = quadratures(product, point, key, num_steps, num_samples)
     low, high = jnp.min(nodes), jnp.max(nodes)
-    if width is None:
-        # Of one repeated eigenvalue the range is rounding; its density still needs a width.
-        rounding = jnp.finfo(nodes.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
-        width = jnp.maximum((high - low) / 200, 100 * rounding)
-        width = jnp.where(width > 0, width, 1)
-    width = jnp.asarray(width, nodes.dtype)
-    grid = jnp.linspace(low - 5 * width, high + 5 * width, num_points)
+    spread = _default_width(low, high) if width is None else jnp.asarray(width, nodes.dtype)
+    grid = jnp.linspace(low - 5 * spread, high + 5 * spread, num_points)
 
     def density(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
         theta, omega = sample
-        distance = (grid[:, None] - theta) / width
-        return jnp.exp(-(distance**2) / 2) @ omega / (width * (2 * jnp.pi) ** 0.5)
+        distance = (grid[:, None] - theta) / spread
+        return jnp.exp(-(distance**2) / 2) @ omega / (spread * (2 * jnp.pi) ** 0.5)
 
     value, error = mean_of_samples(lax.map(density, (nodes, weights)))
-    return Spectrum(grid, value, error, nodes, weights, width)
+    return Spectrum(grid, value, error, nodes, weights, spread)
+
+
+def _default_width(low: jax.Array, high: jax.Array) -> jax.Array:
+    """1/200 of the range, which is rounding alone where all nodes are one repeated eigenvalue."""
+    rounding = jnp.finfo(low.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    width = jnp.maximum((high - low) / 200, 100 * rounding)
+    return jnp.where(width > 0, width, 1)
 
 
 def harmonic_mean(spectrum: Spectrum, cutoff: ArrayLike) -> Estimate:
@@ -193,8 +219,8 @@ def _moments_above(
 ) -> tuple[jax.Array, jax.Array]:
     """Of every sample: the share of eigenvalues above the cut-off, and their power's integral."""
     if not isinstance(spectrum, Spectrum):
-        raise checks.refusal("spectrum", "a Spectrum, as entropix.landscape.spectrum makes", spectrum)
-    if not isinstance(cutoff, jax.core.Tracer) and not bool(jnp.all(jnp.asarray(cutoff) > 0)):
+        raise checks.refusal("spectrum", "what entropix.landscape.spectrum returns", spectrum)
+    if is_concrete(cutoff) and not np.all(np.asarray(cutoff) > 0):
         raise checks.refusal("cutoff", "> 0, since 1/eigenvalue has no bound without one", cutoff)
     cutoff = jnp.asarray(cutoff, spectrum.nodes.dtype)
     counted = spectrum.nodes > cutoff[..., None, None]

@@ -1,8 +1,9 @@
 r"""Trace and Frobenius norm of an operator, from products with random signs.
 
-Probes and integrands are matfree's. The loop over probes is written here: matfree's estimators draw
-all probes at once, as many copies of the parameters as there are samples, and divide by the number
-of samples where the standard error takes one less.
+One probe is in memory at a time. matfree's estimators draw all probes at once, as many copies of
+the parameters as there are samples, its integrands flatten probe and product into two more, and its
+standard error divides by the number of samples instead of one less. Its XTrace and this Hutch++ are
+of one family; the latter's standard error comes from independent samples.
 """
 
 import functools
@@ -10,11 +11,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
-from matfree import stochtrace
+from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
-from entropix.landscape.networks.parameters import Product, Tree, flattened, size
+from entropix.landscape.networks.parameters import Tree, as_vector, movable, size, vector_part
 from entropix.landscape.networks.products import MatVec, as_partial
 from entropix.landscape.networks.spectrum import check_samples
 from entropix.transforms import checks
@@ -45,8 +47,8 @@ def trace(
       matvec: `v -> A v` for trees like `params`, A symmetric.
       params: a tree of n movable numbers.
       key: for the probes.
-      num_samples: products with A, >= 2; for "hutch++" >= 6, and at most 3 n. The latter keeps a
-        third as many copies of the parameters.
+      num_samples: products with A, >= 2; for "hutch++" >= 6, and about 3 n at most.
+        The latter keeps about as many copies of the parameters.
       method: "hutchinson" or "hutch++".
 
     Returns:
@@ -68,7 +70,7 @@ def trace(
       <https://arxiv.org/abs/2010.09649>`_, 2021.
     """
     run = _arguments(matvec, params, num_samples, method)
-    return run(_trace, as_partial(matvec), params, canonical_key(key))
+    return run(_form, as_partial(matvec), params, canonical_key(key))
 
 
 def frobenius_norm(
@@ -104,7 +106,7 @@ def frobenius_norm(
       True
     """
     run = _arguments(matvec, params, num_samples, method)
-    square, error = run(_squares, as_partial(matvec), params, canonical_key(key))
+    square, error = run(_square, as_partial(matvec), params, canonical_key(key))
     norm = jnp.sqrt(square)
     return Estimate(norm, error / jnp.where(norm > 0, 2 * norm, 1))
 
@@ -119,23 +121,22 @@ def _arguments(
         return functools.partial(_estimate, rank=0, num_samples=num_samples)
     rank, n = num_samples // 3, size(params)
     if not 2 <= rank <= n:
-        raise checks.refusal(
-            "num_samples", f"in [6, {3 * n + 2}] for method='hutch++' and {n} parameters", num_samples
-        )
+        accepted = f"in [6, {3 * n + 2}] for method='hutch++' and {n} parameters"
+        raise checks.refusal("num_samples", accepted, num_samples)
     return functools.partial(_estimate, rank=rank, num_samples=num_samples - 2 * rank)
 
 
-def _trace(product: Product, vector: jax.Array) -> jax.Array:
-    return stochtrace.monte_carlo_trace()(product, vector)
+def _form(matvec: MatVec, vector: Tree) -> jax.Array:
+    return optax.tree.vdot(vector, matvec(vector))
 
 
-def _squares(product: Product, vector: jax.Array) -> jax.Array:
-    return stochtrace.monte_carlo_frobeniusnorm_squared()(product, vector)
+def _square(matvec: MatVec, vector: Tree) -> jax.Array:
+    return optax.tree.norm(matvec(vector), squared=True)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("rank", "num_samples"))
 def _estimate(
-    integrand: Callable[[Product, jax.Array], jax.Array],
+    integrand: Callable[[MatVec, Tree], jax.Array],
     matvec: MatVec,
     params: Tree,
     key: jax.Array,
@@ -144,20 +145,31 @@ def _estimate(
     num_samples: int,
 ) -> Estimate:
     """The integrand's sum over a basis of the sketched range, and its estimate for the rest."""
-    product, point = flattened(matvec, params)
-    draw = stochtrace.sampler_signs(point, num=1)
+    x = movable(params)
     for_sketch, for_rest = jax.random.split(key)
-    known, outside = jnp.zeros((), point.dtype), lambda vector: vector
-    if rank:
-        probes = jax.random.split(for_sketch, rank)
-        sketch = lax.map(lambda key: product(draw(key)[0]), probes)
-        basis = jnp.linalg.qr(sketch.T)[0].T
-        known = jnp.sum(lax.map(lambda row: integrand(product, row), basis))
-        outside = lambda vector: vector - (basis @ vector) @ basis  # noqa: E731
 
-    def sample(key: jax.Array) -> jax.Array:
-        return integrand(product, outside(draw(key)[0]))
+    def product(vector: Tree) -> Tree:
+        result = matvec(as_vector(vector, params))
+        return vector_part(result, params, "matvec's result")
 
-    samples = lax.map(sample, jax.random.split(for_rest, num_samples))
-    mean, error = mean_of_samples(samples)
+    def probe(key: jax.Array) -> Tree:
+        return optax.tree.random_like(key, x, jax.random.rademacher)
+
+    if not rank:
+        samples = lax.map(
+            lambda key: integrand(product, probe(key)), jax.random.split(for_rest, num_samples)
+        )
+        return mean_of_samples(samples)
+
+    _, unravel = ravel_pytree(x)
+    flat = lambda tree: ravel_pytree(tree)[0]  # noqa: E731
+    sketch = lax.map(lambda key: flat(product(probe(key))), jax.random.split(for_sketch, rank))
+    basis = jnp.linalg.qr(sketch.T)[0].T
+    known = jnp.sum(lax.map(lambda row: integrand(product, unravel(row)), basis))
+
+    def outside(key: jax.Array) -> jax.Array:
+        vector = flat(probe(key))
+        return integrand(product, unravel(vector - (basis @ vector) @ basis))
+
+    mean, error = mean_of_samples(lax.map(outside, jax.random.split(for_rest, num_samples)))
     return Estimate(known + mean, error)
