@@ -65,7 +65,7 @@ def train_run(
         failures += found[1]
     if failures:
         raise FloatingPointError("\n".join(map(str, failures)))
-    return [row for row in rows if row.seed in run.seeds]
+    return [row for row in rows if row.seed in run.seeds] if is_lead() else []
 
 
 def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pathlib.Path, Run]]:

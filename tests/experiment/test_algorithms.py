@@ -213,7 +213,9 @@ def test_easgd_is_evaluated_at_its_centre_with_decay_too():
         run = one_run("easgd", bowl(), budget=(40, 1), period=5, weight_decay=decay)
         method = run.method()
         state = init_state(method, [run.problem.init(jax.random.key(0))], 0)
-        state = jax.jit(make_interval(make_step(run.problem, method), 7))(state, run.problem.data)[0]
+        state = jax.jit(make_interval(make_step(run.problem, method), 7))(state, run.problem.data)[
+            0
+        ]
         slow = optax.tree.get(state.optimizer, "centre")[0]
         np.testing.assert_allclose(centre(state, method).params, slow, rtol=1e-6)
         assert not np.allclose(slow, state.params[0])

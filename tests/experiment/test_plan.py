@@ -204,7 +204,9 @@ def test_a_transformation_is_identified_by_what_it_computes(name):
 
 def test_a_users_own_algorithm_with_replicas_is_identified_too():
     def coupled(learning_rate, gamma, axis_name, *, factor=1.0):
-        return optax.chain(optax.scale(factor), entropix.elastic_sgd(learning_rate, gamma, axis_name))
+        return optax.chain(
+            optax.scale(factor), entropix.elastic_sgd(learning_rate, gamma, axis_name)
+        )
 
     def other(learning_rate, gamma, axis_name, *, factor=1.0):
         return optax.chain(optax.scale(-factor), coupled(learning_rate, gamma, axis_name))

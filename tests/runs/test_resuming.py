@@ -203,7 +203,9 @@ def test_replicas_join_and_leave(tmp_path, before, later, caplog):
 
 
 def test_how_a_run_is_carried_out_is_no_part_of_a_result(whole):
-    other = dataclasses.replace(ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map")
+    other = dataclasses.replace(
+        ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map"
+    )
     assert train(make(settings=other), whole) == train(make(), whole)
 
 
