@@ -105,7 +105,10 @@ def test_bad_budgets(arguments, message):
         Budget(*arguments)
 
 
-def runs_of(algorithms, budget=Budget(20, 1), seeds=2, **options):
+TWENTY = Budget(20, 1)
+
+
+def runs_of(algorithms, budget=TWENTY, seeds=2, **options):
     return make_runs(bowl(), algorithms, budget, seeds, **options)
 
 
