@@ -31,7 +31,9 @@ def restore(checkpoints: Checkpoints, programs: Programs | Starter) -> Checkpoin
     return found if jax.process_count() == 1 else _broadcast(found, template)
 
 
-def _read(checkpoints: Checkpoints, programs: Programs | Starter, template: Any) -> Checkpoint | None:
+def _read(
+    checkpoints: Checkpoints, programs: Programs | Starter, template: Any
+) -> Checkpoint | None:
     found = checkpoints.restore()
     if found is None:
         return None
