@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from entropix.cli.options import UsageError
+from entropix.runs.preemption import Interrupted
 
 _Options = argparse.Namespace
 
@@ -22,12 +23,18 @@ def train(options: _Options) -> None:
             "Choose one, or use `entropix compare`."
         )
     from entropix import workflow
-    from entropix.replicas import connected
+    from entropix.replicas import connected, farewell
     from entropix.report import make_table
 
     workdir = options.workdir or os.path.join("runs", config.name, names[0])
     with connected(options.coordinator or ":0", options.processes, options.process):
-        rows = workflow.train(config, workdir=workdir, fork=options.fork, progress=options.progress)
+        try:
+            rows = workflow.train(
+                config, workdir=workdir, fork=options.fork, progress=options.progress
+            )
+        except (Interrupted, FloatingPointError):  # raised by all processes alike
+            farewell()
+            raise
     if rows:  # process 0 of several has them
         _say(make_table(rows))
         _say(f"{workdir}/ now holds run.json, metrics.jsonl and checkpoints/")
