@@ -80,7 +80,8 @@ def landscape(
     places = [place for folder in folders for place in _run_folders(folder)]
     trained = [load(place, run=known.get(place.name)) for place in places]
     found: list[Flatness] = []
-    densities, functions = {}, {}
+    densities: dict[str, Any] = {}
+    functions: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
     for place, network in zip(places, trained, strict=True):
         batches = _sample(network, examples, batch_size)
         label = network.rows[0].label if network.rows else place.name

@@ -75,6 +75,25 @@ def report(options: _Options) -> None:
     _draw(rows, options.folders, options.workdir)
 
 
+def landscape(options: _Options) -> None:
+    """Flatness of finished runs."""
+    from entropix import instruments
+
+    folder = options.workdir
+    instruments.landscape(
+        options.folders,
+        folder,
+        examples=options.examples,
+        batch_size=options.batch_size,
+        num_samples=options.samples,
+        num_eigenvalues=options.eigenvalues,
+        spectra=options.spectra,
+        report=_say,
+    )
+    drawn = ", spectra.png" if options.spectra else ""
+    _say(f"{folder}/ now holds landscape.jsonl, landscape.md{drawn}")
+
+
 def figure1(options: _Options) -> None:
     """Relaxations of a function."""
     from entropix.landscape.functions.saved import load_landscape, save_landscape
