@@ -1,5 +1,6 @@
 """Signals: those that ask to stop are noted, and Ctrl-C anywhere else is one line."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -9,7 +10,8 @@ import threading
 
 import pytest
 
-from entropix.training.preemption import SIGNALS, Interrupted, interruptible, stop_requests
+from entropix.runs import preemption
+from entropix.runs.preemption import SIGNALS, Interrupted, interruptible, stop_requests
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -85,6 +87,14 @@ def test_what_a_library_makes_of_ctrl_c_is_one_line_too(error):
         library()
 
 
+def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch):
+    monkeypatch.setattr(preemption, "_AGAIN", 0.05)
+    with pytest.raises(Interrupted), interruptible("figure1"):
+        with contextlib.suppress(KeyboardInterrupt):
+            press()
+        threading.Event().wait(60)
+
+
 def test_other_errors_are_what_they_are():
     with pytest.raises(ZeroDivisionError), interruptible("compare"):
         _ = 1 / 0
@@ -103,7 +113,7 @@ def test_a_loop_inside_is_asked_first():
 def test_ctrl_c_while_a_module_is_imported(tmp_path):
     (tmp_path / "slow.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
     code = (
-        "from entropix.training.preemption import Interrupted, interruptible\n"
+        "from entropix.runs.preemption import Interrupted, interruptible\n"
         "try:\n"
         "  with interruptible('figure1'):\n"
         "    import slow\n"
