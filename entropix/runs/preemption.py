@@ -85,7 +85,7 @@ def interruptible(command: str) -> Iterator[None]:
 
     def repeat() -> None:
         while not ended.wait(_AGAIN):
-            signal.raise_signal(signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed

@@ -89,10 +89,14 @@ def test_what_a_library_makes_of_ctrl_c_is_one_line_too(error):
 
 def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch):
     monkeypatch.setattr(preemption, "_AGAIN", 0.05)
-    with pytest.raises(Interrupted), interruptible("figure1"):
+
+    def library():
         with contextlib.suppress(KeyboardInterrupt):
             press()
         threading.Event().wait(60)
+
+    with pytest.raises(Interrupted), interruptible("figure1"):
+        library()
 
 
 def test_other_errors_are_what_they_are():
