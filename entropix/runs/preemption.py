@@ -5,9 +5,11 @@ This module needs the standard library alone, so that Ctrl-C is understood befor
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 # Ctrl-C; a kill that is announced; the warnings of batch systems (Slurm's `--signal=USR1@60`); the
 # end of the terminal.
@@ -81,7 +83,11 @@ def interruptible(command: str) -> Iterator[None]:
       ...   print(stop)
       tune: stopped by Ctrl-C; what was saved before stays.
     """
-    pressed, ended = False, threading.Event()
+    pressed, ended, hook = False, threading.Event(), sys.unraisablehook
+
+    def dropped(what: Any) -> None:  # in a callback of C, which Python would show at length
+        if what.exc_type is not KeyboardInterrupt:
+            hook(what)
 
     def repeat() -> None:
         while not ended.wait(_AGAIN):
@@ -90,7 +96,7 @@ def interruptible(command: str) -> Iterator[None]:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if not pressed:
-            pressed = True
+            pressed, sys.unraisablehook = True, dropped
             threading.Thread(target=repeat, daemon=True).start()
         raise KeyboardInterrupt
 
@@ -106,6 +112,8 @@ def interruptible(command: str) -> Iterator[None]:
         raise Interrupted(message, signal.SIGINT) from None
     finally:
         ended.set()
+        if pressed:
+            sys.unraisablehook = hook
 
 
 @contextlib.contextmanager

@@ -99,6 +99,23 @@ def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch):
         library()
 
 
+def test_a_ctrl_c_in_a_callback_is_not_shown_at_length(monkeypatch, capsys):
+    class Dropping:
+        def __del__(self):
+            press()
+
+    def library():
+        Dropping()
+        threading.Event().wait(60)
+
+    monkeypatch.setattr(preemption, "_AGAIN", 0.05)
+    before = sys.unraisablehook
+    with pytest.raises(Interrupted), interruptible("train"):
+        library()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is before
+
+
 def test_other_errors_are_what_they_are():
     with pytest.raises(ZeroDivisionError), interruptible("compare"):
         _ = 1 / 0
