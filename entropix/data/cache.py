@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 
 Arrays = dict[str, np.ndarray]
 

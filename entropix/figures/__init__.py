@@ -1,7 +1,6 @@
-"""Figures, made from saved results only."""
+"""The earlier place of the figures, which are in `entropix.report`."""
 
-from entropix.figures.accuracy import accuracy
-from entropix.figures.convergence import convergence
-from entropix.figures.figure1 import figure1, scoping_animation
+from entropix.figures.convergence import COLOURS
+from entropix.report import accuracy, convergence, figure1, scoping_animation
 
-__all__ = ["accuracy", "convergence", "figure1", "scoping_animation"]
+__all__ = ["COLOURS", "accuracy", "convergence", "figure1", "scoping_animation"]

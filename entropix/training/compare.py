@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ml_collections import ConfigDict
 
 from entropix.data import load
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 from entropix.training.config import check_config, runs
 from entropix.training.folder import RunFolder
 from entropix.training.metrics import METRICS_FILE, Row, read_metrics

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import entropix
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 from entropix.training.checkpoint import CHECKPOINTS
 from entropix.training.metrics import METRICS_FILE
 

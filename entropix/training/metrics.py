@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 from entropix.training.search import SEARCHABLE
 from entropix.training.trials import Trial
 

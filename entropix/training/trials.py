@@ -8,7 +8,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 
 Trial = dict[str, float]
 _IDENTITY = "tune.json"

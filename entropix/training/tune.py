@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from entropix.data import Dataset, hold_out, load
-from entropix.data.files import write_atomic
+from entropix.files import write_atomic
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import check_config, cycle, num_evals, runs
 from entropix.training.devices import layout_of

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from entropix.figures import accuracy
 from entropix.landscape.functions.table import accuracy_table, cell
+from entropix.report import accuracy
 
 RESULTS = pathlib.Path(__file__).parent.parent.parent / "results" / "accuracy"
 

@@ -11,8 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from entropix.figures.convergence import COLOURS
 from entropix.landscape.functions import EQUATIONS, convex_intervals
+from entropix.report.style import PALETTE, fixed_style
 
 _TITLES = {
     "viscous_hj": "viscous Hamilton-Jacobi",
@@ -29,16 +29,17 @@ _SHORT = {
     "live_centre": "replicas",
 }
 _COLOURS = {
-    "viscous_hj": COLOURS["entropy_sgd"],
-    "hj": COLOURS["hj"],
-    "heat": COLOURS["heat"],
-    "sharpness": COLOURS["parle"],
-    "live_centre": COLOURS["elastic_sgd"],
+    "viscous_hj": PALETTE["blue"],
+    "hj": PALETTE["vermillion"],
+    "heat": PALETTE["orange"],
+    "sharpness": PALETTE["purple"],
+    "live_centre": PALETTE["green"],
 }
-_PLAIN = COLOURS["elastic_sgd"]  # steepest descent on f, beside f in black
+_PLAIN = PALETTE["green"]  # steepest descent on f, beside f in black
 Data = Mapping[str, np.ndarray]
 
 
+@fixed_style
 def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
     """Draws f and its relaxations: curves with their convex intervals, or contour panels in 2-D.
 
@@ -135,6 +136,7 @@ def _landscape(
     return drawn
 
 
+@fixed_style
 def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: int = 10) -> None:
     """Writes a GIF of gamma -> 0, with the descent on u(., gamma) and that on f.
 
@@ -189,7 +191,7 @@ def _contour_frame(panel: Axes, data: Data, k: int) -> None:
     levels = _levels(data["f"])
     panel.contourf(x, y, data["values"][k], levels, cmap="viridis", extend="both")
     for name, colour, label in (
-        ("path", COLOURS["hj"], "descent on u"),
+        ("path", PALETTE["vermillion"], "descent on u"),
         ("plain", "white", "descent on f"),
     ):
         past = data[name][: k + 1]

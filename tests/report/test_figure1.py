@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropix.figures import figure1, scoping_animation
 from entropix.landscape.functions.relaxations import (
     convex_intervals,
     convex_nodes,
@@ -16,6 +15,7 @@ from entropix.landscape.functions.relaxations import (
 )
 from entropix.landscape.functions.saved import load_landscape, save_landscape
 from entropix.pde import Grid
+from entropix.report import figure1, scoping_animation
 
 RUGGED = "(x**2 - 1)**2/2 + cos(5*x)/4"
 

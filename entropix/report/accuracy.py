@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from entropix.report.style import fixed_style
+
 _TITLES = {
     "local_entropy": "Entropy-SGD",
     "hamilton_jacobi": "HJ (T = 0)",
@@ -19,6 +21,7 @@ _TITLES = {
 }
 
 
+@fixed_style
 def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) -> Figure:
     """Draws bias and spread against L: a column for each method, a row for each temperature.
 

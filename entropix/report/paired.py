@@ -1,0 +1,55 @@
+"""Statistics of differences between two runs, taken seed by seed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Student(NamedTuple):
+    """Student's paired test.
+
+    Attributes:
+      mean: of the differences.
+      half: half the width of the 95 % interval around the mean.
+      p: two-sided; of a difference as large as the mean if there is none.
+    """
+
+    mean: float
+    half: float
+    p: float
+
+
+def student(differences: Sequence[float] | np.ndarray) -> Student | None:
+    """Student's test of differences; None for fewer than two, whose spread is unknown.
+
+    Example:
+      >>> print(*(f"{value:.4f}" for value in student([1.0, 2.0, 3.0])))
+      2.0000 2.4841 0.0742
+    """
+    if len(differences) < 2:
+        return None
+    mean, error = float(np.mean(differences)), float(stats.sem(differences))
+    law = stats.t(len(differences) - 1)
+    p = 2 * law.sf(abs(mean) / error) if error > 0 else float(mean == 0)
+    return Student(mean, float(law.ppf(0.975)) * error, float(p))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    r"""Holm's correction of m p-values: $\tilde p_{(k)} = \max_{j \le k} (m - j + 1)\, p_{(j)}$.
+
+    The probability of one false rejection or more, over all m tests, is at most the level.
+
+    Example:
+      >>> holm([0.04, 0.01, 0.5]).tolist()
+      [0.08, 0.03, 0.5]
+
+    References:
+      Holm, A simple sequentially rejective multiple test procedure. Scand. J. Statist. 6 (1979).
+    """
+    p = np.asarray(p_values, dtype=float)
+    order, factors = np.argsort(p), np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
+    return corrected
