@@ -3,14 +3,13 @@
     sphinx-build -W -b html docs build/site
 
 Nothing is executed: the blocks of the pages run in `tests/test_readme.py`, the notebooks in
-`tests/test_notebooks.py`. Links into the documentation of JAX, Optax and Flax need their inventories
-from the network, and are made only where `ENTROPIX_DOCS_INTERSPHINX=1` asks for them.
+`tests/test_notebooks.py`. Links into the documentation of JAX, Optax and Flax need inventories from
+the network, and are made only where `ENTROPIX_DOCS_INTERSPHINX=1` asks for them.
 """
 
 import os
 import pathlib
 import re
-import shutil
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -31,8 +30,9 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "docstrings",
+    "gathering",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "conf.py"]
 nb_execution_mode = "off"
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
@@ -61,18 +61,3 @@ intersphinx_mapping = (
 html_theme = "sphinx_book_theme"
 html_title = "Entropix"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False}
-
-
-def gather_notebooks() -> None:
-    """Copies the notebooks into the sources: with outputs where an .ipynb holds them."""
-    source, target = HERE.parent / "notebooks", HERE / "notebooks"
-    target.mkdir(exist_ok=True)
-    for old in target.glob("*.*"):
-        old.unlink()
-    for text in source.glob("*.py"):
-        stored = text.with_suffix(".ipynb")
-        chosen = stored if stored.exists() else text
-        shutil.copy(chosen, target / chosen.name)
-
-
-gather_notebooks()

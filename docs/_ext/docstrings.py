@@ -20,12 +20,14 @@ def escape(lines: list[str]) -> None:
 
 
 def _escape_text(line: str) -> str:
-    """The line with escaped bars; what stands in backticks stays."""
+    """The line with escaped bars, and asterisks that begin no emphasis; backticks stay."""
     parts = re.split(r"(``.*?``|:math:`.*?`|`.*?`_?)", line)
-    return "".join(
-        part if n % 2 else part.replace("|", r"\|").replace("_ ", r"\_ ")
-        for n, part in enumerate(parts)
-    )
+    return "".join(part if n % 2 else _escape_words(part) for n, part in enumerate(parts))
+
+
+def _escape_words(text: str) -> str:
+    text = re.sub(r"(?<=\()\*+(?=\w)|(?<!\S)\*+(?=[\s,])", lambda m: r"\*" * len(m[0]), text)
+    return text.replace("|", r"\|").replace("_ ", r"\_ ")
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
+from entropix.training.config import DEFAULTS, cycle
 
 from entropix.training import check_config, experiment, runs
-from entropix.training.config import DEFAULTS, cycle
 
 ALL = {name: {} for name in DEFAULTS}
 

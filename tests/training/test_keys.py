@@ -4,12 +4,12 @@ import itertools
 
 import jax
 import numpy as np
-from flax import nnx
-
-from entropix import models
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import experiment, runs
 from entropix.training.network import build_network
+from flax import nnx
+
+from entropix import models
 from entropix.training.state import init_state
 
 MODEL = {"name": "mlp", "widths": (4,), "input_dropout": 0.0, "dropout": 0.0}

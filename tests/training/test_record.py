@@ -1,7 +1,6 @@
 import math
 
 import pytest
-
 from entropix.training.record import make_record, read_choice, write_record
 
 TRIED = {

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from entropix.training.checkpoint import from_host, to_host
+from entropix.training.loop import Loop
 from training.survival import arrays, assert_identical, rows
 
 from entropix.data import load
@@ -28,8 +30,6 @@ from entropix.training import (
 from entropix.training import loop as loop_module
 from entropix.training import programs as programs_module
 from entropix.training import run as run_module
-from entropix.training.checkpoint import from_host, to_host
-from entropix.training.loop import Loop
 
 OPTIMIZERS = {"hj": {"gamma_end": 0.5}, "elastic_sgd": {}}
 

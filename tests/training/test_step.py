@@ -6,9 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-import entropix
-from entropix.data import load, sample_batch
 from entropix.training.algorithm import make_algorithm
 from entropix.training.config import DEFAULTS, experiment, runs
 from entropix.training.epoch import (
@@ -20,8 +17,11 @@ from entropix.training.epoch import (
     make_step,
     over_seeds,
 )
-from entropix.training.evaluation import make_evaluate
 from entropix.training.network import build_network
+
+import entropix
+from entropix.data import load, sample_batch
+from entropix.training.evaluation import make_evaluate
 from entropix.training.state import centre, init_state
 
 MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2}
