@@ -1,6 +1,6 @@
 """Digits: the paper's five algorithms on scikit-learn's handwritten digits, without a download.
 
-    entropix compare --config=configs/digits.py --workdir=runs/digits
+    entropix compare --config=digits
 
 5 seeds, 2,400 gradient evaluations (214 effective epochs) for every algorithm. On two cores of an
 AMD EPYC: 49 s from the command to the figure, and (mean and standard deviation over seeds, 360 test
@@ -32,7 +32,7 @@ stand for other random keys.)
 
 With replicas, and Parle, whose values are the best of 16 trials that searched the temperature too:
 
-    entropix compare --config=configs/digits.py:sgd,entropy_sgd,elastic_sgd,parle
+    entropix compare --config=digits:sgd,entropy_sgd,elastic_sgd,parle
     --config.replicas='(3, 6)' --workdir=runs/digits_replicas
 
 `results/digits_replicas` has its table and figure, measured before a seed's random keys changed.
@@ -40,7 +40,7 @@ With replicas, and Parle, whose values are the best of 16 trials that searched t
 
 from ml_collections import ConfigDict
 
-from entropix.training import experiment
+from entropix.experiment import make_config
 
 OPTIMIZERS = {
     "sgd": {"learning_rate": 0.0373},
@@ -57,12 +57,12 @@ OPTIMIZERS = {
 }
 
 
-def get_config(algorithms: str = "") -> ConfigDict:
-    return experiment(
+def get_config(runs: str = "") -> ConfigDict:
+    return make_config(
         dataset="digits",
         model={"name": "mlp", "widths": (128, 128), "input_dropout": 0.1, "dropout": 0.25},
         optimizers=OPTIMIZERS,
-        algorithms=algorithms,
+        algorithms=runs,
         seeds=5,
         gradients_per_eval=120,  # a whole number of every algorithm's outer steps
         num_evals=20,

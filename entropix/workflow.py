@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from entropix.experiment.names import check_name, check_options
 from entropix.experiment.plan import Budget, Run, Settings, make_runs, plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.search import check_search
@@ -78,9 +79,7 @@ def train(
             )
     else:
         name = algorithm if isinstance(algorithm, str) else getattr(algorithm, "name", "run")
-        runs = make_runs(
-            problem, {name: algorithm}, _needed(budget), seeds, replicas, settings
-        )
+        runs = make_runs(problem, {name: algorithm}, _needed(budget), seeds, replicas, settings)
     (run,) = runs
     folder = _folder(workdir, f"{run.problem.name}/{run.name}")
     return train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
@@ -145,9 +144,7 @@ def compare(
     else:
         runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
     folder = _folder(workdir, runs[0].problem.name)
-    compare_runs(
-        runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report
-    )
+    compare_runs(runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report)
     return gather([folder / run.name for run in runs], folder, report=report)
 
 
@@ -208,7 +205,13 @@ def tune(
     else:
         runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
         given = search or {}
+        for name in given:
+            check_name("run of search", name, [run.name for run in runs])
         by_run = {run.name: {**run.algorithm.search, **given.get(run.name, {})} for run in runs}
+        for run in runs:
+            options = run.algorithm.all_options
+            numbers = [name for name, value in options.items() if isinstance(value, float)]
+            check_options(f"search {run.name}", by_run[run.name], numbers)
         check_search(by_run)
     empty = [name for name, ranges in by_run.items() if not ranges]
     if empty:

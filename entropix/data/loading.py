@@ -20,7 +20,7 @@ from entropix.data.whitening import Whitening, check_whitening, fit_zca, whiten
 from entropix.transforms.checks import check_positive, refusal
 
 # Part of the cached whitening's key: to be raised when what comes before the fit changes.
-_FIT = "contrast-normalised, fit 2"
+_FIT = "contrast-normalised, fit 4"
 
 
 def load(

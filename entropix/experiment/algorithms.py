@@ -104,9 +104,7 @@ class Algorithm:
         return dataclasses.replace(self, options={**self.options, **options})
 
 
-def _complete(
-    name: str, learning_rate: Any, weight_decay: float
-) -> optax.GradientTransformation:
+def _complete(name: str, learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
     """A complete optimiser to go inside an outer one; its learning rate counts gradients."""
     check_name("optimizer", name, ("adamw", "sgd"))
     if name == "adamw":
@@ -193,10 +191,14 @@ _RELATIVES = (
         replicated=True, eval_params=_centre,
     ),
     Algorithm(
-        "diloco", _snoo, "DiLoCo", "#882255", {"num_steps": 50, "momentum": 0.9},
+        "diloco", _snoo, "DiLoCo", "#882255",
+        {"learning_rate": 1e-3, "num_steps": 50, "momentum": 0.9},
         {"learning_rate": _ADAM_RATE}, replicated=True, counts="gradients",
     ),
-    Algorithm("adamw", optax.adamw, "AdamW", "#999999", search={"learning_rate": _ADAM_RATE}),
+    Algorithm(
+        "adamw", optax.adamw, "AdamW", "#999999", {"learning_rate": 1e-3},
+        {"learning_rate": _ADAM_RATE},
+    ),
     Algorithm(
         "sam", entropix.sam, "SAM", "#F0E442", {"rho": 0.05},
         {"learning_rate": _RATE, "rho": (1e-2, 1.0)},
@@ -206,8 +208,8 @@ _RELATIVES = (
         counts="gradients",
     ),
     Algorithm(
-        "snoo", _snoo, "SNOO", "#44AA99",
-        search={"learning_rate": _ADAM_RATE, "outer_learning_rate": (0.3, 1.0)},
+        "snoo", _snoo, "SNOO", "#44AA99", {"learning_rate": 1e-3},
+        {"learning_rate": _ADAM_RATE, "outer_learning_rate": (0.3, 1.0)},
         counts="gradients",
     ),
     Algorithm(
@@ -269,7 +271,16 @@ def algorithm(name: str, **options: Any) -> Algorithm:
     return ALGORITHMS[name].with_options(**options)
 
 
+def is_built_in(algorithm: Algorithm) -> bool:
+    """Whether the package's version and the options say all about an algorithm."""
+    known = _BUILT_IN.get(algorithm.name)
+    return known is not None and (known.make, known.eval_params, known.counts) == (
+        algorithm.make, algorithm.eval_params, algorithm.counts,
+    )  # fmt: skip
+
+
 for _record in _PAPERS:
     register(_record)
 for _record in _RELATIVES:
     register(dataclasses.replace(_record, beyond_the_paper=True))
+_BUILT_IN = dict(ALGORITHMS)

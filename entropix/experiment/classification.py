@@ -15,7 +15,7 @@ from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import network_functions
 from entropix.experiment.problem import Measure, Problem
-from entropix.transforms.checks import check_count, refusal
+from entropix.transforms.checks import check_count, check_fraction, refusal
 
 # The networks of `entropix.models`, with the arguments that a config may set.
 MODELS: dict[str, dict[str, Any]] = {
@@ -94,7 +94,9 @@ def classification(
         validation=(dataset.test_images, dataset.test_labels),
         batch_size=batch_size,
         measures={
-            "loss": Measure(lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"),
+            "loss": Measure(
+                lambda p, s, b: cross_entropy(apply(p, s, b[0]), b[1]), "lower", "nats"
+            ),
             "error": Measure(lambda p, s, b: error_rate(apply(p, s, b[0]), b[1]), "lower", "%"),
         },
         estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),
@@ -116,11 +118,22 @@ def error_rate(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def check_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the name and all arguments of a network of `entropix.models`."""
+    """Returns the name and all arguments of a network of `entropix.models`, checked."""
     name = model.get("name")
     check_name("model", name, MODELS)
     allowed = {"name": name, "num_classes": None, **MODELS[str(name)]}
-    return {**allowed, **check_options(f"model {name}", dict(model), allowed)}
+    made = {**allowed, **check_options(f"model {name}", dict(model), allowed)}
+    if made["num_classes"] is not None:
+        check_count("num_classes", made["num_classes"])
+    for rate in {"input_dropout", "dropout"} & set(made):
+        check_fraction(rate, made[rate])
+    if "widths" in made:
+        widths = made["widths"]
+        if not isinstance(widths, list | tuple) or not widths:
+            raise refusal("widths", "one or more whole numbers >= 1, such as (16,)", widths)
+        for width in widths:
+            check_count("widths", width)
+    return made
 
 
 def _by_name(

@@ -1,15 +1,12 @@
 """Digests of data and functions: what an experiment was run on, in sixteen characters."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-_ADDRESS = re.compile(r"0x[0-9a-f]+")  # of functions, in the text of a program
 
 
 def digest_arrays(tree: Any) -> str:
@@ -37,8 +34,9 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
       *arguments: arrays or `jax.ShapeDtypeStruct`s to trace it with.
 
     Returns:
-      Sixteen hexadecimal characters. Functions that compute the same may have several digests; a
-      changed constant, such as a learning rate, always gives another one.
+      Sixteen hexadecimal characters. Functions that compute the same may have several digests, and
+      so may one function under several versions of JAX; a changed constant, such as a learning
+      rate, always gives another one.
 
     Example:
       >>> x = jax.ShapeDtypeStruct((2,), jnp.float32)
@@ -47,7 +45,11 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
       >>> digest_program(lambda x: 2 * x, x) == digest_program(lambda x: 3 * x, x)
       False
     """
-    program = jax.make_jaxpr(function)(*arguments)
-    text = _ADDRESS.sub("", str(program.jaxpr))
-    constants = [c for c in program.consts if hasattr(c, "dtype")]
-    return hashlib.blake2b((text + digest_arrays(constants)).encode(), digest_size=8).hexdigest()
+
+    def program(*arguments: Any) -> Any:  # the text has its name
+        return function(*arguments)
+
+    # For one platform, whatever the machine has: a run may go on elsewhere. The text has all
+    # constants, those inside compiled functions too.
+    lowered = jax.jit(program).trace(*arguments).lower(lowering_platforms=("cpu",))
+    return hashlib.blake2b(lowered.as_text().encode(), digest_size=8).hexdigest()

@@ -13,6 +13,7 @@ from entropix.experiment.options import (
     INNERS,
     Horizon,
     check_common,
+    is_zero,
     learning_rate,
     on_gradient,
     scope,
@@ -104,7 +105,7 @@ def build(
         optimizer=with_decay(optimizer, given.get("learning_rate", 0.0), decay),
         replicas=(replicas or 1) if algorithm.replicated else None,
         gamma=gamma,
-        eval_params=_evaluated(algorithm, bool(decay)),
+        eval_params=_evaluated(algorithm, not is_zero(decay)),
         on_gradient=on_gradient(option),
         ema=option["ema"],
     )

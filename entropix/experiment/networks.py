@@ -24,7 +24,8 @@ class NetworkFunctions(NamedTuple):
       init: `init(key) -> (params, model_state)`.
       apply: `apply(params, model_state, inputs, train, key) -> (outputs, model_state)`.
       estimate: `estimate(params, model_state, inputs) -> model_state` of this batch alone, with
-        dropout off; None for a model without batch statistics.
+        dropout off; None for a model without batch statistics, and for one that is not of NNX,
+        which is evaluated with the statistics collected in training.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -64,7 +65,8 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     if _is_equinox(model):
         return _equinox(model, lambda key: model)
     if callable(model):
-        names = inspect.signature(model).parameters
+        made_by = model.__init__ if isinstance(model, type) else model
+        names = inspect.signature(made_by).parameters
         if "rngs" in names:
             return _nnx(model(rngs=nnx.Rngs(0)), lambda key: model(rngs=nnx.Rngs(key)))
         if "key" in names:
@@ -126,7 +128,7 @@ def _forgetting(model: nnx.Module) -> nnx.Module:
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
             module.momentum = 0.0
-        if hasattr(module, "rate"):
+        if isinstance(module, nnx.Dropout):
             module.rate = 0.0
     return model
 

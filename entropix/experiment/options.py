@@ -44,6 +44,9 @@ INNERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
 }
 
+# What options with numbers as defaults may be besides: None and "linear".
+_BESIDES: dict[str, type] = {"momentum": type(None), "averaging": str}
+
 
 class Horizon(NamedTuple):
     """The length of a run, which schedules refer to.
@@ -57,6 +60,24 @@ class Horizon(NamedTuple):
     gradients: float
     num_steps: int
     num_parameters: int
+
+
+def check_kinds(option: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for an option of another kind than its default, as a number is none.
+
+    Factories of this package check ranges too; those of Optax take anything.
+    """
+    for name, default in defaults.items():
+        value = option[name]
+        if isinstance(default, bool):
+            check_flag(name, value)
+        elif isinstance(default, str):
+            if not isinstance(value, str):
+                raise refusal(name, "a string", value)
+        elif isinstance(default, int | float) and not isinstance(value, _BESIDES.get(name, ())):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or value != value:
+                raise refusal(name, "a number", value)
 
 
 def check_common(option: Mapping[str, Any]) -> None:
@@ -100,7 +121,7 @@ def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:
         if cosine:
             rest = jnp.clip((fraction - warmup) / (1 - warmup), 0, 1)
             rate = rate * 0.5 * (1 + jnp.cos(math.pi * rest))
-        if warmup:
+        if not is_zero(warmup):
             rate = rate * jnp.minimum(1.0, (fraction + 1 / steps) / warmup)
         return rate
 
@@ -121,9 +142,9 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
     l2, clip = option["l2"], option["clip"]
 
     def changed(grads: Any, params: Any) -> Any:
-        if l2:
+        if not is_zero(l2):
             grads = jax.tree.map(lambda g, p: g + l2 * p, grads, params)
-        if clip:
+        if not is_zero(clip):
             norm = optax.tree.norm(grads)
             grads = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), grads)
         return grads
@@ -136,11 +157,9 @@ def with_decay(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds decoupled weight decay: -learning rate x weight decay x parameters to every update."""
     optimizer = optax.with_extra_args_support(optimizer)
-    if not weight_decay:
+    if is_zero(weight_decay):
         return optimizer
-    decay = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(rate)
-    )
+    decay = optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(rate))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         updates, first = optimizer.update(updates, state[0], params, **extra)
@@ -150,6 +169,11 @@ def with_decay(
     return optax.GradientTransformationExtraArgs(
         lambda params: (optimizer.init(params), decay.init(params)), update
     )
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number is known to be 0; one that a search varies is not known."""
+    return isinstance(value, int | float) and value == 0
 
 
 def _is_fraction(value: Any) -> bool:

@@ -1,10 +1,14 @@
 """From a config, or from a problem and algorithms, to the runs of an experiment."""
 
+import contextlib
 import dataclasses
+import functools
 import importlib
+import inspect
 import json
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,14 +17,20 @@ import optax
 from ml_collections import ConfigDict
 
 import entropix
-from entropix.experiment.algorithms import ALGORITHMS, Algorithm
+from entropix.experiment.algorithms import ALGORITHMS, Algorithm, is_built_in
 from entropix.experiment.classification import classification
-from entropix.experiment.config import check_fields, check_replicas, num_evals
+from entropix.experiment.fields import check_fields, check_replicas, num_evals
 from entropix.experiment.fingerprint import digest_program
-from entropix.experiment.method import Method, build
+from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.names import check_name
+from entropix.experiment.options import check_common, check_kinds
 from entropix.experiment.problem import Problem
+from entropix.replicas import layout
 from entropix.transforms.checks import check_count, refusal
+
+_log = logging.getLogger(__name__)
+_MOST_SHOWN = 2  # options in a label
+_MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is carried out; see `entropix.experiment.config.FIELDS`."""
+    """How a run is carried out; see `entropix.experiment.fields.FIELDS`."""
 
     seed_layout: str = "auto"
     layout: str = "auto"
@@ -93,11 +103,11 @@ class Run:
     settings: Settings
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that decides a result but the seeds, in JSON's types."""
         option = {"name": self.algorithm.name, "options": self.algorithm.all_options}
-        if self.algorithm.name not in ALGORITHMS:
+        if not is_built_in(self.algorithm):
             option["digest"] = _digest(self)
         settings = self.settings
         fields = {
@@ -111,7 +121,7 @@ class Run:
         plain: dict[str, Any] = json.loads(json.dumps(fields))
         return plain
 
-    @property
+    @functools.cached_property
     def num_parameters(self) -> int:
         """N."""
         params, _ = jax.eval_shape(self.problem.init, jax.random.key(0))
@@ -176,7 +186,10 @@ def check_plan(config: ConfigDict) -> None:
     check_fields(config)
     budget = budget_of(config)
     for name, _, algorithm, p in entries(config):
-        method = build(algorithm, gradients=budget.gradients, replicas=p)
+        with _named(name):
+            method = build(algorithm, gradients=budget.gradients, replicas=p)
+        if p is not None:
+            layout(p, config.layout, devices=config.devices or None)
         if config.gradients_per_eval % method.cycle:
             raise ValueError(
                 f"gradients_per_eval must be a multiple of the {method.cycle} gradients of one "
@@ -201,7 +214,11 @@ def entries(config: ConfigDict) -> list[tuple[str, str, Algorithm, int | None]]:
     for name, options in chosen.items():
         check_name("algorithm", options.get("algorithm"), ALGORITHMS)
         given = {k: v for k, v in options.items() if k != "algorithm"}
-        made[name] = ALGORITHMS[options["algorithm"]].with_options(**given)
+        record = ALGORITHMS[options["algorithm"]]
+        made[name] = record.with_options(**given)
+        with _named(name):
+            check_kinds(made[name].all_options, record.all_options)
+            check_common(made[name].all_options)
     order = list(ALGORITHMS)
     names = sorted(made, key=lambda name: (order.index(made[name].name), name))
     numbers = check_replicas(config.replicas)
@@ -214,7 +231,8 @@ def _spread(
     """One entry for a run without replicas, one for each p for one with them; with labels."""
     found = []
     for name, algorithm in algorithms.items():
-        label = _label(algorithm, [a for a in algorithms.values() if a.name == algorithm.name])
+        siblings = [other for other in algorithms.values() if other.name == algorithm.name]
+        label = _label(name, algorithm, siblings)
         several = algorithm.replicated and len(numbers) > 1
         for p in numbers if algorithm.replicated else (None,):
             tag = (f"{name}_p{p}", f"{label}, p = {p}") if several else (name, label)
@@ -222,10 +240,12 @@ def _spread(
     return found
 
 
-def _label(algorithm: Algorithm, siblings: Sequence[Algorithm]) -> str:
-    """The algorithm's label and, where it has several settings, what differs among them."""
+def _label(run: str, algorithm: Algorithm, siblings: Sequence[Algorithm]) -> str:
+    """The algorithm's label and, where it has several settings, what differs or the run's name."""
     own = algorithm.all_options
     differing = [name for name in own if any(own[name] != s.all_options[name] for s in siblings)]
+    if len(differing) > _MOST_SHOWN:
+        return f"{algorithm.label} ({run})"
     return ", ".join([algorithm.label, *(f"{name} = {own[name]}" for name in differing)])
 
 
@@ -249,6 +269,7 @@ def load_problem(config: ConfigDict, split: Callable[[Any], Any] | None = None) 
     if "problem" not in config:
         from entropix import data
 
+        _log.info("loading %s", config.dataset)
         extra = {"zca_regulariser": config.zca_regulariser} if config.dataset == "cifar10" else {}
         dataset: Any = config.dataset
         if split is not None:
@@ -258,8 +279,14 @@ def load_problem(config: ConfigDict, split: Callable[[Any], Any] | None = None) 
             dataset, config.model.to_dict(), batch_size=config.batch_size, name=config.dataset,
             data_dir=config.data_dir or None, **extra,
         )  # fmt: skip
-    make = import_function(config.problem)
-    problem = make(batch_size=config.batch_size, **config.arguments.to_dict())
+    make, arguments = import_function(config.problem), config.arguments.to_dict()
+    _log.info("making the problem of %s", config.problem)
+    try:
+        inspect.signature(make).bind(batch_size=config.batch_size, **arguments)
+    except TypeError as error:
+        accepted = f"what {config.problem} takes besides batch_size"
+        raise refusal("arguments", accepted, arguments, f" ({error}).") from error
+    problem = make(batch_size=config.batch_size, **arguments)
     if not isinstance(problem, Problem):
         raise ValueError(
             f"{config.problem} must return an entropix.experiment.Problem; got {problem!r}."
@@ -279,8 +306,9 @@ def import_function(path: str) -> Callable[..., Any]:
         raise refusal("problem", accepted, path)
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise refusal("problem", accepted, path, f" ({error}).") from error
+    except Exception as error:  # whatever the user's module raises
+        why = f" ({type(error).__name__}: {' '.join(str(error).split())})."
+        raise refusal("problem", accepted, path, why) from error
     if not callable(function):
         raise refusal("problem", accepted, path)
     return function  # type: ignore[no-any-return]
@@ -302,6 +330,9 @@ def make_runs(
     if not isinstance(algorithms, Mapping) or not algorithms:
         accepted = "run -> an Optax transformation or an Algorithm, and not empty"
         raise refusal("algorithms", accepted, algorithms)
+    for name in algorithms:
+        if not isinstance(name, str):
+            raise refusal("a run", "called by a string", name)
     made = {name: as_algorithm(name, given) for name, given in algorithms.items()}
     numbers = check_replicas(replicas)
     runs = []
@@ -361,21 +392,35 @@ def _folder(name: str) -> str:
 
 
 def _digest(run: Run) -> str:
-    """Of a transformation that is in no registry: what one outer step computes."""
+    """Of an algorithm that is not the package's: what its first outer step computes."""
     method = run.method()
     params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
 
-    def step(params: Any, relaxation: Any, optimizer: Any) -> Any:
+    def step(params: Any) -> Any:
+        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
         grads, _ = entropix.relaxed_grad(method.relaxation, lambda p, i: p)(params, relaxation)
-        return method.optimizer.update(grads, optimizer, params)
+        updates, optimizer = method.optimizer.update(grads, optimizer, params)
+        return updates, method.eval_params(optimizer, params)
 
-    states = [jax.eval_shape(part.init, params) for part in (method.relaxation, method.optimizer)]
-    return digest_program(step, params, *states)
+    if run.replicas is None:
+        return digest_program(step, params)
+
+    def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
+
+    return digest_program(jax.vmap(step, axis_name=REPLICA_AXIS), jax.tree.map(repeated, params))
 
 
 def _check_method(name: str, method: Method, budget: Budget) -> None:
     steps = max(1, math.ceil(budget.gradients / method.cycle))
+    with _named(name, " (gamma_end is that floor.)"):
+        entropix.check(method.relaxation, min(steps, _MOST_CHECKED))
+
+
+@contextlib.contextmanager
+def _named(run: str, way_out: str = "") -> Iterator[None]:
+    """Says which run an error is about."""
     try:
-        entropix.check(method.relaxation, steps)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{run}: {error}{way_out}") from error

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +38,8 @@ class Problem:
         without a gradient, such as batch-norm statistics; `()` for none.
       loss: `loss(params, model_state, batch, key) -> (loss, model_state)`, in training mode.
       data: the training set. A pytree of arrays with a leading axis of examples; NumPy arrays are
-        put on the device. Or an iterable of batches on the host (a loader of grain or torch), from
-        which every gradient waits for a batch; that is slower.
+        put on the device. Or an iterable of batches on the host (a loader of grain or torch), all
+        of `batch_size` examples, from which every gradient waits for a batch; that is slower.
       validation: like `data`, in arrays; None measures on the training set alone.
       batch_size: examples per gradient, >= 1.
       measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
@@ -51,7 +51,8 @@ class Problem:
       apply: `apply(params, model_state, inputs) -> outputs` in evaluation mode, for
         `entropix.experiment.load`; optional.
       arguments: what the problem was made with, in JSON's types; a part of its identity.
-      digest: of all else that decides a result; by default of the data and of the loss's program.
+      digest: of all else that decides a result; by default of the arrays and of the programs of
+        all functions. The values of a loader's batches are not in it: name them in `arguments`.
       eval_batch_size: examples measured at once; 0 for `batch_size`.
 
     Raises:
@@ -89,7 +90,9 @@ class Problem:
             raise refusal("name", "the problem's name", self.name)
         for part in ("init", "loss"):
             if not callable(getattr(self, part)):
-                raise refusal(part, "a function; see entropix.experiment.Problem", getattr(self, part))
+                raise refusal(
+                    part, "a function; see entropix.experiment.Problem", getattr(self, part)
+                )
         check_count("batch_size", self.batch_size)
         replace = functools.partial(object.__setattr__, self)
         replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
@@ -107,12 +110,14 @@ class Problem:
     @functools.cached_property
     def on_host(self) -> bool:
         """Whether the batches come from an iterable on the host."""
-        leaves = jax.tree.leaves(self.data)
+        leaves = jax.tree.leaves(self.data, is_leaf=lambda node: isinstance(node, Iterator))
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
-        if not isinstance(self.data, Iterable) or isinstance(self.data, str):
+        once = isinstance(self.data, Iterator)
+        if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once:
             accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
-            raise refusal("data", accepted, self.data)
+            way_out = ", which can be read once. Give what `iter` can be called on again." * once
+            raise refusal("data", accepted, self.data, way_out)
         return True
 
     @functools.cached_property
@@ -129,10 +134,22 @@ class Problem:
         return jax.tree.map(lambda leaf: leaf[index], data)
 
     def first_batch(self) -> Any:
-        """The shapes of one mini-batch."""
-        if self.on_host:
-            return jax.tree.map(np.asarray, next(iter(self.data)))
-        return jax.eval_shape(self.draw, jax.random.key(0), self.data)
+        """The shapes of one mini-batch.
+
+        Raises:
+          ValueError: if a loader has no batch, or one of another size than `batch_size`.
+        """
+        if not self.on_host:
+            return jax.eval_shape(self.draw, jax.random.key(0), self.data)
+        batch = next(iter(self.data), None)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+        if not leaves or any(leaf.shape[:1] != (self.batch_size,) for leaf in leaves):
+            shapes = [leaf.shape for leaf in leaves]
+            raise ValueError(
+                f"batch_size must be that of the loader's batches, whose first one has arrays of "
+                f"shapes {shapes}; got batch_size={self.batch_size}."
+            )
+        return jax.tree.map(lambda leaf: _shape_of(np.asarray(leaf)), batch)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -142,14 +159,24 @@ class Problem:
             "arguments": _plain(self.arguments),
             "digest": self.digest or self._computed_digest(),
             "batch_size": self.batch_size,
+            "measures": {name: [m.unit, m.better] for name, m in self.measures.items()},
         }
 
     def _computed_digest(self) -> str:
         batch, key = self.first_batch(), jax.random.key(0)
         params, model_state = jax.eval_shape(self.init, key)
-        parts = [digest_program(self.loss, params, model_state, batch, key)]
+        evaluated = [m.function for _, m in sorted(self.measures.items())]
+        if self.estimate is not None:
+            evaluated.append(self.estimate)
+        parts = [
+            f"{self.eval_batch_size}",
+            digest_program(self.init, key),
+            digest_program(self.loss, params, model_state, batch, key),
+            *(digest_program(function, params, model_state, batch) for function in evaluated),
+            digest_arrays(self.validation),
+        ]
         if not self.on_host:
-            parts += [digest_arrays(self.data), digest_arrays(self.validation)]
+            parts += [digest_arrays(self.data), digest_program(self.draw, key, self.data)]
         return digest_arrays([np.frombuffer(part.encode(), np.uint8) for part in parts])
 
 
@@ -161,6 +188,10 @@ def _measure(name: str, given: Any) -> Measure:
     if measure.better not in ("lower", "higher"):
         raise refusal(f"measures[{name!r}][1]", "'lower' or 'higher'", measure.better)
     return measure
+
+
+def _shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def _on_device(name: str, tree: Any) -> Any:

@@ -7,8 +7,12 @@ import numpy as np
 
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.names import check_name, check_options
+from entropix.transforms.checks import refusal, shown
 
 Ranges = dict[str, tuple[float, float]]
+_TINY, _HUGE = 1e-30, 1e30  # in single precision these, and their products, are numbers
+
+
 
 def make_search(
     optimizers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
@@ -30,8 +34,12 @@ def make_search(
       >>> make_search({"sgd": options}, {"sgd": {"learning_rate": (0.1, 1.0)}})
       {'sgd': {'learning_rate': (0.1, 1.0)}}
     """
+    if not isinstance(given, Mapping):
+        raise refusal("search", "run -> option -> (low, high)", given)
     for run, ranges in given.items():
         check_name("algorithm of search", run, optimizers)
+        if not isinstance(ranges, Mapping):
+            raise refusal(f"search[{run!r}]", "option -> (low, high)", ranges)
         numbers = [name for name, value in optimizers[run].items() if isinstance(value, float)]
         check_options(f"search {run}", dict(ranges), numbers)
     return {
@@ -42,18 +50,20 @@ def make_search(
 
 def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises `ValueError` unless every range is a pair 0 < low <= high < infinity."""
+    if not isinstance(search, Mapping):
+        raise refusal("search", "run -> option -> (low, high)", search)
     for algorithm, ranges in search.items():
         for name, pair in ranges.items():
             try:
                 low, high = pair
-                good = bool(0 < low <= high < np.inf)
+                good = bool(_TINY < low <= high < _HUGE)
             except (TypeError, ValueError):
                 good = False
             if not good:
                 raise ValueError(
-                    f"a search range must be (low, high) with 0 < low <= high < infinity; got "
-                    f"config.search.{algorithm}.{name}={pair!r}. To keep an option at one value, "
-                    f"give it twice."
+                    "a search range must be (low, high) with 0 < low <= high < infinity; got "
+                    f"config.search.{algorithm}.{name}={shown(pair)}. To keep an option at one "
+                    "value, give it twice."
                 )
 
 

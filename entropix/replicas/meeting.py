@@ -221,7 +221,7 @@ def _listening(name: str, port: int) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-        server = socket.create_server(address[:2], family=family, backlog=128)  # type: ignore[arg-type]
+        server = socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise ConnectionError(
             f"process 0 cannot listen at {name}:{port} ({error.strerror}). Choose an address of "

@@ -7,7 +7,6 @@ from typing import Any
 
 from entropix.experiment.plan import Run
 from entropix.rows import Row
-from entropix.runs.folder import RunFolder
 from entropix.runs.train import parts, train_run
 
 _log = logging.getLogger(__name__)
@@ -44,8 +43,7 @@ def compare_runs(
     """
     workdir = pathlib.Path(workdir)
     for run in runs:
-        for folder, part in parts(run, workdir / run.name):
-            RunFolder(folder, part).check(fork)
+        parts(run, workdir / run.name, fork)
     _say_rounding(runs)
     rows = []
     for run in runs:

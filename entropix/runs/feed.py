@@ -28,14 +28,27 @@ class Feed:
 
     def __init__(self, problem: Problem, num_steps: int, seen: int):
         self._batches, self._num_steps = _endless(problem.data), num_steps
+        self._shapes = jax.tree.map(lambda leaf: leaf.shape, problem.first_batch())
+        self._name = problem.name
         if seen:
             _log.info("%s: reading over %d batches that were seen", problem.name, seen * num_steps)
         for _ in itertools.islice(self._batches, seen * num_steps):
             pass
 
     def take(self) -> Any:
-        """The batches of one outer step, stacked."""
+        """The batches of one outer step, stacked.
+
+        Raises:
+          ValueError: if a batch has not the shapes of the first one.
+        """
         batches = list(itertools.islice(self._batches, self._num_steps))
+        for batch in batches:
+            shapes = jax.tree.map(np.shape, batch)
+            if shapes != self._shapes:
+                raise ValueError(
+                    f"every batch of {self._name}'s loader must have the shapes {self._shapes}; "
+                    f"got {shapes}. Tell the loader to drop the last batch where it is smaller."
+                )
         return jax.tree.map(_stack, *batches)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from flax.traverse_util import flatten_dict
 import entropix
 from entropix.experiment.plan import Run
 from entropix.files import write_atomic
-from entropix.rows import METRICS_FILE, Row, read_rows
+from entropix.rows import METRICS_FILE, Row, read_rows, rows_as_lines
 from entropix.runs.checkpoint import CHECKPOINTS
 from entropix.runs.record import Failure
 
@@ -50,8 +51,17 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} holds results of another run: it differs in {', '.join(fields)}. "
                 "Choose another --workdir, go back to those values, or say --fork to continue from "
-                "its last checkpoint with the new ones."
+                "its last checkpoint with the new ones." + self._about_versions(fields)
             )
+
+    def _about_versions(self, fields: list[str]) -> str:
+        """A digest is of a program as JAX writes it: another JAX may write it in another way."""
+        before, now = read_run(self.path).get("versions", {}).get("jax"), metadata.version("jax")
+        if before == now or not all(field.endswith("digest") for field in fields):
+            return ""
+        return (
+            f" (It was made with jax {before}, and this is {now}: the digests may differ by that.)"
+        )
 
     def changed(self) -> list[str]:
         """The fields in which the run differs from the one that the folder holds; often none."""
@@ -65,9 +75,7 @@ class RunFolder:
 
     def begun(self) -> bool:
         """Whether the folder holds results."""
-        metrics = self.path / METRICS_FILE
-        measured = metrics.exists() and metrics.stat().st_size > 0
-        return measured or any((self.path / CHECKPOINTS).glob("[0-9]*"))
+        return has_results(self.path)
 
     def finished(self) -> tuple[list[Row], list[Failure]] | None:
         """The rows and failures, if the run is finished and its metrics are whole; else None."""
@@ -78,7 +86,7 @@ class RunFolder:
             complete = json.loads(path.read_text())
             failures = [Failure(**failure) for failure in complete["failures"]]
             rows = read_rows(self.path)
-            if len(rows) == complete["rows"]:
+            if complete["digest"] == _digest(rows):
                 return rows, failures
         except (ValueError, KeyError, TypeError):
             pass
@@ -110,10 +118,21 @@ class RunFolder:
         }
         write_atomic(self.path / RUN_FILE, _json(content))
 
-    def finish(self, rows: int, failures: list[Failure]) -> None:
-        """Marks the run as finished."""
-        content = {"rows": rows, "failures": [failure._asdict() for failure in failures]}
+    def finish(self, rows: list[Row], failures: list[Failure]) -> None:
+        """Marks the run as finished, with these rows."""
+        content = {"digest": _digest(rows), "failures": [failure._asdict() for failure in failures]}
         write_atomic(self.path / _COMPLETE, _json(content))
+
+
+def has_results(folder: pathlib.Path) -> bool:
+    """Whether a folder holds rows or checkpoints."""
+    metrics = folder / METRICS_FILE
+    measured = metrics.exists() and metrics.stat().st_size > 0
+    return measured or any((folder / CHECKPOINTS).glob("[0-9]*"))
+
+
+def _digest(rows: list[Row]) -> str:
+    return hashlib.sha256(rows_as_lines(rows)).hexdigest()
 
 
 def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -123,12 +142,24 @@ def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
       ValueError: if that cannot be known, because `run.json` is missing or damaged.
     """
     path = pathlib.Path(folder) / RUN_FILE
+    if not path.exists() and path.with_name("config.json").exists():
+        raise ValueError(
+            f"{folder} holds results of version 0.1 of entropix, which this version does not "
+            "continue. Choose another --workdir, or go on with the version that made them."
+        )
     try:
         content = json.loads(path.read_text())
-        if not isinstance(content["identity"], dict) or not isinstance(content["seeds"], list):
+        seeds, texts = content["seeds"], (content["run"], content["label"])
+        good = isinstance(content["identity"], dict) and isinstance(content["versions"], dict)
+        good = good and isinstance(seeds, list) and bool(seeds)
+        if (
+            not good
+            or not all(type(s) is int for s in seeds)
+            or not all(type(t) is str for t in texts)
+        ):
             raise ValueError("its fields have other types")
         return dict(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}), so that nobody knows which run the results in "
             f"{folder} belong to. Restore the file, or choose another --workdir."

@@ -53,7 +53,9 @@ def load(
 
     Args:
       folder: of a run, such as "runs/digits/hj".
-      seed: one seed of the run; None for all of them, along a leading axis.
+      seed: one seed of the run; None for all that the run began with, along a leading axis. Seeds
+        that were added later are in folders `seeds_*` of their own, in which one is found by its
+        number.
       run: for a run that was not made from a config: the `Run`, as it was trained
         (`entropix.experiment.runs(problem, algorithms, ...)` makes it again).
 
@@ -65,6 +67,9 @@ def load(
         be made again without `run`.
     """
     folder = pathlib.Path(folder).expanduser()
+    for part in sorted(folder.glob("seeds_*")) if seed is not None else ():
+        if seed in read_run(part)["seeds"]:
+            folder = part
     saved = read_run(folder)
     seeds = tuple(saved["seeds"])
     if seed is not None and seed not in seeds:

@@ -206,7 +206,9 @@ class Loop:
             if not all(np.isfinite(of_seeds[place]) for of_seeds in values.values()):
                 self._fail(place, self._step - 1, None, at)
         rows = [
-            self._row(place, at, float(losses[place]), {n: float(v[place]) for n, v in values.items()})
+            self._row(
+                place, at, float(losses[place]), {n: float(v[place]) for n, v in values.items()}
+            )
             for place in self._running()
         ]
         self.record.seconds, self.record.seed_steps, self.record.since_eval = 0.0, 0, 0

@@ -79,12 +79,29 @@ class Record:
         try:
             rows = [Row.from_json(json.dumps(row)) for row in fields["rows"]]
             failures = [Failure(**failure) for failure in fields["failures"]]
-            return cls(**fields | {"rows": rows, "failures": failures})
+            record = cls(**fields | {"rows": rows, "failures": failures})
+            record._check()
+            return record
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint is not one of this version of entropix ({error}). Choose another "
                 "--workdir, or continue it with the version that made it."
             ) from error
+
+    def _check(self) -> None:
+        """Raises `ValueError` for a field of another type, or outside its range."""
+        counts = {n: getattr(self, n) for n in ("gradients", "since_eval", "seed_steps")}
+        counts |= {"replicas": self.replicas - 1 if type(self.replicas) is int else None}
+        wrong = [name for name, n in counts.items() if type(n) is not int or not 0 <= n < 2**62]
+        if not isinstance(self.seconds, int | float) or not 0 <= self.seconds < float("inf"):
+            wrong.append("seconds")
+        for failure in self.failures:
+            inner = 0 if failure.inner_step is None else failure.inner_step
+            numbers = (failure.seed, failure.outer_step, inner, failure.num_steps)
+            if type(failure.run) is not str or any(type(n) is not int for n in numbers):
+                wrong.append("failures")
+        if wrong:
+            raise ValueError(f"its {', '.join(wrong)} cannot be so")
 
     def failed(self) -> set[int]:
         """The seeds that diverged."""

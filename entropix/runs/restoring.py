@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 
 from entropix.replicas import resize
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.runs.record import Record
 from entropix.training.programs import Programs
 
 
@@ -35,7 +36,7 @@ def _read(checkpoints: Checkpoints, programs: Programs, template: Any) -> Checkp
     if found is None:
         return None
     here = programs.layout.replicas
-    there = found.record.get("replicas", here)
+    there = Record.from_dict(found.record).replicas
     if programs.method.replicas is None or there == here:
         return found._replace(state=from_host(template, found.state))
 

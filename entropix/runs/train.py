@@ -12,7 +12,7 @@ from entropix.experiment.plan import Run
 from entropix.replicas import agree
 from entropix.rows import Row
 from entropix.runs.checkpoint import Checkpoints
-from entropix.runs.folder import RUN_FILE, RunFolder, claimed, read_run
+from entropix.runs.folder import RunFolder, claimed, has_results, read_run
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted, stop_requests
 from entropix.runs.record import Failure
@@ -59,7 +59,7 @@ def train_run(
     """
     progress = sys.stderr.isatty() if progress is None else progress
     rows, failures = [], []
-    for folder, part in parts(run, pathlib.Path(workdir)):
+    for folder, part in parts(run, pathlib.Path(workdir), fork):
         found = _train_part(part, folder, fork, progress, callbacks)
         rows += found[0]
         failures += found[1]
@@ -68,18 +68,31 @@ def train_run(
     return [row for row in rows if row.seed in run.seeds]
 
 
-def parts(run: Run, workdir: pathlib.Path) -> list[tuple[pathlib.Path, Run]]:
-    """The folders of a run, each with the seeds that it has or is to get."""
-    found = []
+def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pathlib.Path, Run]]:
+    """The folders of a run, each with the seeds that it has or is to get.
+
+    Raises:
+      ValueError: if one of them holds another run's results, and is not to be forked; or if a fork
+        has seeds that its parent has not.
+    """
+    found, changed = [], False
     for folder in (workdir, *sorted(workdir.glob("seeds_*"))):
-        if (folder / RUN_FILE).exists():
-            seeds = read_run(folder)["seeds"]
-            if RunFolder(folder, dataclasses.replace(run, seeds=tuple(seeds))).begun():
-                found.append((folder, dataclasses.replace(run, seeds=tuple(seeds))))
+        if has_results(folder):
+            part = dataclasses.replace(run, seeds=tuple(read_run(folder)["seeds"]))
+            contents = RunFolder(folder, part)
+            contents.check(fork)
+            changed = changed or bool(contents.changed())
+            found.append((folder, part))
     if not found:
         return [(workdir, run)]
     missing = tuple(s for s in run.seeds if not any(s in part.seeds for _, part in found))
     wanted = [entry for entry in found if set(entry[1].seeds) & set(run.seeds)]
+    if missing and changed:
+        seeds = sorted(seed for _, part in found for seed in part.seeds)
+        raise ValueError(
+            f"{workdir} has seeds {seeds} to fork; got seeds={list(run.seeds)}. Fork those that "
+            "are there, or choose another --workdir."
+        )
     if missing:
         name = "seeds_" + "_".join(map(str, missing))
         wanted.append((workdir / name, dataclasses.replace(run, seeds=missing)))
@@ -114,7 +127,7 @@ def _run(
         with stop_requests() as requested:
             loop.run(requested, progress)
             if is_lead():
-                folder.finish(len(loop.record.rows), loop.record.failures)
+                folder.finish(loop.record.rows, loop.record.failures)
             if (signum := requested()) is not None:
                 raise Interrupted(f"{folder.path} is finished; asked to stop after it.", signum)
     return loop.record.rows, loop.record.failures

@@ -123,7 +123,7 @@ def at_edges(best: Trial, ranges: Ranges) -> list[str]:
     """The options whose best value lies in the outer twentieth of its range, on a log scale."""
     found = []
     for name, (low, high) in ranges.items():
-        if high > low:
+        if high > low and name in best:
             place = math.log(best[name] / low) / math.log(high / low)
             if not 0.05 <= place <= 0.95:
                 found.append(name)
@@ -169,9 +169,7 @@ def rungs(trials: int) -> list[tuple[int, float]]:
       [(16, 0.11), (5, 0.33), (1, 1.0)]
     """
     number = min(_RUNGS, 1 + int(math.log(trials, _KEPT) + 1e-9))
-    return [
-        (max(1, trials // _KEPT**k), 1 / _KEPT ** (number - 1 - k)) for k in range(number)
-    ]
+    return [(max(1, trials // _KEPT**k), 1 / _KEPT ** (number - 1 - k)) for k in range(number)]
 
 
 def _run_missing(log: TrialLog, run: Run, drawn: list[Trial], progress: bool) -> None:
@@ -213,9 +211,7 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
         states = [
             init_state(method, [start], seed) for start, seed in zip(starts, run.seeds, strict=True)
         ]
-        advance = make_advance(
-            make_step(problem, method, layout), method.relaxation.num_steps
-        )
+        advance = make_advance(make_step(problem, method, layout), method.relaxation.num_steps)
         zero = jnp.zeros([]), jnp.asarray(NEVER, jnp.int32), jnp.zeros([], jnp.int32)
 
         def train(state: Any) -> Any:

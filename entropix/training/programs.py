@@ -14,7 +14,6 @@ from entropix.replicas import Layout
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import (
     Evaluation,
-    EvaluationData,
     evaluation_data,
     make_estimate,
     make_evaluate,
@@ -166,9 +165,7 @@ def _make_evaluate(starter: Starter, states: Any) -> Callable[[TrainState], Eval
     settings, layout, problem = starter.run.settings, starter.layout, starter.run.problem
     data = layout.local(layout.share(evaluation_data(problem, settings.eval_train_examples)))
     evaluate = over_seeds(make_evaluate(problem), settings.seed_layout)
-    points = jax.tree.map(
-        lambda x: _like(x, None), jax.eval_shape(starter.centres, states)
-    )
+    points = jax.tree.map(lambda x: _like(x, None), jax.eval_shape(starter.centres, states))
     take_centres = starter.centres.lower(states).compile()  # type: ignore[attr-defined]
     measured = jax.jit(evaluate).lower(points, data).compile()
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from entropix.experiment.method import Method
+from entropix.experiment.options import is_zero
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
@@ -47,7 +48,7 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
     keys = split_seed(seed)
 
     def start(params: Any, model_state: Any) -> TrainState:
-        average = params if method.ema else None
+        average = None if is_zero(method.ema) else params
         return TrainState(
             params, model_state, method.relaxation.init(params), method.optimizer.init(params),
             keys.data, average,

@@ -9,6 +9,7 @@ import optax
 from jax import Array, lax
 
 from entropix.experiment.method import REPLICA_AXIS, Method
+from entropix.experiment.options import is_zero
 from entropix.experiment.problem import Problem
 from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
@@ -104,7 +105,7 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
 
 def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: Array) -> Any:
     """The exponential average of x_1 ... x_t with weights that sum to one at every t."""
-    if not method.ema:
+    if is_zero(method.ema):
         return None
     weight = (1 - method.ema) / (1 - method.ema ** count.astype(jnp.float32))
     x = method.eval_params(optimizer, params)

@@ -91,7 +91,8 @@ def check(tx: Any, num_outer_steps: int) -> float:
     if relaxation.hyperparams is None or relaxation.num_steps == 1:
         return 0.0
     scope = _values(relaxation.hyperparams["gamma"], count)
-    ratio = _values(relaxation.hyperparams["step_size"], count) / scope
+    with np.errstate(divide="ignore"):  # a scope that has fallen to 0 is reported below
+        ratio = _values(relaxation.hyperparams["step_size"], count) / scope
     bad = np.flatnonzero(~(ratio < 2))
     if bad.size:
         first = int(bad[0])

@@ -4,21 +4,14 @@ import itertools
 
 import jax
 import numpy as np
-from entropix.training.algorithm import make_algorithm
-from entropix.training.config import experiment, runs
-from entropix.training.network import build_network
 from flax import nnx
+from small import one_run
 
 from entropix import models
+from entropix.experiment import Settings, classification
+from entropix.training.keys import split_seed
+from entropix.training.programs import make_starter
 from entropix.training.state import init_state
-
-MODEL = {"name": "mlp", "widths": (4,), "input_dropout": 0.0, "dropout": 0.0}
-
-
-def config():
-    return experiment(
-        dataset="digits", model=MODEL, optimizers={"entropy_sgd": {}}, algorithms="entropy_sgd"
-    )
 
 
 def words(key) -> tuple[int, ...]:
@@ -30,16 +23,21 @@ def test_data_and_noise_keys_are_not_among_those_of_the_network(monkeypatch):
 
     def spy(*, rngs, **options):
         twin = nnx.clone(rngs)
-        handed_out.extend(words(twin.params()) for _ in range(10))
+        keys = [twin.params() for _ in range(10)]
+        if not any(isinstance(key, jax.core.Tracer) for key in keys):  # as shapes alone are made
+            handed_out.extend(map(words, keys))
         return mlp(rngs=rngs, **options)
 
-    monkeypatch.setattr(models, "mlp", spy)
-    (single,) = runs(config()).values()
-    algorithm = make_algorithm(single.optimizer, gradients_per_epoch=10.0)
+    draw = np.random.default_rng(0)
+    data = draw.normal(size=(8, 6)), draw.integers(0, 2, 8)
+    problem = classification(
+        (*data, *data), lambda rngs: spy(rngs=rngs, input_shape=(6,), widths=(4,), num_classes=2)
+    )
+    handed_out.clear()
+    method = one_run("entropy_sgd", problem).method()
     seen = []
     for seed in range(3):
-        network = build_network(single.model, (8, 8, 1), seed)
-        state = init_state(algorithm, [(network.params, network.batch_stats)], seed)
+        state = init_state(method, [problem.init(split_seed(seed).model)], seed)
         seen += [words(state.key), words(state.relaxation.key)]
         fresh = nnx.Rngs(seed)  # what a network would use that was given the seed itself
         handed_out.extend(words(fresh.params()) for _ in range(2))
@@ -49,16 +47,17 @@ def test_data_and_noise_keys_are_not_among_those_of_the_network(monkeypatch):
 
 
 def test_every_seed_and_replica_has_initial_parameters_of_its_own():
-    (single,) = runs(config()).values()
-    leaves = [
-        np.concatenate(
-            [
-                np.ravel(leaf)
-                for leaf in jax.tree.leaves(build_network(single.model, (8, 8, 1), *at).params)
-                if leaf.ndim == 2
-            ]
-        )
-        for at in itertools.product(range(3), range(3))
-    ]
-    for one, other in itertools.combinations(leaves, 2):
-        assert not np.any(one == other)
+    run = one_run("elastic_sgd", seeds=3, replicas=3, settings=Settings(replica_start="different"))
+    kernels = np.asarray(make_starter(run).init().state.params["w"])
+    points = kernels.reshape(9, -1)
+    for first, second in itertools.combinations(points, 2):
+        assert not np.any(first == second)
+    together = one_run("elastic_sgd", seeds=3, replicas=3)
+    kernels = np.asarray(make_starter(together).init().state.params["w"])
+    np.testing.assert_array_equal(kernels, kernels[:, :1].repeat(3, axis=1))
+    assert len(np.unique(kernels[:, 0], axis=0)) == 3
+
+
+def test_replicas_and_seeds_draw_different_batches():
+    state = make_starter(one_run("elastic_sgd", seeds=2, replicas=3)).init().state
+    assert len({words(key) for key in state.key.reshape(-1)}) == 6

@@ -6,180 +6,136 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from entropix.training.algorithm import make_algorithm
-from entropix.training.config import DEFAULTS, experiment, runs
-from entropix.training.epoch import (
+from small import line, one_run
+
+import entropix
+from entropix.experiment import classification
+from entropix.training.evaluation import evaluation_data, make_evaluate
+from entropix.training.state import centre, init_state
+from entropix.training.step import (
     NEVER,
     Advance,
-    cross_entropy,
     make_advance,
     make_interval,
     make_step,
     over_seeds,
 )
-from entropix.training.network import build_network
-
-import entropix
-from entropix.data import load, sample_batch
-from entropix.training.evaluation import make_evaluate
-from entropix.training.state import centre, init_state
-
-MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2}
 
 
 @pytest.fixture(scope="module")
-def data():
-    return load("digits")
+def digits():
+    """A network with dropout and batch norm."""
+    model = {"name": "mlp", "widths": (4,), "input_dropout": 0.1, "dropout": 0.2}
+    return classification("digits", model, batch_size=32)
 
 
-def build(algorithm, replicas=3, **options):
-    config = experiment(
-        dataset="digits",
-        model=MODEL,
-        optimizers={algorithm: options},
-        algorithms=algorithm,
-        replicas=(replicas,),
-    )
-    network = build_network(config.model, (8, 8, 1), seed=0)
-    (single,) = runs(config).values()
-    built = make_algorithm(single.optimizer, gradients_per_epoch=10.0)
-    return network, built
+def begun(run, seed=0):
+    method = run.method()
+    return method, init_state(method, [run.problem.init(jax.random.key(seed))], seed)
 
 
-def run(algorithm, data, steps=3, seed=0, **options):
-    network, built = build(algorithm, **options)
-    state = init_state(built, [(network.params, network.batch_stats)], seed)
-    interval = jax.jit(make_interval(make_step(network.apply, built, 32), steps))
-    state, loss = interval(state, data)
-    return network, built, state, loss
+def by_hand(problem, key, num_steps, optimizer, start, steps):
+    """The loop that a user of the optimisers would write, with the same mini-batches."""
+    (params, model_state), losses = start, []
+    state = optimizer.init(params)
 
+    @jax.jit
+    def step(params, model_state, state, key):
+        batch_key, model_key = jax.random.split(key)
+        batch = problem.draw(batch_key, problem.data)
+        (loss, new), grads = jax.value_and_grad(problem.loss, has_aux=True)(
+            params, model_state, batch, model_key
+        )
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), new, state, loss
 
-def by_hand(network, data, key, num_steps, optimizer, params, steps):
-    """The loop a user of the optimisers would write, with the same mini-batches."""
-    stats, state, losses = network.batch_stats, optimizer.init(params), []
-
-    def value_and_grad(params, stats, key):
-        def loss_fn(params):
-            batch_key, dropout_key = jax.random.split(key)
-            images, labels = sample_batch(batch_key, data, 32)
-            logits, new = network.apply(params, stats, images, train=True, key=dropout_key)
-            return cross_entropy(logits, labels), new
-
-        return jax.value_and_grad(loss_fn, has_aux=True)(params)
-
-    update = jax.jit(lambda g, s, p: optimizer.update(g, s, p))
-    value_and_grad = jax.jit(value_and_grad)
-    for step in range(steps):
+    for k in range(steps):
         for i in range(num_steps):
-            own = jax.random.fold_in(jax.random.fold_in(key, step), i)
-            (loss, stats), grads = value_and_grad(params, stats, own)
-            updates, state = update(grads, state, params)
-            params = optax.apply_updates(params, updates)
+            this = jax.random.fold_in(jax.random.fold_in(key, k), i)
+            params, model_state, state, loss = step(params, model_state, state, this)
             losses.append(float(loss))
-    return params, state, stats, np.mean(losses)
+    return entropix.eval_params(state, params), model_state, np.mean(losses)
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "optimizer", "num_steps"),
+    ("name", "options", "optimizer"),
     [
-        ("sgd", lambda: entropix.sgd(0.1), 1),
-        ("hj", lambda: entropix.hj_sgd(0.1, entropix.scoping(1.0), stepwise=True), 5),
+        ("sgd", {}, lambda: entropix.stepwise(entropix.heat(1.0, num_steps=1, temperature=0),
+                                              entropix.sgd(0.1))),
+        ("hj", {}, lambda: entropix.hj_sgd(0.1, entropix.scoping(1.0), stepwise=True)),
         (
             "entropy_sgd",
-            lambda: entropix.entropy_sgd(0.1, entropix.scoping(1.0), temperature=0, stepwise=True),
-            20,
+            {"num_steps": 4, "temperature": 0.0},
+            lambda: entropix.entropy_sgd(
+                0.1, entropix.scoping(1.0), temperature=0, num_steps=4, stepwise=True
+            ),
         ),
     ],
-)
-def test_training_equals_a_hand_written_loop(data, algorithm, optimizer, num_steps):
-    options = {"temperature": 0.0} if algorithm == "entropy_sgd" else {}
-    network, _, state, loss = run(algorithm, data, steps=3, **options)
-    tx = optimizer()
-    params, opt_state, stats, expected = by_hand(
-        network, data, state.key, num_steps, tx, network.params, steps=3
+)  # fmt: skip
+def test_training_equals_a_hand_written_loop(digits, name, options, optimizer):
+    run = one_run(name, digits, **options)
+    method, state = begun(run)
+    start = digits.init(jax.random.key(0))
+    after, loss = jax.jit(make_interval(make_step(digits, method), 3))(state, digits.data)
+    x, model_state, expected = by_hand(
+        digits, state.key, method.relaxation.num_steps, optimizer(), start, steps=3
     )
-    x = params if algorithm == "sgd" else entropix.eval_params(opt_state, params)
-    chex.assert_trees_all_close(state.params, x, rtol=2e-4, atol=2e-5)
-    chex.assert_trees_all_close(state.batch_stats, stats, rtol=2e-4, atol=2e-5)
+    chex.assert_trees_all_close(after.params, x, rtol=2e-4, atol=2e-5)
+    chex.assert_trees_all_close(after.model_state, model_state, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    moved = [np.max(np.abs(a - b)) for a, b in zip(*map(jax.tree.leaves, (x, start[0])))]
+    assert max(moved) > 1e-3
 
 
-def test_learning_rate_drops_at_effective_epochs():
-    _, built = build("hj", learning_rate=0.5, momentum=0.0, drop_at=(1, 2), drop_factor=10.0)
-    # 10 gradients an epoch, 5 an outer step: the drops come after 2 and 4 outer steps.
-    params = jnp.ones(1)
-    state, sizes = built.optimizer.init(params), []
-    for _ in range(6):
-        updates, state = built.optimizer.update(jnp.ones(1), state, params)
-        sizes.append(-float(updates[0]))
-    np.testing.assert_allclose(sizes, [0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_every_default_algorithm_lowers_the_loss(data):
-    for algorithm in DEFAULTS:
-        _, _, _, first = run(algorithm, data, steps=1)
-        _, _, _, later = run(algorithm, data, steps=40)
-        assert later < first, algorithm
-
-
-def test_replicas_differ_and_the_centre_is_their_mean(data):
-    _, built, state, _ = run("elastic_sgd", data, steps=2)
-    leaf = jax.tree.leaves(state.params)[0]
-    assert leaf.shape[0] == built.replicas == 3
+def test_replicas_differ_and_the_centre_is_their_mean():
+    run = one_run("elastic_sgd", replicas=3)
+    method, state = begun(run)
+    state, _ = jax.jit(make_interval(make_step(run.problem, method), 2))(state, run.problem.data)
+    leaf = state.params["w"]
+    assert leaf.shape == (3, 3)
     assert not np.allclose(leaf[0], leaf[1])
-    np.testing.assert_allclose(
-        jax.tree.leaves(centre(state, built).params)[0], np.mean(leaf, axis=0), rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(centre(state, method).params["w"], np.mean(leaf, 0), rtol=1e-6)
 
 
-def test_seeds_run_alone_or_together_with_one_result(data):
-    network, built = build("entropy_sgd")
-    interval = make_interval(make_step(network.apply, built, 32), 2)
-    states = [init_state(built, [(network.params, network.batch_stats)], s) for s in range(3)]
-    alone = [jax.jit(interval)(state, data) for state in states]
+def test_seeds_run_alone_or_together_with_one_result():
+    run = one_run("entropy_sgd", num_steps=3, temperature=1e-3)
+    problem, method = run.problem, run.method()
+    interval = make_interval(make_step(problem, method), 2)
+    states = [begun(run, seed)[1] for seed in range(3)]
+    alone = [jax.jit(interval)(state, problem.data) for state in states]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     for layout in ("map", "vmap"):
-        together, losses = jax.jit(over_seeds(interval, layout))(stacked, data)
+        together, losses = jax.jit(over_seeds(interval, layout))(stacked, problem.data)
         for seed, (state, loss) in enumerate(alone):
-            own = jax.tree.map(lambda leaf, s=seed: leaf[s], together.params)
-            chex.assert_trees_all_close(own, state.params, rtol=1e-3, atol=1e-5)
+            of_seed = jax.tree.map(lambda leaf, s=seed: leaf[s], together.params)
+            chex.assert_trees_all_close(of_seed, state.params, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(losses[seed], loss, rtol=1e-4)
     assert not np.allclose(losses[0], losses[1])
 
 
-def test_evaluation_estimates_batch_norm_at_x(data):
-    """With one batch the estimated statistics are those of the whole training set, exactly."""
-    network, built, state, _ = run("sgd", data, steps=5)
-    evaluation = jax.jit(make_evaluate(network.apply, network.estimate))(centre(state, built), data)
-    _, stats = network.estimate(state.params, network.batch_stats, data.train_images, train=True)
-
-    first = next(iter(jax.tree.leaves(stats)))
-    assert first.shape == (16,)
-    logits, _ = network.apply(state.params, stats, data.test_images, train=False)
-    wrong = 100 * jnp.mean(jnp.argmax(logits, -1) != data.test_labels)
-    np.testing.assert_allclose(evaluation.val_error, wrong, rtol=1e-5)
-    np.testing.assert_allclose(
-        evaluation.val_loss, cross_entropy(logits, data.test_labels), rtol=1e-4
-    )
-
-
-def test_estimated_statistics_are_the_means_of_the_hidden_layer(data):
-    network, _ = build("sgd")
-    _, stats = network.estimate(network.params, network.batch_stats, data.train_images, train=True)
-    weights = [leaf for leaf in jax.tree.leaves(network.params) if leaf.shape == (64, 16)]
-    hidden = data.train_images.reshape(-1, 64) @ weights[0]  # biases start at zero
-    found = jax.tree.leaves(stats)
-    for expected in (hidden.mean(axis=0), hidden.var(axis=0)):
-        assert any(np.allclose(leaf, expected, rtol=1e-3, atol=1e-5) for leaf in found)
+def test_an_evaluation_in_batches_is_the_mean_over_all_examples():
+    """Sizes that divide the sets, and sizes that leave a rest."""
+    problem = line()
+    params, model_state = problem.init(jax.random.key(0))
+    found = []
+    for size in (96, 40, 7, 1000):
+        evaluate = jax.jit(make_evaluate(line(eval_batch_size=size)))
+        found.append(evaluate((params, model_state), evaluation_data(problem, 0)))
+    x, y = (np.asarray(problem.data[name], float) for name in ("x", "y"))
+    residual = x @ np.asarray(params["w"], float) + float(params["b"]) - y
+    for measured in found:
+        np.testing.assert_allclose(measured["train_loss"], np.mean(residual**2), rtol=1e-5)
+        wrong = 100 * np.mean(np.abs(residual) > 0.5)
+        np.testing.assert_allclose(measured["train_error"], wrong, rtol=1e-5)
+        assert set(measured) == {"train_loss", "train_error", "val_loss", "val_error"}
 
 
-def test_evaluation_in_batches_agrees_with_one_pass(data):
-    network, built, state, _ = run("sgd", data, steps=5)
-    make = lambda batch: make_evaluate(network.apply, network.estimate, batch)  # noqa: E731
-    whole, parts = (jax.jit(make(batch))(centre(state, built), data) for batch in (2000, 200))
-    np.testing.assert_allclose(parts.train_loss, whole.train_loss, rtol=0.05)
-    np.testing.assert_allclose(parts.val_error, whole.val_error, atol=2.0)
+def test_a_part_of_the_training_set_is_measured_on():
+    problem = line()
+    some = evaluation_data(problem, 10)
+    np.testing.assert_array_equal(some.train["x"], problem.data["x"][:10])
+    assert len(some.validation["x"]) == 40
+    assert evaluation_data(line(validation=None), 10).validation is None
 
 
 def start(state) -> Advance:
@@ -187,12 +143,13 @@ def start(state) -> Advance:
     return Advance(state=state, loss_sum=jnp.zeros([]), bad=zero + NEVER, done=zero)
 
 
-@pytest.mark.parametrize("algorithm", ["sgd", "entropy_sgd", "hj", "elastic_sgd"])
-def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
-    options = {"replicas": 2} if algorithm == "elastic_sgd" else {}
-    network, built, scanned, loss = run(algorithm, data, steps=5, **options)
-    state = init_state(built, [(network.params, network.batch_stats)], 0)
-    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
+@pytest.mark.parametrize("name", ["sgd", "hj", "elastic_sgd"])
+def test_advancing_is_the_scan_however_it_is_divided(name):
+    run = one_run(name)
+    method, state = begun(run)
+    step, data = make_step(run.problem, method), run.problem.data
+    scanned, loss = jax.jit(make_interval(step, 5))(state, data)
+    advance = jax.jit(make_advance(step, method.relaxation.num_steps))
     whole = advance(start(state), (jnp.asarray(5), data))
     assert (int(whole.done), int(whole.bad)) == (5, NEVER)
     chex.assert_trees_all_close(whole.state.params, scanned.params, rtol=1e-5, atol=1e-6)
@@ -205,31 +162,52 @@ def test_advancing_is_the_scan_however_it_is_divided(algorithm, data):
     chex.assert_trees_all_equal(parts.state.params, whole.state.params)
 
 
-def test_the_first_bad_loss_stops_the_seed_and_is_named(data):
-    """Two images are not numbers: the first mini-batch with one of them is known beforehand."""
-    network, built = build("hj")
-    state = init_state(built, [(network.params, network.batch_stats)], 0)
-    images = data.train_images.at[7:9].set(jnp.nan)
+def test_the_first_bad_loss_stops_the_seed_and_is_named():
+    """One example is no number: the first mini-batch with it is known beforehand."""
+    run = one_run("hj")
+    problem, (method, state) = run.problem, begun(run)
+    at = jnp.arange(50)
 
-    def is_bad(outer, inner):
+    def drawn(outer, inner):
         key = jax.random.fold_in(jax.random.fold_in(state.key, outer), inner)
-        batch, _ = sample_batch(jax.random.split(key)[0], data._replace(train_images=images), 32)
-        return bool(jnp.isnan(batch).any())
+        return problem.draw(jax.random.split(key)[0], {"place": jnp.arange(96)})["place"]
 
-    outer, inner = next((k, i) for k in range(50) for i in range(5) if is_bad(k, i))
-    assert outer > 0  # or the test would see no step before
-    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
-    after = advance(start(state), (jnp.asarray(50), data._replace(train_images=images)))
+    places = np.asarray(jax.vmap(lambda k: jax.vmap(lambda i: drawn(k, i))(at[:5]))(at))
+    # An example that is first drawn in the middle of some outer step after the first one.
+    first = {place: np.argwhere((places == place).any(axis=2))[0] for place in range(96)}
+    place, (outer, inner) = next((p, at) for p, at in first.items() if at.min() > 0)
+    ill = problem.data | {"y": problem.data["y"].at[place].set(jnp.nan)}
+    advance = jax.jit(make_advance(make_step(problem, method), 5))
+    after = advance(start(state), (jnp.asarray(50), ill))
     assert (int(after.done) - 1, int(after.bad)) == (outer, inner)
-    again = advance(after, (jnp.asarray(50), data))  # a seed that failed does nothing
+    again = advance(after, (jnp.asarray(50), problem.data))  # a seed that failed does nothing
     assert (int(again.done), int(again.bad)) == (0, inner)
 
 
-def test_bad_parameters_with_good_losses_are_found_at_the_end_of_a_call(data):
-    network, built = build("hj", learning_rate=100.0)
-    state = init_state(built, [(network.params, network.batch_stats)], 0)
-    advance = jax.jit(make_advance(make_step(network.apply, built, 32), 5))
+def test_bad_parameters_with_good_losses_are_found_at_the_end_of_a_call():
+    run = one_run("hj", learning_rate=100.0)
+    method, state = begun(run)
+    advance = jax.jit(make_advance(make_step(run.problem, method), 5))
     huge = jax.tree.map(lambda x: jnp.full_like(x, 1e38) if x.ndim else x, state.optimizer)
-    after = advance(start(state._replace(optimizer=huge)), (jnp.asarray(1), data))
+    after = advance(start(state._replace(optimizer=huge)), (jnp.asarray(1), run.problem.data))
     assert (int(after.done), int(after.bad)) == (1, 5)
     assert bool(jnp.isfinite(after.loss_sum))
+
+
+def test_a_loss_that_overflows_in_half_precision_sums_in_single():
+    """The mean mini-batch loss of a run in bfloat16 is kept in float32."""
+    half = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)  # noqa: E731
+    problem = line()
+    cast = line(
+        init=lambda key: (half(problem.init(key)[0]), ()),
+        loss=lambda params, state, batch, key: (
+            jnp.mean((half(batch)["x"] @ params["w"] - half(batch)["y"]) ** 2), state
+        ),
+    )  # fmt: skip
+    run = one_run("hj", cast)
+    method, state = begun(run)
+    advance = jax.jit(make_advance(make_step(cast, method), 5))
+    after = advance(start(state), (jnp.asarray(3), cast.data))
+    assert after.loss_sum.dtype == jnp.float32
+    assert after.state.params["w"].dtype == jnp.bfloat16
+    assert int(after.bad) == NEVER

@@ -1,4 +1,4 @@
-"""Runs as real processes, for tests of what happens when they are killed."""
+"""Runs as they lie on the disk, and as real processes, for tests of what interrupts them."""
 
 import json
 import os
@@ -9,17 +9,17 @@ import sys
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from entropix.training import Checkpoints
+from entropix.runs.checkpoint import Checkpoints
 
 CONFIG = """
-from entropix.training import experiment
+from entropix.experiment import make_config
 
 def get_config(algorithms=""):
-    return experiment(
+    return make_config(
         dataset="digits",
         model={{"name": "mlp", "widths": ({width},), "input_dropout": 0.1, "dropout": 0.2}},
         optimizers={{"entropy_sgd": {{"num_steps": 5, "gamma_end": 0.5}}}},
-        algorithms=algorithms,
+        algorithms="entropy_sgd",
         seeds=2,
         batch_size=32,
         gradients_per_eval={gradients_per_eval},
@@ -69,7 +69,12 @@ class Experiment:
 
     def result(self, name: str) -> tuple[list[dict], dict[str, np.ndarray]]:
         """All measurements but the clock's, and all arrays of the last checkpoint."""
-        return rows(self.folder / name), arrays(self.folder / name)
+        return result(self.folder / name)
+
+
+def result(workdir: pathlib.Path) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """What a run left, but for the clock."""
+    return rows(workdir), arrays(workdir)
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:

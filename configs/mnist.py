@@ -1,0 +1,109 @@
+"""MNIST: the paper's `mnistfc` and `LeNet` rows of Table 1.
+
+    entropix compare --config=mnist --data_dir=FOLDER            # mnistfc, 120 effective epochs
+    entropix compare --config=mnist:lenet --data_dir=FOLDER      # LeNet, 80 effective epochs
+    entropix train --config=mnist:lenet,hj --data_dir=FOLDER     # one run
+
+The network, `mlp` (the default) or `lenet`, stands first behind the colon, and the runs after it.
+Without runs, all of the paper's algorithms are compared, and the two of its authors' code: the runs
+`sgd_authors` and `entropy_sgd_authors` have every constant that was read from that code. `parle`,
+which is beyond the paper, is run when it is named.
+
+**Not run yet**, neither at these lengths nor shorter, with the constants below. Earlier configs,
+with other schedules, were run for 20 effective epochs: `results/README.md` has what was seen. From
+their searches (8 random trials for each algorithm, 960 gradients and 1 seed a trial, a fifth of the
+training set held out) come the learning rates, gammas and temperatures of the runs that are not the
+authors'; every other number was chosen by the reasons given beside it.
+"""
+
+from ml_collections import ConfigDict
+
+from entropix.experiment import make_config
+
+# The authors' code, its numbers in this package's words. SGD with Nesterov's momentum 0.9 for 100
+# epochs: 0.1, divided by 5 after 30 and after 60. Entropy-SGD with L = 20, T = 1e-8: x moves by the
+# displacement x - <y> times 1, divided by 10 after 40 of 100 epochs, without outer momentum; inner
+# steps have Nesterov's. 1/gamma is 1e-4 and grows by a thousandth at every outer step.
+AUTHORS = {
+    "sgd_authors": {
+        "algorithm": "sgd",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "drop_at": (0.3, 0.6),
+        "drop_factor": 5.0,
+    },
+    "entropy_sgd_authors": {
+        "algorithm": "entropy_sgd",
+        "learning_rate": 1.0,
+        "momentum": None,
+        "output": "displacement",
+        "inner": "nesterov",
+        "num_steps": 20,
+        "step_size": 0.1,
+        "averaging": 0.75,
+        "temperature": 1e-8,
+        "gamma": 1e4,
+        "scoping_rate": 1 - 1 / 1.001,
+        "drop_at": (0.4,),
+        "drop_factor": 10.0,
+    },
+}
+# One schedule for all other runs, the authors' of SGD: learning rates end at 1/25.
+DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
+# gamma shrinks by a thousandth at every outer step and ends at 1, Parle's value, far above half the
+# inner step size, below which inner steps diverge. It starts far above 1 in every run.
+RELAXED = {**DROPS, "inner": "nesterov", "output": "displacement", "gamma_end": 1.0}
+# rho, the scope of Parle's coupling, is Parle's own.
+RHO = {"rho": 1.0, "rho_end": 0.1}
+
+MLP_ENTROPY = {**RELAXED, "learning_rate": 0.5325, "gamma": 509.7, "temperature": 6.285e-09}
+LENET_ENTROPY = {**RELAXED, "learning_rate": 0.1879, "gamma": 22.33, "temperature": 1.761e-10}
+NETWORKS = {
+    "mlp": {
+        "sgd": {**DROPS, "learning_rate": 0.1223},
+        "entropy_sgd": MLP_ENTROPY,
+        # The second best trial: the best one, with gamma = 1.472, started at its end.
+        "hj": {**RELAXED, "learning_rate": 0.5325, "gamma": 509.7},
+        "heat": {**DROPS, "learning_rate": 0.3345, "gamma": 0.5853, "temperature": 0.0009809},
+        "elastic_sgd": {**DROPS, "learning_rate": 0.1223, "gamma": 20.72},
+        "parle": {**MLP_ENTROPY, **RHO},
+    },
+    "lenet": {
+        "sgd": {**DROPS, "learning_rate": 0.1701},
+        "entropy_sgd": LENET_ENTROPY,
+        "hj": {**RELAXED, "learning_rate": 0.1879, "gamma": 22.33},
+        "heat": {**DROPS, "learning_rate": 0.3783, "gamma": 0.3464, "temperature": 1.327e-06},
+        "elastic_sgd": {**DROPS, "learning_rate": 0.1223, "gamma": 20.72},
+        "parle": {**LENET_ENTROPY, **RHO},
+    },
+}
+# Of 1.024 effective epochs each: 120 and 80 of them, the paper's lengths for Entropy-SGD.
+EVALUATIONS = {"mlp": 117, "lenet": 78}
+
+# Where `entropix tune` looks: eta of a displacement is stable below 1 at most, and a gamma below
+# its end would be raised to it.
+DISPLACED = {"learning_rate": (1e-2, 1.0), "gamma": (10.0, 1e5)}
+SEARCH = {
+    "sgd": {"learning_rate": (1e-2, 1.0)},
+    "entropy_sgd": DISPLACED,
+    "hj": DISPLACED,
+    "heat": {"gamma": (0.1, 10.0), "temperature": (1e-7, 1e-2)},
+    "elastic_sgd": {"learning_rate": (1e-2, 1.0), "gamma": (0.1, 100.0)},
+    "parle": DISPLACED,
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    first, _, rest = argument.partition(",")
+    network, runs = (first, rest) if first in NETWORKS else ("mlp", argument)
+    return make_config(
+        name=f"mnist_{network}",
+        dataset="mnist",
+        model={"name": network},
+        optimizers={**NETWORKS[network], **AUTHORS},
+        algorithms=runs,
+        search=SEARCH,
+        seeds=3,
+        gradients_per_eval=480,  # a whole number of every algorithm's outer steps
+        num_evals=EVALUATIONS[network],
+    )

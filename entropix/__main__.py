@@ -1,0 +1,8 @@
+"""`python -m entropix` is the command `entropix`."""
+
+import sys
+
+from entropix.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

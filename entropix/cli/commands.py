@@ -1,0 +1,140 @@
+"""What each command does with its options."""
+
+import argparse
+import os
+from typing import Any
+
+from entropix.cli.options import UsageError
+
+_Options = argparse.Namespace
+
+
+def train(options: _Options) -> None:
+    """One algorithm."""
+    config, names = _prepare(options)
+    if len(names) > 1:
+        colon = "," if ":" in options.config else ":"
+        raise UsageError(
+            f"train runs one algorithm; choose one of {', '.join(names)} behind a colon, for "
+            f"instance --config={options.config}{colon}{names[0]}, or use `entropix compare`."
+            if "optimizers" in config
+            else f"train runs one number of replicas; got config.replicas={config.replicas}. "
+            "Choose one, or use `entropix compare`."
+        )
+    from entropix import workflow
+    from entropix.replicas import connected
+    from entropix.report import make_table
+
+    workdir = options.workdir or os.path.join("runs", config.name, names[0])
+    with connected(options.coordinator or ":0", options.processes, options.process):
+        rows = workflow.train(config, workdir=workdir, fork=options.fork, progress=options.progress)
+    if rows:  # process 0 of several has them
+        _say(make_table(rows))
+        _say(f"{workdir}/ now holds run.json, metrics.jsonl and checkpoints/")
+
+
+def compare(options: _Options) -> None:
+    """Several algorithms."""
+    config, _ = _prepare(options)
+    from entropix import workflow
+
+    workdir = options.workdir or os.path.join("runs", config.name)
+    rows = workflow.compare(
+        config, workdir=workdir, fork=options.fork, progress=options.progress, report=_say
+    )
+    _draw(rows, [workdir], workdir)
+
+
+def tune(options: _Options) -> None:
+    """A search."""
+    config, _ = _prepare(options)
+    from entropix import workflow
+
+    workdir = options.workdir or os.path.join("runs", config.name, "tune")
+    tried = workflow.tune(config, workdir=workdir, trials=options.trials, progress=options.progress)
+    searched = config.search
+    for run, trials in tried.items():
+        ranges = searched[run] if run in searched else trials[0]
+        values = ", ".join(f"{name}={trials[0][name]:.4g}" for name in ranges if name in trials[0])
+        _say(f"{run}: {values}")
+    _say(f"{workdir}/ now holds tuning.md and the trials")
+
+
+def report(options: _Options) -> None:
+    """Table and figure of saved runs."""
+    from entropix.report import gather
+
+    rows = gather(options.folders, options.workdir, mixed=options.mixed, report=_say)
+    _draw(rows, options.folders, options.workdir)
+
+
+def figure1(options: _Options) -> None:
+    """Relaxations of a function."""
+    from entropix.landscape.functions.saved import load_landscape, save_landscape
+    from entropix.report import check_workdir, figure1, scoping_animation
+
+    folder = options.workdir
+    check_workdir(folder)
+    save_landscape(
+        folder, options.function, options.interval, options.times, options.beta,
+        start=options.start, nodes=options.nodes, frames=options.frames,
+    )  # fmt: skip
+    made = ["relaxations.npz", "figure1.png"]
+    figure1(load_landscape(f"{folder}/relaxations.npz"), f"{folder}/figure1.png")
+    if options.frames:
+        made += ["scoping.npz", "scoping.gif"]
+        scoping_animation(load_landscape(f"{folder}/scoping.npz"), f"{folder}/scoping.gif")
+    _say(f"{folder}/ now holds {', '.join(made)}")
+
+
+def accuracy(options: _Options) -> None:
+    """Estimates of relaxed gradients against the truth."""
+    from entropix.landscape.functions.saved import load_accuracy, save_accuracy
+    from entropix.landscape.functions.table import accuracy_table
+    from entropix.report import accuracy, check_workdir
+
+    folder = options.workdir
+    check_workdir(folder)
+    save_accuracy(
+        folder, options.function, options.interval, options.gammas, options.temperatures,
+        options.steps, step_size=options.step_size, averaging=options.averaging,
+        num_chains=options.chains,
+    )  # fmt: skip
+    data = load_accuracy(f"{folder}/accuracy.json")
+    with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
+        file.write(accuracy_table(data))
+    accuracy(data, f"{folder}/accuracy.png")
+    _say(f"{folder}/ now holds accuracy.json, table.md, accuracy.png")
+
+
+def _prepare(options: _Options) -> tuple[Any, list[str]]:
+    """The config, and the names of its runs; JAX gets its devices, and its cache of programs."""
+    from entropix.cli.configs import read_config
+    from entropix.experiment.fields import check_fields
+    from entropix.experiment.plan import entries
+    from entropix.runs.compilation import keep_compiled
+    from entropix.training.devices import spread_replicas
+
+    config = read_config(options.config, options.overrides)
+    if options.data_dir is not None:
+        config.data_dir = options.data_dir
+    config.data_dir = os.path.expanduser(config.data_dir)
+    check_fields(config)
+    runs = entries(config)
+    keep_compiled()
+    spread_replicas([p for *_, p in runs if p], config.layout, config.devices)
+    return config, [name for name, *_ in runs]
+
+
+def _draw(rows: Any, folders: list[str], workdir: str) -> None:
+    from entropix.report import colours, convergence
+
+    convergence(rows, f"{workdir}/figure.png", colours=colours(folders))
+    _say(f"{workdir}/ now holds metrics.jsonl, table.md, figure.png")
+
+
+def _say(text: str) -> None:
+    """Prints what any terminal can show."""
+    from entropix.report import as_text
+
+    print(as_text(text))

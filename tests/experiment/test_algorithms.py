@@ -1,0 +1,219 @@
+"""The registry: options read from signatures, records added, and every algorithm trains."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small import bowl, line, one_run
+
+import entropix
+from entropix.experiment import ALGORITHMS, Algorithm, algorithm, algorithms, make_config, register
+from entropix.experiment.plan import plan
+from entropix.training.state import centre, init_state
+from entropix.training.step import make_interval, make_step
+
+
+def test_the_papers_come_first_and_the_others_are_left_out_unless_named():
+    papers = ["sgd", "entropy_sgd", "hj", "heat", "elastic_sgd"]
+    assert list(ALGORITHMS)[:5] == papers
+    assert [name for name, a in ALGORITHMS.items() if not a.beyond_the_paper] == papers
+    assert {"parle", "easgd", "diloco", "adamw", "sam", "lookahead", "snoo", "schedule_free"} < set(
+        ALGORITHMS
+    )
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_defaults_are_those_of_the_factory(name):
+    record = ALGORITHMS[name]
+    read = 0
+    for option, parameter in inspect.signature(record.make).parameters.items():
+        if option in record.all_options and option not in record.defaults:
+            if parameter.default is not inspect.Parameter.empty:
+                assert record.all_options[option] == parameter.default, option
+                read += 1
+    assert read >= 1
+    assert set(record.search) <= set(record.all_options)
+
+
+def test_the_factories_of_the_package_need_no_second_table():
+    """One default of each, from the public function itself."""
+    for name, factory, option in [
+        ("hj", entropix.hj_sgd, "num_steps"),
+        ("entropy_sgd", entropix.entropy_sgd, "temperature"),
+        ("heat", entropix.heat_sgd, "noise"),
+        ("adamw", optax.adamw, "b2"),
+        ("easgd", entropix.easgd, "moving_rate"),
+    ]:
+        default = inspect.signature(factory).parameters[option].default
+        assert ALGORITHMS[name].all_options[option] == default
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: algorithm("hjj"), "unknown algorithm 'hjj'.*Did you mean 'hj'"),
+        (lambda: algorithm("hj", gama=1.0), "option of algorithm hj 'gama'.*mean 'gamma'"),
+        (lambda: algorithm("sgd", gamma=1.0), "option of algorithm sgd 'gamma'"),
+        (lambda: algorithm("sgd", axis_name="x"), "option of algorithm sgd 'axis_name'"),
+        (lambda: register(optax.adamw(1e-3)), "register takes an entropix.experiment.Algorithm"),
+        (lambda: register(Algorithm("a/b", optax.sgd)), "must be a Python name.*name='a/b'"),
+    ],
+)
+def test_what_is_not_known_is_refused_with_the_nearest(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.fixture
+def registry():
+    """The registry as it is, and again afterwards."""
+    before = dict(ALGORITHMS)
+    yield
+    algorithms._registry.clear()
+    algorithms._registry.update(before)
+
+
+def test_a_users_own_is_as_good_as_the_packages(registry):
+    def my_sgd(learning_rate, *, speed: float = 2.0):
+        return optax.sgd(lambda count: speed * learning_rate(count))
+
+    register(Algorithm("mine", my_sgd, "Mine", search={"speed": (0.1, 10.0)}))
+    assert algorithm("mine").all_options["speed"] == 2.0
+    config = make_config(
+        dataset="digits", model={"name": "mlp", "widths": (4,)}, algorithms="mine",
+        optimizers={"mine": {"learning_rate": 0.25, "schedule": "cosine"}},
+    )  # fmt: skip
+    assert config.search.mine.speed == (0.1, 10.0)
+    (run,) = plan(config, line())
+    assert run.label == "Mine"
+    ours = walked(one_run("mine", bowl(), learning_rate=0.25, budget=(3, 1)), 3)
+    theirs = walked(one_run(optax.sgd(0.5), bowl(), budget=(3, 1)), 3)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    register(Algorithm("mine", my_sgd, "Mine again"))  # replaces
+    assert algorithm("mine").label == "Mine again"
+
+
+def walked(run, steps, seed=0):
+    """The points after each of some outer steps: x, or the replicas' mean, to be evaluated."""
+    method = run.method()
+    state = init_state(method, [run.problem.init(jax.random.key(seed))], seed)
+    step = jax.jit(make_step(run.problem, method))
+    points = []
+    for _ in range(steps):
+        state = step(state, run.problem.data)[0]
+        points.append(centre(state, method).params)
+    return np.asarray(points)
+
+
+CYCLES = {
+    "sgd": 1, "entropy_sgd": 20, "hj": 5, "heat": 20, "elastic_sgd": 2, "parle": 40, "easgd": 2,
+    "diloco": 100, "adamw": 1, "sam": 2, "lookahead": 6, "snoo": 30, "schedule_free": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_every_algorithm_trains(name):
+    """Gradients per outer step, and the way from the start to a better point."""
+    options = {"learning_rate": 0.05} if name in ("adamw", "snoo", "diloco") else {}
+    run = one_run(name, budget=(200, 1), **options)
+    method = run.method()
+    assert method.cycle == CYCLES[name]
+    assert (method.replicas is None) == (not ALGORITHMS[name].replicated)
+    problem, steps = run.problem, -(-200 // method.cycle)
+    state = init_state(method, [problem.init(jax.random.key(0))], 0)
+    after, _ = jax.jit(make_interval(make_step(problem, method), steps))(state, problem.data)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    losses = [
+        float(problem.measures["loss"].function(centre(s, method).params, None, problem.validation))
+        for s in (state, after)
+    ]
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_every_registered_algorithm_is_in_the_test_above():
+    assert set(CYCLES) == set(ALGORITHMS)
+
+
+def by_hand(tx, problem, gradients, evaluated):
+    """A plain Optax loop on a loss without data."""
+    x, _ = problem.init(jax.random.key(0))
+    state, points = tx.init(x), []
+    grad = jax.grad(lambda x: problem.loss(x, (), None, None)[0])
+    update = jax.jit(lambda x, state: tx.update(grad(x), state, x))
+    for _ in range(gradients):
+        updates, state = update(x, state)
+        x = optax.apply_updates(x, updates)
+        points.append(evaluated(state, x))
+    return np.asarray(points)
+
+
+def test_snoo_is_the_optimiser_of_that_name_and_its_schedule_counts_gradients():
+    run = one_run(
+        "snoo", bowl(), budget=(24, 1), num_steps=4, learning_rate=0.1, momentum=0.5,
+        weight_decay=0.01, drop_at=(0.5,),
+    )  # fmt: skip
+    rate = optax.piecewise_constant_schedule(0.1, {12: 0.1})
+    tx = entropix.snoo(optax.adamw(rate, weight_decay=0.01), momentum=0.5, num_steps=4)
+    hand = by_hand(tx, run.problem, 24, entropix.eval_params)[3::4]
+    np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
+
+
+def test_lookahead_is_that_of_the_package():
+    run = one_run("lookahead", bowl(), budget=(12, 1), num_steps=3, learning_rate=0.1)
+    tx = entropix.lookahead(entropix.sgd(0.1), num_steps=3)
+    hand = by_hand(tx, run.problem, 12, entropix.eval_params)[2::3]
+    np.testing.assert_allclose(walked(run, 4), hand, rtol=1e-5, atol=1e-6)
+
+
+def test_schedule_free_is_evaluated_at_its_average():
+    run = one_run("schedule_free", bowl(), budget=(8, 1), learning_rate=0.2)
+    tx = optax.contrib.schedule_free(optax.sgd(0.2), 0.2, b1=0.9)
+    evaluated = optax.contrib.schedule_free_eval_params
+    hand = by_hand(tx, run.problem, 8, evaluated)
+    np.testing.assert_allclose(walked(run, 8), hand, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(hand, by_hand(tx, run.problem, 8, lambda state, x: x))
+
+
+def test_sam_is_evaluated_at_x_and_its_gradients_share_a_batch():
+    """On noisy data, where two batches would give another step."""
+    problem = line()
+    run = one_run("sam", problem, budget=(2, 1), momentum=None, rho=0.3, learning_rate=0.1)
+    method = run.method()
+    start = problem.init(jax.random.key(0))
+    state = init_state(method, [start], 0)
+    key = jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, 0), 0))
+    batch = problem.draw(key[0], problem.data)
+    grad = jax.grad(lambda p: problem.loss(p, start[1], batch, key[1])[0])
+    first = grad(start[0])
+    norm = optax.tree.norm(first)
+    second = grad(jax.tree.map(lambda p, g: p + 0.3 * g / norm, start[0], first))
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, start[0], second)
+    after = jax.jit(make_step(problem, method))(state, problem.data)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after.params, expected)
+
+
+def test_a_chain_with_a_link_of_the_package_is_evaluated_at_x():
+    """Not at y, which is what the loop's parameters are."""
+    tx = optax.chain(optax.clip_by_global_norm(0.5), entropix.snoo(optax.sgd(0.1), num_steps=4))
+    run = one_run(tx, bowl(), budget=(10, 1))
+    assert run.method().cycle == 1
+    found = walked(run, 10)
+    np.testing.assert_allclose(
+        found, by_hand(tx, run.problem, 10, entropix.eval_params), rtol=1e-5, atol=1e-6
+    )
+    assert not np.allclose(found, by_hand(tx, run.problem, 10, lambda state, x: x))
+    assert len(np.unique(found[:3], axis=0)) == 1  # x moves at every fourth gradient alone
+
+
+def test_easgd_is_evaluated_at_its_centre_with_decay_too():
+    for decay in (0.0, 0.1):
+        run = one_run("easgd", bowl(), budget=(40, 1), period=5, weight_decay=decay)
+        method = run.method()
+        state = init_state(method, [run.problem.init(jax.random.key(0))], 0)
+        state = jax.jit(make_interval(make_step(run.problem, method), 7))(state, run.problem.data)[0]
+        slow = optax.tree.get(state.optimizer, "centre")[0]
+        np.testing.assert_allclose(centre(state, method).params, slow, rtol=1e-6)
+        assert not np.allclose(slow, state.params[0])

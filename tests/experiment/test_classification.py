@@ -1,0 +1,223 @@
+"""Classification: arrays of any kind, models of four libraries, labels that fit."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from small import one_run
+
+from entropix.data import Dataset
+from entropix.experiment import classification
+from entropix.experiment.networks import network_functions
+from entropix.experiment.plan import Settings
+from entropix.training.evaluation import evaluation_data, make_estimate
+from entropix.training.programs import make_programs
+from entropix.training.state import Point
+
+FEATURES, CLASSES = 6, 3
+
+
+def data(seed=0, train=60, test=30, classes=CLASSES):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(train + test, FEATURES)).astype(np.float32)
+    y = np.argmax(x[:, :classes], axis=1)
+    return x[:train], y[:train], x[train:], y[train:]
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, width=8, *, rngs):
+        self.first = nnx.Linear(FEATURES, width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.drop = nnx.Dropout(0.3, rngs=rngs)
+        self.last = nnx.Linear(width, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x, train: bool):
+        x = linen.Dense(8)(x)
+        x = linen.relu(linen.BatchNorm(use_running_average=not train)(x))
+        return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=not train)(x))
+
+
+class EquinoxNet(eqx.Module):
+    first: eqx.nn.Linear
+    drop: eqx.nn.Dropout
+    last: eqx.nn.Linear
+
+    def __init__(self, key):
+        keys = jax.random.split(key)
+        self.first = eqx.nn.Linear(FEATURES, 8, key=keys[0])
+        self.drop = eqx.nn.Dropout(0.3)
+        self.last = eqx.nn.Linear(8, CLASSES, key=keys[1])
+
+    def __call__(self, x, *, key=None):
+        return self.last(self.drop(jax.nn.relu(self.first(x)), key=key))
+
+
+def init(key):
+    return {"w": 0.1 * jax.random.normal(key, (FEATURES, CLASSES)), "b": jnp.zeros(CLASSES)}
+
+
+def apply(params, x):
+    return x @ params["w"] + params["b"]
+
+
+def one_keyed(key):
+    return eqx.nn.MLP(FEATURES, CLASSES, 8, 1, key=key)
+
+
+MODELS = {
+    "nnx": lambda: NnxNet(rngs=nnx.Rngs(0)),
+    "nnx, a function of rngs": lambda: lambda rngs: NnxNet(rngs=rngs),
+    "nnx, the class": lambda: NnxNet,
+    "linen": lambda: LinenNet(),
+    "equinox": lambda: EquinoxNet(jax.random.key(0)),
+    "equinox, a function of key": lambda: one_keyed,
+    "equinox, the class": lambda: EquinoxNet,
+    "a pair": lambda: (init, apply),
+}
+RANDOM = {"nnx", "nnx, a function of rngs", "nnx, the class", "linen", "equinox", "equinox, the class"}
+ONE_START = {"nnx", "equinox"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_every_library_train_and_are_measured(name):
+    problem = classification(data(), MODELS[name](), batch_size=16)
+    run = one_run(optax.adam(0.03), problem, budget=(60, 1))
+    programs = make_programs(run)
+    now = programs.place(programs.init())
+    before = {n: np.array(v) for n, v in programs.evaluate(now.state).items()}
+    starts = jax.tree.leaves(now.state.params)
+    same = all(bool(jnp.all(leaf[0] == leaf[1])) for leaf in starts)
+    assert same == (name in ONE_START)  # or every seed has parameters of its own
+    after = programs.advance(now, (jnp.asarray(60, jnp.int32), programs.data))
+    measured = programs.evaluate(after.state)
+    assert set(measured) == {"train_loss", "train_error", "val_loss", "val_error"}
+    assert np.all(measured["train_loss"] < 0.8 * before["train_loss"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_keys_matter_in_training_and_not_in_evaluation(name):
+    example = jax.ShapeDtypeStruct((5, FEATURES), jnp.float32)
+    network = network_functions(MODELS[name](), example)
+    params, state = network.init(jax.random.key(1))
+    x = jnp.asarray(data()[0][:5])
+    outputs = [network.apply(params, state, x, True, jax.random.key(k))[0] for k in (0, 0, 1)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert np.array_equal(outputs[0], outputs[2]) == (name not in RANDOM)
+    evaluated, unchanged = network.apply(params, state, x, False, None)
+    assert evaluated.shape == (5, CLASSES)
+    jax.tree.map(np.testing.assert_array_equal, unchanged, state)
+
+
+def test_statistics_of_x_are_estimated_for_nnx():
+    """With one batch: mean and variance of the hidden layer over the whole training set."""
+    problem = classification(data(), lambda rngs: NnxNet(rngs=rngs), batch_size=16)
+    params, state = problem.init(jax.random.key(0))
+    examples = evaluation_data(problem, 0)
+    found = make_estimate(problem)(Point(params, state), examples)
+    hidden = data()[0] @ np.asarray(params["first"]["kernel"]) + np.asarray(params["first"]["bias"])
+    statistics = found.model_state["norm"]
+    np.testing.assert_allclose(statistics["mean"], hidden.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], hidden.var(axis=0), rtol=1e-4, atol=1e-5)
+    assert found.params is params
+
+
+def test_the_package_networks_by_name_get_their_outputs_from_the_labels():
+    for classes in (2, 3):
+        problem = classification(data(classes=classes), {"name": "mlp", "widths": (4,)})
+        params, state = jax.eval_shape(problem.init, jax.random.key(0))
+        logits = jax.eval_shape(problem.apply, params, state, problem.data[0][:2])
+        assert logits.shape == (2, classes)
+    wider = classification(data(), {"name": "mlp", "widths": (4,)}, num_classes=7)
+    assert wider.arguments["model"]["num_classes"] == 7
+
+
+x_train, y_train, x_test, y_test = data()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((x_train, y_train + 1, x_test, y_test), "labels go up to 3, so the model must have 4"),
+        ((x_train, y_train - 1, x_test, y_test), "labels must be whole numbers from 0; got -1"),
+        ((x_train, y_train + 0.5, x_test, y_test), "whole numbers from 0; got labels of float64"),
+        ((x_train, y_train[:-1], x_test, y_test), r"as many labels.*\(60, 6\).*\(59,\)"),
+        ((x_train, y_train[:, None], x_test, y_test), "as many labels, in one axis"),
+        ((x_train, y_train, x_test[:0], y_test[:0]), "at least one; got inputs of shape"),
+        ((np.where(x_train > 2, np.nan, x_train), y_train, x_test, y_test), "inputs must be fin"),
+        ((x_train, y_train), "data must be the name of a data set, or"),
+        (3, "data must be the name of a data set, or"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        classification(arrays, (init, apply))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (3, "model must be an NNX, Linen or Equinox model"),
+        (lambda x: x, "model must be an NNX, Linen"),
+        ("mpl", "unknown model 'mpl'.*Did you mean 'mlp'"),
+        ({"name": "mlp", "width": 3}, "'width'.*Did you mean 'widths'"),
+        ((init, lambda params, x: apply(params, x)[:, 0]), r"outputs of shape \(2,\)"),
+        ((init, lambda params, x: apply(params, x)[:, :2]), "go up to 2, .*it has 2 outputs"),
+        (lambda key: eqx.nn.BatchNorm(FEATURES, "batch", mode="ema"), "with a state"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        classification(data(), model)
+
+
+def test_own_data_and_models_have_identities():
+    pair = (init, apply)
+    base = classification(data(), pair)
+    assert classification(data(), pair).identity == base.identity
+    as_dataset = Dataset(*map(jnp.asarray, data()))
+    assert classification(as_dataset, pair).identity == base.identity
+    others = {
+        "data": classification(data(1), pair),
+        "labels": classification((*data()[:3], 0 * data()[3]), pair),
+        "model": classification(data(), (init, lambda p, x: apply(p, 2 * x))),
+        "start": classification(data(), (lambda key: jax.tree.map(jnp.ones_like, init(key)), apply)),
+        "name": classification(data(), pair, name="mine"),
+    }
+    identities = [problem.identity for problem in others.values()]
+    assert base.identity not in identities
+    assert len({repr(identity) for identity in identities}) == len(others)
+
+
+def test_named_data_and_models_are_identified_by_name():
+    problem = classification("digits", {"name": "mlp", "widths": (4,)})
+    assert problem.identity["digest"] == "by name"
+    arguments = problem.identity["arguments"]
+    assert arguments["data"] == "digits"
+    assert arguments["model"]["widths"] == [4]
+    assert arguments["model"]["num_classes"] == 10
+
+
+def test_measures_are_means_over_all_examples():
+    """Also where batches of an evaluation do not divide the set."""
+    problem = classification(data(), (init, apply))
+    assert problem.eval_batch_size == 2000
+    run = one_run(optax.sgd(0.1), problem, seeds=1, settings=Settings(eval_train_examples=0))
+    programs = make_programs(run)
+    state = programs.place(programs.init()).state
+    found = programs.evaluate(state)
+    params, _ = problem.init(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf[0], state.params)
+    logits = apply(params, data()[2])
+    wrong = 100 * np.mean(np.argmax(logits, axis=1) != data()[3])
+    np.testing.assert_allclose(found["val_error"][0], wrong, rtol=1e-5)
+    probabilities = jax.nn.log_softmax(logits)[np.arange(30), data()[3]]
+    np.testing.assert_allclose(found["val_loss"][0], -probabilities.mean(), rtol=1e-5)

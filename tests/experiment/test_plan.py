@@ -1,0 +1,222 @@
+"""From problems and configs to runs: names, labels, budgets, identities."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small import bowl, line
+
+import entropix
+from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, plan
+from entropix.experiment.plan import check_plan, make_runs
+
+ALL = {name: {} for name, record in ALGORITHMS.items() if not record.beyond_the_paper}
+
+
+def make(algorithms="", optimizers=ALL, model=None, **options):
+    model = model or {"name": "mlp", "widths": (4,)}
+    return make_config(
+        dataset="digits", model=model, optimizers=optimizers, algorithms=algorithms, **options
+    )
+
+
+def planned(*arguments, **options):
+    return plan(make(*arguments, **options), line())
+
+
+def test_no_suffix_means_all_algorithms_in_the_papers_order():
+    runs = planned()
+    assert [run.name for run in runs] == ["sgd", "entropy_sgd", "hj", "heat", "elastic_sgd"]
+    cycles = [run.method().cycle for run in runs]
+    assert cycles == [1, 20, 5, 20, 3]
+
+
+def test_a_single_run_is_the_same_from_either_spelling():
+    (alone,) = planned("hj")
+    (among,) = [run for run in planned() if run.name == "hj"]
+    assert alone.identity == among.identity
+    assert [run.name for run in planned("hj, sgd")] == ["sgd", "hj"]
+
+
+def test_several_settings_of_one_algorithm_are_labelled_by_what_differs():
+    optimizers = {
+        "narrow": {"algorithm": "hj", "gamma": 1.0},
+        "wide": {"algorithm": "hj", "gamma": 10.0, "learning_rate": 0.2},
+        "sgd": {},
+    }
+    runs = planned("", optimizers)
+    assert {run.name: run.label for run in runs} == {
+        "sgd": "SGD",
+        "narrow": "HJ, learning_rate = 0.1, gamma = 1.0",
+        "wide": "HJ, learning_rate = 0.2, gamma = 10.0",
+    }
+    (alone,) = planned("wide", optimizers)
+    assert (alone.name, alone.algorithm.name) == ("wide", "hj")
+
+
+def test_several_numbers_of_replicas_are_runs_of_their_own():
+    runs = planned("elastic_sgd, sgd", replicas=(3, 6), gradients_per_eval=60)
+    assert [(run.name, run.label, run.replicas) for run in runs] == [
+        ("sgd", "SGD", None),
+        ("elastic_sgd_p3", "Elastic-SGD, p = 3", 3),
+        ("elastic_sgd_p6", "Elastic-SGD, p = 6", 6),
+    ]
+
+
+def test_length_shrinks_the_number_of_evaluations():
+    (run,) = planned("hj", gradients_per_eval=100, num_evals=10, length=0.25)
+    assert run.budget == Budget(200, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradients_per_eval": 50}, "multiple of the 20 gradients of one outer step of entropy"),
+        ({"replicas": (7,)}, "multiple of the 7 gradients .* elastic_sgd"),
+        (
+            {"optimizers": {"hj": {"scoping_rate": 0.1}}, "num_evals": 1000},
+            "hj: step_size/gamma reaches",
+        ),
+        ({"optimizers": {"hj": {"learning_rate": 0.0}}}, "learning_rate must be a number > 0"),
+    ],
+)
+def test_what_would_be_unfair_or_diverge_is_refused_before_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_plan(make(**options))
+
+
+def test_evaluations_are_equally_spaced_and_end_at_the_end():
+    assert Budget(100, 4).due() == [25, 50, 75, 100]
+    assert Budget(10, 3).due() == [3, 7, 10]
+    assert Budget(7, 7).due() == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1), "gradients must be a static integer >= 1"),
+        ((2.5, 1), "gradients must be a static integer >= 1"),
+        ((10, 0), "evaluations must be a static integer >= 1"),
+        ((10, 11), "evaluations must be at most gradients=10; got evaluations=11"),
+    ],
+)
+def test_bad_budgets(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(*arguments)
+
+
+def runs_of(algorithms, budget=Budget(20, 1), seeds=2, **options):
+    return make_runs(bowl(), algorithms, budget, seeds, **options)
+
+
+def test_a_comparison_takes_transformations_algorithms_and_names():
+    runs = runs_of(
+        {
+            "AdamW": optax.adamw(1e-3),
+            "SNOO, 5": entropix.snoo(optax.adamw(1e-3), num_steps=5),
+            "HJ": algorithm("hj", gamma=10.0),
+            "elastic_sgd": "elastic_sgd",
+        },
+        replicas=(2, 4),
+    )
+    assert [(run.name, run.label) for run in runs] == [
+        ("AdamW", "AdamW"),
+        ("SNOO__5", "SNOO, 5"),
+        ("HJ", "HJ"),
+        ("elastic_sgd__p___2", "elastic_sgd, p = 2"),
+        ("elastic_sgd__p___4", "elastic_sgd, p = 4"),
+    ]
+    assert [run.method().cycle for run in runs] == [1, 5, 5, 2, 4]
+    assert [run.algorithm.name for run in runs[:3]] == ["AdamW", "SNOO__5", "hj"]
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "options", "message"),
+    [
+        ({}, {}, "algorithms must be run -> .*; got algorithms={}"),
+        ([optax.sgd(0.1)], {}, "algorithms must be run ->"),
+        ({"a": 3}, {}, r"algorithms\['a'\] must be an Optax transformation, .*; got .*=3"),
+        ({"a": optax.sgd}, {}, r"algorithms\['a'\] must be an Optax transformation"),
+        ({"a": "hjj"}, {}, "unknown algorithm 'hjj'.*Did you mean 'hj'"),
+        ({1: optax.sgd(0.1)}, {}, "a run must be called by a string"),
+        ({"..": optax.sgd(0.1)}, {}, "a run must be called by a name with letters or digits"),
+        ({"a b": "sgd", "a_b": "hj"}, {}, "called by names that differ as folders"),
+        ({"a": "sgd"}, {"seeds": 0}, "seeds must be a static integer >= 1"),
+        ({"a": "sgd"}, {"seeds": (1, 1)}, "seeds must be a number >= 1, or different whole"),
+        ({"a": "sgd"}, {"seeds": (-1,)}, "seeds must be a number >= 1, or different"),
+        ({"a": "sgd"}, {"seeds": (True,)}, "seeds must be a number >= 1, or different"),
+        ({"a": "sgd"}, {"budget": 20}, "budget must be an entropix.experiment.Budget"),
+        ({"a": "parle"}, {"replicas": 0}, "replicas must be numbers >= 1"),
+        ({"a": entropix.relax(entropix.heat(1.0))}, {}, "relax alone is a link without an opti"),
+        ({"a": Algorithm("a", lambda: 3)}, {}, "must be an Optax transformation.*; got 3"),
+    ],
+)
+def test_what_is_no_comparison_is_refused(algorithms, options, message):
+    with pytest.raises(ValueError, match=message):
+        runs_of(algorithms, **options)
+
+
+def test_names_stay_inside_the_comparisons_folder():
+    for name in ("../../x", "/etc/x", "a/b", ".hidden"):
+        (run,) = runs_of({name: optax.sgd(0.1)})
+        assert "/" not in run.name
+        assert not run.name.startswith(".")
+
+
+def test_seeds_are_a_number_or_a_choice():
+    assert runs_of({"a": "sgd"}, seeds=3)[0].seeds == (0, 1, 2)
+    assert runs_of({"a": "sgd"}, seeds=[7, np.int64(2)])[0].seeds == (7, 2)
+
+
+def identity(given, name="a", **options):
+    (run,) = runs_of({name: given}, **options)
+    return run.identity
+
+
+def test_everything_that_decides_a_result_is_in_a_runs_identity():
+    base = identity("hj")
+    assert base == identity("hj", seeds=5)  # seeds are checked apart
+    others = [
+        identity("sgd"),
+        identity(algorithm("hj", gamma=2.0)),
+        identity("hj", budget=Budget(40, 1)),
+        identity("hj", budget=Budget(20, 2)),
+        identity("elastic_sgd", replicas=2),
+        identity("elastic_sgd", replicas=3),
+    ]
+    assert len({repr(other) for other in [base, *others]}) == 7
+
+
+def rate(value):
+    return optax.sgd(value)
+
+
+@pytest.mark.parametrize("name", ["a", "adamw", "sgd"])  # also called like one of the registry
+def test_a_transformation_is_identified_by_what_it_computes(name):
+    first = identity(optax.sgd(0.1), name)
+    assert first == identity(optax.sgd(0.1), name)
+    assert first != identity(optax.sgd(0.2), name)
+    assert first != identity(optax.sgd(optax.cosine_decay_schedule(0.1, 10)), name)
+    assert first != identity("sgd", name)
+    assert "digest" in first["algorithm"]
+    assert "digest" not in identity("sgd")["algorithm"]
+
+
+def test_a_users_own_algorithm_with_replicas_is_identified_too():
+    def coupled(learning_rate, gamma, axis_name, *, factor=1.0):
+        return optax.chain(optax.scale(factor), entropix.elastic_sgd(learning_rate, gamma, axis_name))
+
+    def other(learning_rate, gamma, axis_name, *, factor=1.0):
+        return optax.chain(optax.scale(-factor), coupled(learning_rate, gamma, axis_name))
+
+    made = [
+        identity(Algorithm("mine", make, replicated=True, defaults={"gamma": 1.0}), replicas=2)
+        for make in (coupled, coupled, other)
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+def test_the_scope_of_a_run_is_a_schedule_of_outer_steps():
+    (run,) = runs_of({"a": algorithm("hj", gamma=4.0, scoping_rate=0.5)})
+    assert [float(run.method().gamma(jnp.asarray(k))) for k in range(3)] == [4.0, 2.0, 1.0]
+    assert runs_of({"a": "sgd"})[0].method().gamma is None

@@ -1,0 +1,172 @@
+"""A problem says who it is: everything that decides a result changes its identity."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import arrays, line, squares
+
+from entropix.experiment import Measure, Problem
+from entropix.experiment.fingerprint import digest_program
+
+
+def scaled(factor, compiled=False):
+    """A loss with a constant array in it, inside a compiled function or not."""
+    weights = jnp.full(8, factor)
+
+    def loss(params, model_state, batch, key):
+        prediction = batch["x"] @ params["w"] + params["b"]
+        return jnp.mean(weights * (prediction - batch["y"]) ** 2), model_state
+
+    return jax.jit(loss) if compiled else loss
+
+
+def doubled(key):
+    return {"w": 2 * jax.random.normal(key, (3,)), "b": jnp.zeros(())}, {"mean": jnp.zeros(3)}
+
+
+def first_ones(key, data):
+    return jax.tree.map(lambda leaf: leaf[:8], data)
+
+
+CHANGES = {
+    "name": {"name": "other"},
+    "arguments": {"arguments": {"width": 3}},
+    "batch_size": {"batch_size": 4},
+    "values": {"data": arrays(2)},
+    "number of examples": {"data": arrays(0, 95)},
+    "validation": {"validation": arrays(2, 40)},
+    "no validation": {"validation": None},
+    "loss": {"loss": scaled(1.0)},
+    "another constant": {"loss": scaled(2.0)},
+    "compiled": {"loss": scaled(1.0, compiled=True)},
+    "another constant, compiled": {"loss": scaled(2.0, compiled=True)},
+    "initial values": {"init": doubled},
+    "sample": {"sample": first_ones},
+    "measures": {"measures": {"loss": squares}},
+    "a measure's function": {
+        "measures": line().measures | {"error": lambda p, s, b: 2 * squares(p, s, b)}
+    },
+    "a unit": {"measures": line().measures | {"loss": (squares, "lower", "bits")}},
+    "estimate": {"estimate": lambda p, s, b: {"mean": jnp.mean(b["x"], axis=0)}},
+    "digest": {"digest": "mine"},
+}
+
+
+def test_all_that_decides_a_result_is_in_the_identity():
+    identities = {name: line(**changes).identity for name, changes in CHANGES.items()}
+    identities["none"] = line().identity
+    distinct = {repr(identity) for identity in identities.values()}
+    assert len(distinct) == len(identities)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_equal_problems_have_one_identity(compiled):
+    first, second = (line(loss=scaled(1.0, compiled)).identity for _ in range(2))
+    assert first == second
+    assert set(first) == {"name", "arguments", "digest", "batch_size", "measures"}
+
+
+def test_numpy_and_jax_arrays_are_the_same_data():
+    on_device = jax.tree.map(jnp.asarray, arrays(0))
+    assert line(data=on_device).identity == line().identity
+
+
+def test_an_identity_is_the_same_in_another_process():
+    program = "from small import line; print(line().identity['digest'])"
+    folder = os.path.dirname(os.path.dirname(__file__))
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": f"{folder}:{os.getcwd()}"},
+    )  # fmt: skip
+    assert found.stdout.strip() == line().identity["digest"]
+
+
+def test_the_digest_of_a_program_is_of_what_it_computes():
+    x = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+    def make(constant):
+        values = jnp.full(3, constant)
+        inner = jax.jit(lambda v: jax.lax.scan(lambda s, _: (s * values, None), v, length=2)[0])
+        return lambda v: jax.grad(lambda u: inner(u).sum())(v)
+
+    assert digest_program(make(2.0), x) == digest_program(make(2.0), x)
+    assert digest_program(make(2.0), x) != digest_program(make(3.0), x)
+
+
+class Loader:
+    """Batches on the host."""
+
+    def __init__(self, batch_size=8, batches=3):
+        self.size, self.batches = batch_size, batches
+
+    def __iter__(self):
+        data = arrays(0)
+        for k in range(self.batches):
+            yield {n: a[k * self.size : (k + 1) * self.size] for n, a in data.items()}
+
+
+def test_where_the_data_are():
+    problem = line()
+    assert (problem.on_host, problem.num_examples) == (False, 96)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(problem.data))
+    loader = line(data=Loader())
+    assert (loader.on_host, loader.num_examples) == (True, None)
+    assert isinstance(loader.data, Loader)
+    assert loader.first_batch() == problem.first_batch()
+
+
+def test_batches_are_uniform_with_replacement():
+    problem = line(data={"x": np.arange(50.0), "y": 2 * np.arange(50.0)}, batch_size=20_000)
+    batch = problem.draw(jax.random.key(0), problem.data)
+    np.testing.assert_array_equal(batch["y"], 2 * batch["x"])
+    counts = np.bincount(np.asarray(batch["x"], int), minlength=50)
+    assert counts.min() > 300  # 400 expected, standard deviation 20
+    assert counts.max() < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "name must be the problem's name; got name=''"),
+        ({"loss": 3}, "loss must be a function.*got loss=3"),
+        ({"init": None}, "init must be a function"),
+        ({"batch_size": 0}, "batch_size must be a static integer >= 1"),
+        ({"measures": {}}, r"measures must be at least one name -> .*; got measures=\{\}"),
+        ({"measures": {"loss": 3}}, r"measures\['loss'\] must be \(function"),
+        ({"measures": {"loss": (squares, "less")}}, "'lower' or 'higher'; got .*='less'"),
+        ({"data": "digits"}, "data must be a pytree of arrays .* or a loader of batches"),
+        ({"data": 3.0}, "data must be a pytree of arrays"),
+        ({"data": iter([1])}, "or a loader of batches; got .*which can be read once. Give what"),
+        ({"data": (b for b in Loader())}, "which can be read once"),
+        ({"data": {"x": np.zeros(3), "y": np.zeros(4)}}, r"number of examples.* got \[3, 4\]"),
+        ({"data": {"x": np.zeros((0, 3))}}, r"number of examples, >= 1.* got \[0\]"),
+        ({"data": {"x": np.zeros(())}}, "data must be arrays with a leading axis"),
+        ({"validation": {"x": np.float32(1)}}, "validation must be arrays with a leading axis"),
+    ],
+)
+def test_what_is_no_problem_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        line(**changes)
+
+
+@pytest.mark.parametrize(
+    ("loader", "shapes"), [(Loader(batch_size=4), "4, 3"), (Loader(batches=0), r"\[\]")]
+)
+def test_a_loaders_batches_have_the_size_that_the_problem_says(loader, shapes):
+    problem = line(data=loader)
+    with pytest.raises(ValueError, match=f"batch_size must be .*{shapes}.*got batch_size=8"):
+        problem.first_batch()
+
+
+def test_measures_are_written_as_tuples_or_functions():
+    problem = line(measures={"loss": squares, "accuracy": (squares, "higher", "%")})
+    assert problem.measures == {
+        "loss": Measure(squares, "lower", ""), "accuracy": Measure(squares, "higher", "%")
+    }  # fmt: skip
+    assert isinstance(dataclasses.replace(problem, name="other"), Problem)

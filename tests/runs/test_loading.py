@@ -1,0 +1,92 @@
+"""A trained network comes back as it was measured."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from small import line, one_run
+
+import entropix
+from entropix.experiment import Budget, classification, load, make_config
+from entropix.experiment.plan import make_runs
+from entropix.runs.train import train_run
+from entropix.workflow import train
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("hj", {"ema": 0.9}),
+        ("elastic_sgd", {}),
+        ("easgd", {"period": 3}),
+        (optax.chain(optax.clip(1.0), entropix.snoo(optax.sgd(0.1), num_steps=3)), {}),
+    ],
+)
+def test_measures_of_the_loaded_network_are_those_of_the_last_row(tmp_path, name, options):
+    run = one_run(name, budget=(20, 1), **options)
+    rows = train_run(run, tmp_path, progress=False)
+    for row in rows:
+        trained = load(tmp_path, seed=row.seed, run=run)
+        validation = run.problem.validation
+        for measure, entry in run.problem.measures.items():
+            value = entry.function(trained.params, trained.model_state, validation)
+            assert float(value) == pytest.approx(row[f"val_{measure}"], rel=1e-5)
+        residual = trained.apply(trained.params, (), validation["x"]) - validation["y"]
+        assert float(np.mean(residual**2)) == pytest.approx(row["val_loss"], rel=1e-5)
+        assert trained.rows == [row]
+        assert trained.seeds == (row.seed,)
+
+
+def test_all_seeds_come_along_a_leading_axis(tmp_path):
+    run = one_run("hj", budget=(20, 1), seeds=3)
+    train_run(run, tmp_path, progress=False)
+    every = load(tmp_path, run=run)
+    assert every.seeds == (0, 1, 2)
+    for seed in every.seeds:
+        alone = load(tmp_path, seed=seed, run=run).params
+        jax.tree.map(
+            lambda a, b, s=seed: np.testing.assert_array_equal(a[s], b), every.params, alone
+        )
+    assert not np.array_equal(every.params["w"][0], every.params["w"][1])
+
+
+def test_a_run_of_a_config_needs_nothing_else(tmp_path):
+    """With batch norm, whose statistics are estimated at x, and dropout off."""
+    config = make_config(
+        dataset="digits", model={"name": "mlp", "widths": (4,)}, optimizers={"hj": {}},
+        algorithms="hj", seeds=1, gradients_per_eval=20, num_evals=1, eval_train_examples=0,
+    )  # fmt: skip
+    (row,) = train(config, workdir=tmp_path, progress=False)
+    trained = load(tmp_path, seed=0)
+    images, labels = trained.problem.validation
+    logits = trained.apply(trained.params, trained.model_state, images)
+    error = 100 * np.mean(np.argmax(logits, axis=1) != labels)
+    assert error == pytest.approx(row["val_error"], abs=1e-4)
+    assert trained.config["optimizer"]["algorithm"] == "hj"
+    assert trained.identity["problem"]["name"] == "digits"
+
+
+def test_seeds_that_were_added_later_are_found(tmp_path):
+    train_run(one_run("hj", budget=(20, 1), seeds=1), tmp_path, progress=False)
+    run = one_run("hj", budget=(20, 1), seeds=2)
+    rows = train_run(run, tmp_path, progress=False)
+    trained = load(tmp_path, seed=1, run=run)
+    assert trained.rows == rows[1:]
+    with pytest.raises(ValueError, match="seed must be one of 0; got seed=5"):
+        load(tmp_path, seed=5, run=run)
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"run\.json cannot be read"):
+        load(tmp_path)
+    run = one_run("hj", budget=(20, 1))
+    train_run(run, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="made from Python, not from a config: give load the run"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=r"another run: it differs in algorithm\.options\.gamma"):
+        load(tmp_path, run=one_run("hj", budget=(20, 1), gamma=3.0))
+    other = classification("digits", {"name": "mlp", "widths": (4,)})
+    (stranger,) = make_runs(other, {"hj": "hj"}, Budget(20, 1), 2)
+    with pytest.raises(ValueError, match=r"another run: it differs in .*problem\."):
+        load(tmp_path, run=stranger)
+    assert line().apply is not None

@@ -1,0 +1,291 @@
+"""Runs that are continued end bit for bit like runs without a break."""
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import pathlib
+import shutil
+import unittest.mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs.survival import arrays, assert_identical, result, rows
+from small import ALWAYS, one_run
+
+from entropix.runs import loop as loop_module
+from entropix.runs.checkpoint import Checkpoint, Checkpoints
+from entropix.runs.loop import Loop
+from entropix.runs.preemption import Interrupted
+from entropix.runs.train import train_run
+from entropix.training import programs as programs_module
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def make(name="hj", *, budget=(60, 3), **options):
+    if name == "hj":
+        options = {"gamma_end": 0.5, "ema": 0.9} | options
+    return one_run(name, budget=budget, **options)
+
+
+def train(run, workdir, **options):
+    return train_run(run, workdir, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled_once):
+    """An uninterrupted run, its folder not to be changed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(make(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def unfinished(whole, tmp_path):
+    """A copy of the run, as if it had been killed just before it was marked as finished."""
+    workdir = tmp_path / "unfinished"
+    shutil.copytree(whole, workdir)
+    (workdir / "complete.json").unlink()
+    return workdir
+
+
+def newest_files(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The files of the newest checkpoint, largest first."""
+    newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+# The storage library leaves coroutines of a failed read behind, which complain when collected.
+leaves_coroutines = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@leaves_coroutines
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(unfinished, whole):
+    path = newest_files(unfinished)[0]
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.warns(UserWarning, match=r"outer step 12 .*is damaged"):
+        train(make(), unfinished)
+    assert_identical(result(unfinished), result(whole))
+
+
+@leaves_coroutines
+def test_with_every_checkpoint_damaged_the_run_begins_again(unfinished, whole):
+    for path in (unfinished / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="is damaged") as warned:
+        train(make(), unfinished)
+    assert len(warned) == 3
+    assert_identical(result(unfinished), result(whole))
+
+
+@pytest.mark.parametrize("name", ["hj", "elastic_sgd", "snoo"])
+def test_stops_at_every_call_change_nothing(name, tmp_path, monkeypatch):
+    """Every process stops after its first call, which is one outer step."""
+    run = make(name) if name != "snoo" else make(name, num_steps=5)
+    train(run, tmp_path / "whole")
+    go = Loop.run
+    monkeypatch.setattr(Loop, "run", lambda self, _, progress: go(self, lambda: 15, progress))
+    stops = 0
+    while not (tmp_path / "broken" / "complete.json").exists():
+        with contextlib.suppress(Interrupted):
+            train(run, tmp_path / "broken")
+        stops += 1
+        assert stops < 100
+    assert stops > 10
+    monkeypatch.undo()
+    assert_identical(result(tmp_path / "broken"), result(tmp_path / "whole"))
+
+
+def test_calls_of_any_length_give_one_result(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "_CALL_SECONDS", 0.0)  # one outer step a call
+    train(make(), tmp_path)
+    assert_identical(result(tmp_path), result(whole))
+
+
+def test_metrics_after_the_checkpoint_are_measured_again(unfinished, whole):
+    """What was written after the last checkpoint, a half line included, does not stay twice."""
+    with (unfinished / "metrics.jsonl").open("a") as file:
+        file.write('{"algorithm": "hj", "seed": 0, "gradie')
+    train(make(), unfinished)
+    assert_identical(result(unfinished), result(whole))
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "another number", "missing"])
+def test_damaged_metrics_of_a_finished_run_are_made_again(damage, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    text = path.read_text()
+    if damage == "missing":
+        path.unlink()
+    else:
+        changed = {"empty": "", "half": text[:-30], "another number": text.replace("0.", "1.", 1)}
+        assert changed[damage] != text
+        path.write_text(changed[damage])
+    train(make(), tmp_path / "run")
+    assert path.read_text() == text  # the clock's numbers too: from the checkpoint, not run again
+
+
+def test_a_finished_run_is_read_and_nothing_is_run(whole, monkeypatch):
+    monkeypatch.setattr(Loop, "__init__", None)
+    found = train(make(), whole)
+    assert [row.gradients for row in found] == [20, 20, 40, 40, 60, 60]
+
+
+def test_a_finished_run_can_be_forked_to_go_on(whole, tmp_path):
+    """Its schedules do not refer to the length of the run: it ends like a longer one."""
+    shutil.copytree(whole, tmp_path / "run")
+    longer = make(budget=(100, 5))
+    with pytest.raises(ValueError, match=r"it differs in budget\.evaluations, budget\.gradients\."):
+        train(longer, tmp_path / "run")
+    train(longer, tmp_path / "run", fork=True)
+    train(longer, tmp_path / "straight")
+    assert_identical(result(tmp_path / "run"), result(tmp_path / "straight"))
+
+
+def test_a_fork_with_other_options_begins_its_own_rows(unfinished, whole):
+    other = make(budget=(80, 4), learning_rate=0.05)
+    with pytest.raises(ValueError, match=r"options\.learning_rate, budget\..* --fork"):
+        train(other, unfinished)
+    assert_identical(result(unfinished), result(whole))
+    found = train(other, unfinished, fork=True)
+    assert {row.gradients for row in found} == {80}
+    assert [path.name for path in (unfinished / "checkpoints_forked").iterdir()] == ["12"]
+    assert '"learning_rate": 0.1' in (unfinished / "forks.jsonl").read_text()
+    assert train(other, unfinished) == found
+
+
+def test_a_fork_that_would_train_nothing_is_refused(whole, tmp_path):
+    """It would give the parent's rows another name."""
+    shutil.copytree(whole, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_text()
+    with pytest.raises(ValueError, match="has spent all gradients .* a fork would train nothing"):
+        train(make(learning_rate=0.05), tmp_path / "run", fork=True)
+    assert (tmp_path / "run" / "run.json").read_text() == before
+    with pytest.raises(ValueError, match=r"has 60 gradients, more than this config's 40"):
+        train(make(budget=(40, 2)), tmp_path / "run", fork=True)
+
+
+def test_a_fork_with_seeds_that_its_parent_has_not_is_refused(unfinished):
+    with pytest.raises(ValueError, match=r"has seeds \[0, 1\] to fork; got seeds=\[0, 1, 2\]"):
+        train(make(budget=(80, 4), seeds=3, learning_rate=0.05), unfinished, fork=True)
+
+
+@pytest.mark.parametrize(("before", "later"), [(2, 5), (4, 1)])
+def test_replicas_join_and_leave(tmp_path, before, later, caplog):
+    """A fork with another p goes on from the first replicas, and new ones from their centre."""
+    train(make("elastic_sgd", replicas=before, budget=(20, 1)), tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        old = checkpoints.restore()
+    params = jax.tree.leaves(old.state["state"]["params"])
+    caplog.set_level(logging.INFO)
+    run = make("elastic_sgd", replicas=later, budget=(40, 2))
+    with pytest.raises(ValueError, match=r"another run: it differs in .*replicas"):
+        train(run, tmp_path)
+    seen = []
+    place = programs_module.Programs.place
+    watched = lambda self, now: seen.append(jax.device_get(now.state.params)) or place(self, now)  # noqa: E731
+    with unittest.mock.patch.object(programs_module.Programs, "place", watched):
+        train(run, tmp_path, fork=True)
+    told = "new ones start at the centre" if later > before else "the last ones leave"
+    assert f"{later} replicas where there were {before}: {told}" in caplog.text
+    for leaf, was in zip(jax.tree.leaves(seen[0]), params, strict=True):
+        assert leaf.shape == (was.shape[0], later, *was.shape[2:])
+        stay = min(before, later)
+        np.testing.assert_array_equal(leaf[:, :stay], was[:, :stay])
+        for a in range(before, later):
+            np.testing.assert_allclose(leaf[:, a], was.mean(axis=1), rtol=1e-5, atol=1e-7)
+
+
+def test_how_a_run_is_carried_out_is_no_part_of_a_result(whole):
+    other = dataclasses.replace(ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map")
+    assert train(make(settings=other), whole) == train(make(), whole)
+
+
+def test_one_process_at_a_time(unfinished):
+    descriptor = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ValueError, match="another process is at work in"):
+            train(make(), unfinished)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch, whole):
+    """From outer step 6 on, seed 0's parameters are poisoned: seed 1 must not notice."""
+    advance = Loop._advance
+
+    def poisoned(self):
+        if self._step == 6:
+            params = jax.tree.map(lambda x: x.at[0].set(jnp.nan), self._now.state.params)
+            self._now = self._now._replace(state=self._now.state._replace(params=params))
+        advance(self)
+
+    monkeypatch.setattr(loop_module, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(Loop, "_advance", poisoned)
+    for _ in range(2):  # the second call reads what the first one left
+        with pytest.raises(FloatingPointError) as raised:
+            train(make(), tmp_path)
+        message = str(raised.value)
+        assert "hj: seed 0 stopped, because its loss is not finite" in message
+        assert "outer step 6, inner step 0 of 5" in message
+        assert "seed 1" not in message
+    ill, sound = rows(tmp_path), rows(whole)
+    assert [row for row in ill if row["seed"] == 1] == [row for row in sound if row["seed"] == 1]
+    lost = [(row["gradients"], row["measures"]["val_error"][0]) for row in ill if row["seed"] == 0]
+    assert [gradients for gradients, _ in lost] == [20, 40]
+    assert lost[0][1] is not None
+    assert lost[1][1] is None
+    last, sound_arrays = arrays(tmp_path), arrays(whole)
+    for name, array in last.items():
+        assert np.isfinite(array).all(), name  # of seed 0, the last good state
+        if name.startswith("state"):
+            np.testing.assert_array_equal(array[1], sound_arrays[name][1], err_msg=name)
+
+
+def test_callbacks_get_every_new_row(tmp_path, monkeypatch):
+    first, later = [], []
+    go = Loop.run
+    stop = lambda self, _, progress: go(self, lambda: 15 if self.record.rows else None, progress)  # noqa: E731
+    monkeypatch.setattr(Loop, "run", stop)
+    with pytest.raises(Interrupted, match="asked to stop by signal 15, and did, after 20 of 60"):
+        train(make(), tmp_path, callbacks=[first.append])
+    monkeypatch.undo()
+    found = train(make(), tmp_path, callbacks=[later.append])
+    assert first + later == found
+    assert len(first) == 2
+
+
+def crafted(workdir, **changes):
+    """Puts a newest checkpoint with another record into a run's folder, with the right digest."""
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        found = checkpoints.restore()
+        record = found.record | changes
+        checkpoints.save(Checkpoint(found.step + 1, found.state, record))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"replicas": "7"},
+        {"rows": [{"seed": "../../../escaped"}]},
+        {"gradients": "many"},
+        {"clock": 3, "since": 1},
+    ],
+)
+def test_a_crafted_record_is_refused(unfinished, changes):
+    if "rows" in changes:
+        with Checkpoints(unfinished) as checkpoints:
+            row = checkpoints.restore().record["rows"][0]
+        changes = {"rows": [row | changes["rows"][0]]}
+    crafted(unfinished, **changes)
+    above = set(unfinished.parent.iterdir())
+    with pytest.raises(ValueError, match="the checkpoint is not one of this version of entropix"):
+        train(make(), unfinished)
+    assert set(unfinished.parent.iterdir()) == above
