@@ -46,6 +46,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "py:obj"
+suppress_warnings = ["ref.python"]  # `ndim` in a docstring is an attribute of several classes
 
 intersphinx_mapping = (
     {

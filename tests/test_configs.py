@@ -4,11 +4,11 @@ import importlib.util
 import pathlib
 
 import pytest
-from entropix.training.config import BEYOND_THE_PAPER, DEFAULTS
-from entropix.training.record import read_choice
 
 from entropix.data import CATALOGUE
 from entropix.training import check_config, runs
+from entropix.training.config import BEYOND_THE_PAPER, DEFAULTS
+from entropix.training.record import read_choice
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 

@@ -11,6 +11,7 @@ import signal
 import sys
 
 import numpy as np
+
 from entropix.training.checkpoint import Checkpoint, Checkpoints
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}

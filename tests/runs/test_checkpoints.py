@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 import pytest
-from entropix.training.checkpoint import Checkpoint, Checkpoints, check_record
 from runs.saver import checkpoint, state
 
 from entropix.training.arrays import digest
+from entropix.training.checkpoint import Checkpoint, Checkpoints, check_record
 
 SAVER = pathlib.Path(__file__).with_name("saver.py")
 

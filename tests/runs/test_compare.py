@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from entropix.training.metrics import read_metrics
 
 from entropix.training import compare, experiment, gather, make_table, train
+from entropix.training.metrics import read_metrics
 
 MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.0, "dropout": 0.0}
 OPTIMIZERS = {"sgd": {}, "hj": {}, "elastic_sgd": {}}

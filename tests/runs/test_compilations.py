@@ -4,10 +4,10 @@ import types
 
 import jax
 import pytest
-from entropix.training.loop import Loop
 
 from entropix.data import load
 from entropix.training import Checkpoints, compilation, experiment, keep_compiled, runs
+from entropix.training.loop import Loop
 from entropix.training.programs import make_programs
 
 

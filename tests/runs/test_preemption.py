@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+
 from entropix.training.preemption import SIGNALS, Interrupted, interruptible, stop_requests
 
 ROOT = pathlib.Path(__file__).parents[2]

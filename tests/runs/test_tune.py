@@ -5,10 +5,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from entropix.training.search import RANGES, draw, ranges_of
 
 from entropix import data
 from entropix.training import experiment, tune
+from entropix.training.search import RANGES, draw, ranges_of
 
 MODEL = {"name": "mlp", "widths": (8,), "input_dropout": 0.0, "dropout": 0.0}
 ALL = {"sgd": {}, "hj": {}, "heat": {}}
