@@ -1,139 +1,319 @@
 """The command line as a user meets it: `main` returns the status and prints the message."""
 
+import contextlib
+import io
 import json
+import os
 import pathlib
 import re
-import shlex
+import shutil
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from entropix.cli import main
+import entropix
+from entropix.cli import commands, main
+from entropix.cli.configs import read_config
+from entropix.experiment.plan import check_plan
 
-CONFIG = str(pathlib.Path(__file__).parent.parent / "configs" / "digits.py")
+ROOT = pathlib.Path(__file__).parent.parent
 SHORT = ["--config.seeds=1", "--config.num_evals=1", "--config.gradients_per_eval=60"]
+SHORT += ["--config.model.widths=8", "--noprogress"]
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (
-            ["comapre"],
+            "comapre",
             "unknown command 'comapre'; known: train, .*, accuracy. Did you mean 'compare'",
         ),
-        (["train"], "--config=FILE is missing"),
-        (["report"], "report needs folders of runs"),
-        (["report", "nowhere"], "nowhere/metrics.jsonl does not exist"),
-        (["report", "nowhere", "--trials=3"], "trials"),
-        (["train", "--config=nowhere.py"], "nowhere.py"),
-        (["train", f"--config={CONFIG}:hjj"], "unknown algorithm 'hjj'.*Did you mean 'hj'"),
-        (["train", f"--config={CONFIG}"], "train runs one algorithm; choose one of sgd, entropy"),
+        ("train", "--config=FILE is missing, for instance --config=digits"),
+        ("report", "report needs folders of runs"),
+        ("report nowhere", "nowhere is no folder"),
+        ("report nowhere --trials=3", "--trials is an option of tune, and not of report"),
+        ("report nowhere --config.seeds=3", "report takes no --config.seeds"),
+        ("train --config=digits:hjj", "unknown algorithm 'hjj'.*Did you mean 'hj'"),
+        ("train --config=digits", "choose one of sgd, entropy_sgd.* --config=digits:sgd, or"),
+        ("train --config=mnist:lenet", "instance --config=mnist:lenet,sgd, or"),
+        ("train --config=digits:parle --config.replicas=3,6", r"got config.replicas=\(3, 6\)"),
+        ("train --config=digits:hj --config.optimizer.gama=1", "'gama'; .*Did you mean 'gamma'"),
         (
-            ["train", f"--config={CONFIG}:hj", "--config.optimizer.gama=1"],
-            "'gama'. Did you mean .gamma",
+            "train --config=digits:hj --config.optimizer.gamma=x",
+            "hj: gamma must be a number; .*'x'",
         ),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=x"], "gamma=x"),
-        (["train", f"--config={CONFIG}:hj", "--wokdir=x"], "wokdir.*Did you mean: workdir"),
-        (["train", f"--config={CONFIG}:hj", "stray"], "unexpected 'stray'"),
-        (["compare", f"--config={CONFIG}", "--config.gradients_per_eval=7"], "multiple of the 20"),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.gamma=-1"], ": gamma must be"),
-        (["compare", f"--config={CONFIG}", "--config.optimizers.heat.noise=x"], "noise must be"),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.inner=x"], "unknown inner 'x'"),
-        (["train", f"--config={CONFIG}:hj", "--config.optimizer.drop_factor=0"], "drop_factor mus"),
-        (["train", f"--config={CONFIG}:hj", "--config.length=2"], r"length must be in \(0, 1\]"),
-        (["train", f"--config={CONFIG}:hj", "--config.dataset=digit"], "Did you mean 'digits'"),
-        (["figure1", "--function=sni(x)"], "unknown function 'sni' at column 1.*mean 'sin'"),
-        (["figure1", "--function=__import__('os').getcwd()"], "column 1.*cannot be taken|unknown"),
-        (["figure1", "--function=log(x)"], "not finite at x=-4; choose another interval"),
-        (["figure1", "--function=9**9**9"], "not finite"),
-        (["figure1", "--interval=1,a"], "--interval must be numbers.*'a'"),
-        (["figure1", "--interval=2,1"], "interval must have finite ends, low < high"),
-        (["figure1", "--interval=1,2,3,4"], "interval must be low,high; got"),
-        (["figure1", "--times=0.1,-1"], "must be one number > 0 and finite; got time=-1"),
-        (["figure1", "--beta=0"], "beta must be one number > 0"),
-        (["figure1", "--start=9"], "start must be 1 numbers? within the interval"),
-        (["figure1", "--nodes=3"], "nodes"),
-        (["figure1", "--function=x*y", "--nodes=500"], "nodes must be at most 121 in 2-D"),
-        (["figure1", "--fuction=x"], "fuction.*Did you mean: function"),
-        (["figure1", "x**2"], r"unexpected 'x\*\*2'"),
-        (["accuracy", "--steps=5,2.5"], "--steps must be whole numbers with commas .*'2.5'"),
-        (["accuracy", "--steps=1"], r"steps must be whole numbers >= 2; got \[1\]"),
-        (["accuracy", "--gammas=0.01"], "step_size must be below .*; got 0.1. Take a larger gamma"),
-        (["accuracy", "--temperatures=0"], "temperature must be one number > 0"),
-        (["accuracy", "--averaging=1"], "averaging must be"),
-        (["accuracy", "--function=log(x)"], "not finite at x=-2.5; choose another interval"),
-        (["accuracy", "--function=sni(x)"], "unknown function 'sni' at column 1.*mean 'sin'"),
-        (["tune", f"--config={CONFIG}", "--config.search.hj.gamma=(2.0,1.0)"], "0 < low <= high"),
+        ("train --config=digits:hj --config.optimizer=x", "is a group of fields: algorithm, "),
+        ("train --config=digits:hj --config.seeds", "--config.seeds needs a value"),
+        ("train --config=digits:hj --wokdir=x", "unknown option --wokdir.*Did you mean --workdir"),
+        ("train --config=digits:hj stray", "unexpected 'stray'"),
+        ("train --config=digits:hj --processes=2", "--processes=2 needs --coordinator=HOST:PORT"),
+        ("train --config=digits:hj --processes=x", "--processes must be a whole number .*'x'"),
+        ("compare --config=digits --processes=2", "--processes is an option of train, and not of"),
+        ("compare --config=digits --config.gradients_per_eval=7", "multiple of the 20"),
+        ("compare --config=digits --config.num_evals=500", "entropy_sgd: .* at outer step 19.. of"),
+        ("train --config=digits:hj --config.optimizer.gamma=-1", "hj: gamma must be .*-1"),
+        ("compare --config=digits --config.optimizers.heat.noise=x", "heat: noise must be"),
+        ("train --config=digits:hj --config.optimizer.inner=x", "hj: unknown inner 'x'"),
+        ("train --config=digits:hj --config.optimizer.drop_factor=0", "drop_factor must be .* > 0"),
+        ("train --config=digits:hj --config.optimizer.drop_at=30,60", r"numbers in \(0, 1\).*0.5,"),
+        (
+            "train --config=digits:sgd --config.optimizer.algorithm=hj",
+            "algorithm cannot be overrid",
+        ),
+        ("train --config=digits:hj --config.model.name=lenet", "unknown option of model lenet"),
+        (
+            "train --config=digits:hj --config.model.widths=0",
+            "widths must be .* >= 1.*got widths=0",
+        ),
+        ("train --config=digits:hj --config.length=2", r"length must be in \(0, 1\].*length=2"),
+        ("train --config=digits:hj --config.dataset=digit", "Did you mean 'digits'"),
+        ("tune --config=digits --config.search.hj.gamma=2.0,1.0", "0 < low <= high"),
+        ("tune --config=digits --write", "--write is gone: .* all trials in tuning.md"),
+        ("figure1 --function=sni(x)", "unknown function 'sni' at column 1.*mean 'sin'"),
+        ("figure1 --function=__import__('os').getcwd()", "column 1.*cannot be taken|unknown"),
+        ("figure1 --function=log(x)", "not finite at x=-4; choose another interval"),
+        ("figure1 --function=9**9**9", "not finite"),
+        ("figure1 --interval=1,a", "--interval must be numbers with commas between; got 'a'"),
+        ("figure1 --interval=2,1", "interval must have finite ends, low < high"),
+        ("figure1 --interval=1,2,3,4", "interval must be low,high; got"),
+        ("figure1 --times=0.1,-1", "must be one number > 0 and finite; got time=-1"),
+        ("figure1 --beta=0", "beta must be one number > 0"),
+        ("figure1 --start=9", "start must be 1 numbers? within the interval"),
+        ("figure1 --nodes=3", "--nodes must be a whole number >= 11, at most 4001; got '3'"),
+        ("figure1 --function=x*y --nodes=500", "nodes must be at most 121 in 2-D"),
+        ("figure1 --fuction=x", "--fuction.*Did you mean --function"),
+        ("figure1 x**2", r"unexpected 'x\*\*2'"),
+        ("accuracy --steps=5,2.5", "--steps must be whole numbers with commas .*'2.5'"),
+        ("accuracy --steps=1", r"steps must be whole numbers >= 2; got \[1\]"),
+        ("accuracy --gammas=0.01", "step_size must be below .*; got 0.1. Take a larger gamma"),
+        ("accuracy --temperatures=0", "temperature must be one number > 0"),
+        ("accuracy --averaging=1", "averaging must be"),
+        ("accuracy --function=log(x)", "not finite at x=-2.5; choose another interval"),
+        ("accuracy --function=sni(x)", "unknown function 'sni' at column 1.*mean 'sin'"),
     ],
 )
-def test_mistakes_get_one_clear_message(argv, message, capsys, tmp_path):
+def test_mistakes_get_one_clear_line(argv, message, capsys, tmp_path):
+    argv = argv.split(" ")
     if len(argv) > 1:
         argv = [*argv, f"--workdir={tmp_path}/new"]
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert "Traceback" not in error
-    if argv[0] in ("figure1", "accuracy"):
-        assert error.count("\n") <= 2  # absl's own suggestion stands on a second line
+    assert error.count("\n") == 1
     assert re.search(message, error), error
     assert not (tmp_path / "new").exists()  # nothing was begun
 
 
-def test_help(capsys):
-    assert main(["--help"]) == 0
-    assert "entropix compare --config=configs/digits.py" in capsys.readouterr().out
+@pytest.mark.parametrize("name", ["nowhere.py", "digit", "~/mine.py"])
+def test_a_missing_config_is_said_to_be_missing_with_one_to_start_from(name, capsys, tmp_path):
+    assert main(["compare", f"--config={name}"]) == 2
+    error = capsys.readouterr().err
+    assert f"--config={name}: the file does not exist." in error
+    assert "Known by name: cifar10, digits, mnist." in error
+    path = tmp_path / "mine.py"
+    path.write_text(error.split("\n\n", 1)[1])  # what is shown works
+    check_plan(read_config(str(path)))
 
 
-def test_train_prints_the_table(tmp_path, capsys):
-    argv = ["train", f"--config={CONFIG}:hj", f"--workdir={tmp_path}", "--noprogress", *SHORT]
-    assert main([*argv, "--config.optimizer.gamma=2.5"]) == 0
-    assert "| HJ | 5 | 1 |" in capsys.readouterr().out
-    assert '"gamma": 2.5' in (tmp_path / "config.json").read_text()
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "line 1 of the file fails: SyntaxError"),
+        ("import os\nimport no_such_package\n", "line 2 of the file fails: ModuleNotFoundError"),
+        ("x = 1\n", "has no function get_config"),
+        ("def get_config(runs):\n    return 3\n", "must return what make_config makes; got int"),
+        ("def get_config():\n    return 3\n", "cannot be called with 'hj', which is what stands"),
+        ("def get_config(runs):\n    return 1 / 0\n", "line 2 of the file fails: ZeroDivisionErr"),
+    ],
+)
+def test_a_broken_config_says_where(text, message, capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert main(["train", f"--config={path}:hj"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert "Traceback" not in error
 
 
-def test_compare_leaves_table_and_figure(tmp_path, capsys):
-    argv = ["compare", f"--config={CONFIG}:hj,sgd", f"--workdir={tmp_path}", "--noprogress"]
-    assert main([*argv, *SHORT]) == 0
+def test_help_and_version(capsys):
+    for argv in ([], ["--help"], ["help"]):
+        assert main(argv) == 0
+        assert "entropix compare --config=digits" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"entropix {entropix.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "tune", "report", "figure1", "accuracy"])
+def test_every_command_has_a_help_of_its_own(command, capsys):
+    assert main([command, "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"usage: entropix {command}" in printed
+    assert "--workdir FOLDER" in printed
+    configured = command in ("train", "compare", "tune")
+    assert (
+        "which the command executes: give it only files that you trust" in printed
+    ) == configured
+
+
+def test_without_the_extra_the_command_says_which_one_is_missing():
+    """Help works with JAX and Optax alone."""
+    program = (
+        "import sys\n"
+        "for name in ('flax', 'ml_collections', 'orbax', 'matplotlib', 'pandas', 'tqdm'):\n"
+        "    sys.modules[name] = None\n"
+        "from entropix.cli import main\n"
+        "for argv in (['--help'], ['train', '--help'], ['--version']):\n"
+        "    assert main(argv) == 0\n"
+        "for argv in (['compare', '--config=digits'], ['report', 'x'], ['figure1']):\n"
+        "    assert main(argv) == 2\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 3
+    assert "pip install 'entropix-jax[train]'" in lines[0]
+    assert all(re.match("entropix: this command needs the package [a-z_]+,", x) for x in lines)
+
+
+def test_ctrl_c_while_jax_is_imported(tmp_path):
+    (tmp_path / "jax.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    program = "import sys, entropix_command\nsys.exit(entropix_command.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
+
+
+PROBLEM = """
+import os, signal
+import jax, jax.numpy as jnp
+from entropix.experiment import Problem, make_config
+
+def press(where):
+    if where == os.environ["PRESS"]:
+        os.kill(os.getpid(), signal.SIGINT)
+
+def line(batch_size):
+    press("problem")
+    def loss(w, state, batch, key):
+        press("loss")
+        return jnp.mean((w - batch) ** 2), state
+    return Problem(
+        name="line", init=lambda key: (jnp.zeros(()), ()), loss=loss, data=jnp.ones(64),
+        batch_size=batch_size, measures={"loss": lambda w, s, b: jnp.mean((w - b) ** 2)},
+    )
+
+def get_config(runs="sgd"):
+    press("config")
+    return make_config(
+        problem="pressed:line", optimizers={"sgd": {}}, algorithms=runs, batch_size=8, seeds=1,
+        gradients_per_eval=10, num_evals=2,
+    )
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "tune"])
+@pytest.mark.parametrize("where", ["config", "problem", "loss"])
+def test_ctrl_c_anywhere_is_one_line_and_status_130(command, where, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pressed.py").write_text(PROBLEM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PRESS", where)
+    argv = [command, f"--config={tmp_path}/pressed.py", f"--workdir={tmp_path}/out", "--noprogress"]
+    try:
+        assert main(argv) == 130
+    finally:
+        sys.modules.pop("pressed", None)
+    error = capsys.readouterr().err
+    assert error.startswith("entropix: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["figure1", "accuracy", "report x"])
+def test_ctrl_c_in_other_commands(command, monkeypatch, capsys):
+    def pressed(options):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(commands, command.split()[0], pressed)
+    assert main(command.split()) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_train_prints_the_table_and_says_where_results_are(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", "--config=digits:hj", *SHORT, "--config.optimizer.gamma=2.5"]
+    assert main([*argv, "--config.optimizer.momentum=None"]) == 0
     printed = capsys.readouterr().out
-    assert (tmp_path / "table.md").read_text() in printed
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
-    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+    assert re.search(r"\| HJ +\| 1 +\| 5 ", printed)
+    assert "runs/digits/hj/ now holds run.json, metrics.jsonl" in printed
+    options = json.loads(pathlib.Path("runs/digits/hj/run.json").read_text())["config"]["optimizer"]
+    assert (options["gamma"], options["momentum"]) == (2.5, None)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert said[:2] == ["loading digits", "hj: compiling for 1 seeds"]
 
 
-def test_report_rebuilds_table_and_figure(tmp_path, capsys):
-    argv = ["train", f"--config={CONFIG}:sgd", f"--workdir={tmp_path}/sgd", "--noprogress", *SHORT]
-    assert main(argv) == 0
-    table = capsys.readouterr().out.strip()
-    assert main(["report", f"{tmp_path}/sgd", f"--workdir={tmp_path}/report"]) == 0
-    assert capsys.readouterr().out.startswith(table)
-    assert (tmp_path / "report" / "figure.png").stat().st_size > 10_000
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A folder with runs/digits, which compare has made, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("compared"), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        assert main(["compare", "--config=digits:hj,sgd", *SHORT]) == 0
+    return folder, printed.getvalue()
 
 
-def test_tune_prints_the_best_values_and_writes_the_record(tmp_path, capsys):
-    path = tmp_path / "mine.py"
-    path.write_text(pathlib.Path(CONFIG).read_text())
-    code = path.read_text().split('"""')[2]
-    argv = ["tune", f"--config={path}:sgd", f"--workdir={tmp_path}/tune", "--noprogress", *SHORT]
-    argv += ["--trials=2", "--write", "--config.search.sgd.learning_rate=(0.1,1.0)"]
-    assert main(argv) == 0
-    assert "sgd: learning_rate=" in capsys.readouterr().out
-    _, header, after = path.read_text().split('"""')
-    assert after == code
-    (command,) = re.findall(r"    (entropix\s+tune\s.*?)\n\n", header, flags=re.S)
-    first = path.read_bytes()
-    again = shlex.split(command)[1:]  # the recorded command runs the same search
-    assert main([*again, f"--workdir={tmp_path}/tune", "--noprogress", "--write"]) == 0
-    assert path.read_bytes() == first
+def test_compare_leaves_table_and_figure(compared):
+    folder, printed = compared[0] / "runs" / "digits", compared[1]
+    assert (folder / "table.md").read_text() in printed
+    assert "runs/digits/ now holds metrics.jsonl, table.md, figure.png" in printed
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert (folder / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_tune_complains_of_a_file_without_header_before_work(tmp_path, capsys):
-    path = tmp_path / "mine.py"
-    path.write_text(pathlib.Path(CONFIG).read_text().split('"""')[2])
-    argv = ["tune", f"--config={path}", f"--workdir={tmp_path}/tune", "--write"]
+def test_report_rebuilds_table_and_figure(compared, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(compared[0]))
+    assert main(["report", "~/runs/digits", f"--workdir={tmp_path}/new/report"]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0] == compared[1].split("\n\n")[0]
+    assert (tmp_path / "new" / "report" / "figure.png").stat().st_size > 10_000
+
+
+def test_report_of_runs_that_differ_needs_mixed(compared, tmp_path, capsys):
+    shutil.copytree(compared[0] / "runs" / "digits", tmp_path / "runs")
+    path = tmp_path / "runs" / "sgd" / "run.json"
+    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    argv = ["report", f"{tmp_path}/runs", f"--workdir={tmp_path}/report"]
     assert main(argv) == 2
-    assert "begins with a docstring" in capsys.readouterr().err
-    assert not (tmp_path / "tune").exists()
+    assert "not comparable" in capsys.readouterr().err
+    assert main([*argv, "--mixed"]) == 0
+    assert "problem.batch_size (" in capsys.readouterr().out
+
+
+def test_a_terminal_without_the_signs_gets_a_table(compared, tmp_path, monkeypatch):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert main(["report", f"{compared[0]}/runs/digits", f"--workdir={tmp_path}/report"]) == 0
+    ascii_only.flush()
+    assert b"Mean +- standard deviation" in ascii_only.buffer.getvalue()
+
+
+def test_tune_prints_the_best_values_and_says_where_the_trials_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["tune", "--config=digits:sgd", *SHORT, "--trials=2"]
+    assert main([*argv, "--config.search.sgd.learning_rate=(0.1,1.0)"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^sgd: learning_rate=[\d.]+$", printed, flags=re.M)
+    assert "runs/digits/tune/ now holds tuning.md" in printed
+    assert (tmp_path / "runs" / "digits" / "tune" / "tuning.md").exists()
+
+
+@pytest.mark.parametrize("command", ["figure1", "accuracy"])
+def test_a_folder_that_cannot_be_written_is_found_before_work(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([command, f"--workdir={tmp_path}/file/out"]) == 2
+    assert "cannot write to --workdir=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

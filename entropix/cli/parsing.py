@@ -43,9 +43,11 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Takes out `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
     rest, overrides, pending = [], [], ""
     for text in argv:
-        if pending:
+        if pending and not text.startswith("--"):
             overrides.append((pending, text))
             pending = ""
+        elif pending:
+            break
         elif text.startswith("--config."):
             field, equals, value = text.removeprefix("--config.").partition("=")
             pending = "" if equals else field

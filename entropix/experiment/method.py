@@ -84,6 +84,9 @@ def build(
     check_common(option)
     if "learning_rate" in option:
         check_positive("learning_rate", option["learning_rate"], schedule=False)
+    scopes = [name for name in ("gamma", "rho") if f"{name}_end" in option]
+    for name in scopes:
+        check_positive(name, option[name], schedule=False)
     per_replica = gradients / (replicas or 1)
     num_steps = _num_steps(algorithm, algorithm.all_options, axis_name)
     horizon = Horizon(per_replica, num_steps, num_parameters)
@@ -91,9 +94,8 @@ def build(
     given, gamma = dict(option), None
     if "learning_rate" in option:
         given["learning_rate"] = learning_rate(option, max(steps, 1.0))
-    for name in ("gamma", "rho"):
-        if f"{name}_end" in option:
-            given[name] = scope(name, option, horizon)
+    for name in scopes:
+        given[name] = scope(name, option, horizon)
     if "gamma" in option:
         gamma = given["gamma"]
     tx = _make(algorithm, given, axis_name)

@@ -170,7 +170,7 @@ def draw(rng: np.random.Generator, folder: pathlib.Path) -> tuple[list[str], str
     elif kind == 6 and configured:
         text = take(["--config.seds=3", "--config.=3", "--config.a.b.c=1", "--config.model=3",
                      "--config.seeds.x=1", "--config.lock=1", "--config.items=1", "--config.é=1",
-                     "--config.model.__class__=1", "--config.search=1", "--config.seeds"])  # fmt: skip
+                     "--config.model.__class__=1", "--config.search=1", "--config.a"])  # fmt: skip
         rest.append(text)
         wrong = "config"
     elif kind == 7 and configured:

@@ -56,7 +56,7 @@ MODEL: dict[str, tuple[tuple, tuple]] = {
 OPTIONS: dict[str, tuple[tuple, tuple]] = {
     "learning_rate": ((0.1, 1, 1e-8), NO_POSITIVE),
     "momentum": ((None, 0, 0.9), (*[v for v in NO_NUMBER if v is not None], 1, -0.1, INF)),
-    "gamma": ((1.0, 10, 1e4), (*NO_POSITIVE, 1e-3)),
+    "gamma": ((1.0, 10, 1e4), NO_POSITIVE),
     "gamma_end": ((1.0, 0.5), (*NO_POSITIVE[:11], -1.0, INF)),
     "scoping_rate": ((0.0, 1e-3), (*NO_NUMBER, 1, -0.1, 2.0)),
     "scoping_period": ((1, 20), NO_COUNT),
@@ -88,9 +88,10 @@ RANGES = ((0.0, 1.0), (2.0, 1.0), 0.1, (1.0,), (1, 2, 3), "ab", None, (NAN, 1.0)
 def draw(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """Arguments of `make_config`, values to set afterwards, names of which one must be named."""
     take = lambda values: values[rng.integers(len(values))]  # noqa: E731
-    some = lambda values, most: [
-        values[k] for k in rng.permutation(len(values))[: rng.integers(most)]
-    ]  # noqa: E731
+
+    def some(values: list[str], most: int) -> list[str]:
+        return [values[k] for k in rng.permutation(len(values))[: rng.integers(most)]]
+
     # One outer step of `diloco` is 150 gradients, which no budget below is a multiple of.
     names = some([name for name in ALGORITHMS if name != "diloco"], 3) or ["hj"]
     optimizers: dict[Any, Any] = {name: {} for name in names}
@@ -111,7 +112,9 @@ def draw(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any], set[
         kind = rng.integers(10)
         if kind < 3:
             field = take(list(FIELDS))
-            (given if rng.random() < 0.5 else later)[field] = take(FIELDS[field][1])
+            value = take(FIELDS[field][1])
+            # (A finished config itself takes True for 1.0.)
+            (later if rng.random() < 0.5 and value is not True else given)[field] = value
         elif kind < 4:
             field = take(list(MODEL))
             model[field] = take(MODEL[field][1])
