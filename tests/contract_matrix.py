@@ -267,22 +267,26 @@ def keeps_sharding(case: Case) -> None:
         assert types(after) == types((params, state))
 
 
+ULP = 2.0**-8  # between neighbouring bfloat16 numbers below 1
+# Of a loss with slope 1: inner steps of a third of an ulp, outer steps of several.
+RATES = {entropy: 1.0, hj: 1.0, lookahead: ULP / 3, snoo: ULP / 3, optax_lookahead: ULP / 3}
+
+
 def trains_bfloat16(case: Case) -> None:
-    # Inner steps of a third of an ulp, which only wider inner variables add up.
-    ulp = 2.0**-7
-    rate = ulp / 3 if case.factory in (lookahead, snoo, optax_lookahead) else 8 * ulp
-    tx = case.make(learning_rate=rate)
+    num_steps = 20 if case.arguments["num_steps"] == L else 2
+    tx = case.make(learning_rate=RATES.get(case.factory, 4 * ULP), num_steps=num_steps)
 
     def train(dtype: str) -> Any:
         params = case.spread(jnp.ones(4, dtype))
         step = case.step(tx, lambda w: jnp.sum(w.astype(jnp.float32)))
-        params, state = drive(step, params, tx.init(params), 2 * L)
+        params, state = drive(step, params, tx.init(params), 2 * num_steps)
         return case.solution(state, params)
 
     narrow, wide = train("bfloat16"), train("float32")
     assert narrow.dtype == jnp.bfloat16
-    assert jnp.all(wide < 1 - ulp)
-    assert jnp.all(jnp.abs(narrow.astype(jnp.float32) - wide) <= 0.1 * (1 - wide) + 2 * ulp)
+    assert jnp.all(wide < 1 - 4 * ULP)
+    # Each of two outer steps may lose half an ulp, and the second is of a point so far off.
+    assert jnp.all(jnp.abs(narrow.astype(jnp.float32) - wide) <= 0.05 * (1 - wide) + 2 * ULP)
 
 
 def resumes(case: Case) -> None:
@@ -300,11 +304,11 @@ def saves_as_arrays(case: Case) -> None:
 
 def counts_changes(case: Case) -> None:
     """Weights that the caller sets between two updates are what is trained and evaluated."""
-    once = plain(case)
-    params, state = once.run(once.start, L + 1)
+    once, flat = plain(case), 1e-6  # with next to no slope, what was set must stay
+    params, state = once.run(once.start, L + 1, flat)
     changed = jax.tree.map(lambda w: w.at[0].set(0.75), params)
-    carry = once.run((changed, state), 2 * L, 0.0)  # without slope, what was set must stay
-    assert_close(once.solution(carry)[0], jnp.asarray(0.75), rtol=2e-2)
+    carry = once.run((changed, state), L - 1, flat)
+    assert_close(once.solution(carry)[0], jnp.asarray(0.75), atol=2 * RHO)
 
 
 def ignores_foreign_arguments(case: Case) -> None:
@@ -366,6 +370,8 @@ update (`stepwise`; transparent mode). `optax.lookahead` has one face, and its p
 _REMARKS = """
 * `MultiSteps` around a face with `grad_fn` calls `grad_fn` at every micro-step: accumulate inside
   `grad_fn`, or use `stepwise`.
+* `optax.contrib.sam` is built with `optax.contrib.normalize`, as its documentation shows, which
+  divides by the norm of the gradient.
 * Optimisers with noise hold a typed random key, which is no NumPy array: `entropix.to_arrays` turns
   any state into plain arrays and `entropix.from_arrays` turns it back.
 """
