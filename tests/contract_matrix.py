@@ -279,14 +279,15 @@ def trains_bfloat16(case: Case) -> None:
     def train(dtype: str) -> Any:
         params = case.spread(jnp.ones(4, dtype))
         step = case.step(tx, lambda w: jnp.sum(w.astype(jnp.float32)))
-        params, state = drive(step, params, tx.init(params), 2 * num_steps)
+        updates = 2 if case.face == "scan" else 2 * num_steps  # two outer steps
+        params, state = drive(step, params, tx.init(params), updates)
         return case.solution(state, params)
 
     narrow, wide = train("bfloat16"), train("float32")
     assert narrow.dtype == jnp.bfloat16
     assert jnp.all(wide < 1 - 4 * ULP)
-    # Each of two outer steps may lose half an ulp, and the second is of a point so far off.
-    assert jnp.all(jnp.abs(narrow.astype(jnp.float32) - wide) <= 0.05 * (1 - wide) + 2 * ULP)
+    # Each of two outer steps may lose half an ulp, and carry half a one on as momentum.
+    assert jnp.all(jnp.abs(narrow.astype(jnp.float32) - wide) <= 2 * ULP)
 
 
 def resumes(case: Case) -> None:

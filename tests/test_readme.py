@@ -25,7 +25,11 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+# Its program waits for one on another machine; `tests/replicas/test_processes.py` runs two.
+ALONE = [page for page in PAGES if blocks(page, "python") and page.stem != "processes"]
+
+
+@pytest.mark.parametrize("page", ALONE, ids=name)
 def test_python_blocks_run(page: pathlib.Path):
     if page.stem == "recipes":
         pytest.importorskip("equinox")
