@@ -99,8 +99,9 @@ plt.show()
 # ## SAM's ρ
 #
 # SAM descends the maximum of $f$ over a ball of radius $\rho$, the solution of $u_t = +|\nabla u|$
-# (`pde.ball_maximum`), and takes the gradient where one step of ascent leads. One step finds the
-# maximum only while the ball holds no hill; more, shorter steps climb the hill and stay below its top.
+# (`pde.ball_maximum`), and takes the gradient where one step of ascent leads: right, while the ball
+# holds no hill. More steps help little on a line: they have a fixed length, so they swing about the top
+# of the nearest hill, which need not be the highest in the ball.
 
 # %%
 radii = np.geomspace(0.02, 1, 8)

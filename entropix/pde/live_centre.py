@@ -10,7 +10,14 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
-from entropix.pde.quadrature import Scales, cell_sums, energy, halvings_needed, node_curvature
+from entropix.pde.quadrature import (
+    Scales,
+    cell_sums,
+    energy,
+    halvings_needed,
+    node_curvature,
+    seen_curvature,
+)
 
 _MOST_STEPS = 200
 _LENGTHS = 4.0 ** -np.arange(8)  # of a Newton step; the one that climbs highest is taken
@@ -119,7 +126,9 @@ def _invert(
             return (jnp.abs(missing(z, m)).max() > _TOLERANCE * box / 10) & (count < _MOST_STEPS)
 
         z, _ = lax.while_loop(far, lambda s: (climb(m, s[0]), s[1] + 1), (m, jnp.asarray(0)))
-        halvings = halvings_needed(energies(z), curvature, spacing, scales)
+        h = energies(z)
+        bent = seen_curvature(grid, h, curvature, scales)
+        halvings = halvings_needed(h, bent, spacing, scales)
         return height(z, m), (z - m) / scales.t, jnp.abs(missing(z, m)).max(), halvings
 
     return lax.map(solve, rows, batch_size=_BATCH)

@@ -111,9 +111,10 @@ def gibbs_sums(
         h, sums = jax.vmap(first)(x)
         if max_halvings == 0:
             return sums
-        left = jax.vmap(lambda h: halvings_needed(h, curvature, spacing, scales))(h)
+        bent = jax.vmap(lambda h: seen_curvature(grid, h, curvature, scales))(h)
+        left = jax.vmap(lambda h, c: halvings_needed(h, c, spacing, scales))(h, bent)
         left = jnp.minimum(left, _MOST_HALVINGS if max_halvings is None else max_halvings)
-        cells, margin = jax.vmap(lambda h: _keep(kept, nodes, h, curvature, spacing, scales))(h)
+        cells, margin = jax.vmap(lambda h, c: _keep(kept, nodes, h, c, spacing, scales))(h, bent)
         sums = sums._replace(margin=jnp.where(left > 0, margin, jnp.inf))
         halve_all = jax.vmap(halve, (None, 0, 0))
         loop = jnp.asarray(0), _Progress(cells, sums, left)
@@ -187,6 +188,33 @@ def node_curvature(grid: Grid, values: jax.Array) -> jax.Array:
     return lax.reduce_window(total, -jnp.inf, lax.max, window, (1,) * grid.ndim, "SAME").reshape(-1)
 
 
+def seen_curvature(grid: Grid, h: jax.Array, curvature: jax.Array, scales: Scales) -> jax.Array:
+    """The curvature of f at the nodes, but no more than their energies leave room for.
+
+    On a slope a cell's energy is not far below the lower neighbour's, however much f bends there:
+    curvature matters around nodes that are lower than their neighbours. Without this, cells on the
+    steep side of exp(x^3) would be kept, and halved, in the place of those with mass.
+
+    Args:
+      grid: the nodes.
+      h: energies at the nodes, shape (nodes,).
+      curvature: of f, as from `node_curvature`; shape (nodes,).
+      scales: t and beta.
+    """
+    spacing, around = np.asarray(grid.spacing), (3,) * grid.ndim
+    h = lax.stop_gradient(h)
+
+    def lowest_around(values: jax.Array) -> jax.Array:
+        values = values.reshape(grid.shape)
+        lowest = lax.reduce_window(values, jnp.inf, lax.min, around, (1,) * grid.ndim, "SAME")
+        return lowest.reshape(-1)
+
+    slack = _slack(curvature, spacing, scales)
+    below = lowest_around(jnp.where(h <= lowest_around(h), h - slack, h))
+    room = jnp.where(jnp.isfinite(h), jnp.minimum(slack, h - below), slack)
+    return room / _slack(jnp.zeros(()), spacing, scales) / scales.t - 1 / scales.t
+
+
 def _slack(curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales) -> jax.Array:
     """By how much the energy in a cell may be lower than at its middle, near a minimum."""
     return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2
@@ -202,7 +230,7 @@ def halvings_needed(
     """
     t, beta = scales
     excess = jnp.maximum(beta * (h - _slack(curvature, width, scales) - h.min()), 0)
-    sigma = 1 / jnp.sqrt(beta * (curvature + 1 / t))
+    sigma = 1 / jnp.sqrt(beta * jnp.maximum(curvature + 1 / t, 0))
     share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
     needed = jnp.log2(_SAFETY * jnp.max(width) * share.max())
     return jnp.clip(jnp.ceil(needed), 0, _MOST_HALVINGS).astype(int)

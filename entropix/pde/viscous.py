@@ -15,6 +15,7 @@ from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
 _KEPT = {1: 512, 2: 2048}  # cells that are kept when all are halved, by dimension
 _MORE = 4  # times as many are kept for points where those left out some of the mass
 _MOST = 2**17
+_LARGEST_BETA = 1e12
 
 
 def cole_hopf(
@@ -41,7 +42,7 @@ def cole_hopf(
       f: a function; or values, which are interpolated linearly between nodes. It may be +infinity,
         as at a wall; where it is so at nodes, no mass is beside them.
       t: time (gamma of the optimisers), > 0.
-      beta: inverse temperature 1/T, > 0.
+      beta: inverse temperature 1/T, in (0, 1e12]; `hopf_lax` is the limit of large beta.
       points: where u is wanted. shape (..., *point_shape); the nodes by default.
       max_halvings: static, how often a cell may be halved; as often as it takes by default. 0, for
         nodes that resolve the wells as they are, is faster and allows reverse-mode derivatives. A
@@ -63,7 +64,8 @@ def cole_hopf(
       >>> u.gradient.round(9).tolist()
       [1.5]
     """
-    check_positive(t=t, beta=beta)
+    check_positive(t=t)
+    check_beta(beta)
     values, rows = grid.sample(f), grid.rows(points)
     if not isinstance(values, jax.core.Tracer):
         _check_above_minus_infinity(grid, values)
@@ -83,6 +85,16 @@ def cole_hopf(
         better = solve(kept, values, rows[padded], scales)
         sums = jax.tree.map(lambda a, b: a.at[again].set(b[: len(again)]), sums, better)  # noqa: B023
     return grid.relaxed(sums.value, sums.gradient, points)
+
+
+def check_beta(beta: float) -> None:
+    """Raises a ValueError unless beta is a number in (0, 1e12]; a traced one passes."""
+    check_positive(beta=beta)
+    if not isinstance(beta, jax.core.Tracer) and beta > _LARGEST_BETA:
+        raise ValueError(
+            f"beta must be at most {_LARGEST_BETA:g}, where floats still resolve differences of "
+            f"1/beta; got beta={beta!r}. Hamilton-Jacobi (hopf_lax) is the limit of large beta."
+        )
 
 
 def _check_above_minus_infinity(grid: Grid, values: jax.Array) -> None:

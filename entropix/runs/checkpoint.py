@@ -66,8 +66,13 @@ class Checkpoints:
     def _storage(self) -> ocp.Checkpointer:
         if self._keep > 0:
             self._remove_unfinished()  # what a killed writer left
-        handler = ocp.CompositeCheckpointHandler()
-        return ocp.Checkpointer(handler, multiprocessing_options=alone())
+        options = alone()
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+            state=ocp.StandardCheckpointHandler(multiprocessing_options=options),
+            record=ocp.JsonCheckpointHandler(multiprocessing_options=options),
+        )
+        return ocp.Checkpointer(handler, multiprocessing_options=options)
 
     @property
     def newest(self) -> int | None:

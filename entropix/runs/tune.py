@@ -20,7 +20,7 @@ from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import evaluation_data, make_evaluate
-from entropix.training.keys import split_seed
+from entropix.training.programs import initial_points
 from entropix.training.state import centre, init_state
 from entropix.training.step import NEVER, Advance, make_advance, make_step
 from entropix.transforms.checks import check_count
@@ -200,7 +200,7 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
     """Makes `score(values, num_steps) -> measures` of one trial, means over seeds."""
     problem, layout = run.problem, layout_of(run)
     data = layout.share(problem.data)
-    starts = [problem.init(split_seed(seed).model) for seed in run.seeds]
+    starts = initial_points(run)
     size = run.num_parameters
 
     def walk(values: Trial, num_steps: jax.Array, data: Any) -> Any:
@@ -209,7 +209,8 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
             axis_name=layout.axis_name, num_parameters=size, traced=values,
         )  # fmt: skip
         states = [
-            init_state(method, [start], seed) for start, seed in zip(starts, run.seeds, strict=True)
+            init_state(method, of_seed, seed)
+            for seed, of_seed in zip(run.seeds, starts, strict=True)
         ]
         advance = make_advance(make_step(problem, method, layout), method.relaxation.num_steps)
         zero = jnp.zeros([]), jnp.asarray(NEVER, jnp.int32), jnp.zeros([], jnp.int32)

@@ -86,7 +86,7 @@ def make_starter(run: Run) -> Starter:
             "the data are a loader on the host. Give the problem arrays."
         )
     method = run.method(axis_name=layout.axis_name)
-    starts = _starts(run)
+    starts = initial_points(run)
 
     def init() -> Advance:
         states = [
@@ -137,7 +137,7 @@ def make_programs(run: Run) -> Programs:
     )
 
 
-def _starts(run: Run) -> list[list[tuple[Any, Any]]]:
+def initial_points(run: Run) -> list[list[tuple[Any, Any]]]:
     """For every seed the points at which its replicas start: one for all, or one for each."""
     several = run.settings.replica_start == "different" and run.replicas is not None
     points = (run.replicas or 1) if several else 1

@@ -1,128 +1,165 @@
-"""Whole runs, small: what they write, skip and refuse."""
+"""Whole comparisons, small: what they write, skip and refuse."""
 
 import json
+import logging
 
 import numpy as np
+import optax
 import pytest
+from small import arrays, line
 
-from entropix.training import compare, experiment, gather, make_table, train
-from entropix.training.metrics import read_metrics
+import entropix
+from entropix.experiment import Budget, algorithm, compare, train
+from entropix.report import gather
+from entropix.rows import read_rows
 
-MODEL = {"name": "mlp", "widths": (16,), "input_dropout": 0.0, "dropout": 0.0}
-OPTIMIZERS = {"sgd": {}, "hj": {}, "elastic_sgd": {}}
+pytestmark = pytest.mark.usefixtures("compiled_once")
+ALGORITHMS = {
+    "AdamW": optax.adamw(3e-2),
+    "HJ": algorithm("hj", gamma=10.0),
+    "Elastic": "elastic_sgd",
+}
+BUDGET = Budget(20, 2)
 
 
-def make(algorithms="", optimizers=OPTIMIZERS, **options):
-    defaults = {"seeds": 2, "gradients_per_eval": 10, "num_evals": 2, "batch_size": 32}
-    options = defaults | {"replicas": (2,)} | options
-    return experiment(
-        dataset="digits", model=MODEL, optimizers=optimizers, algorithms=algorithms, **options
-    )
+def compared(workdir, problem=None, algorithms=ALGORITHMS, **options):
+    given = {"budget": BUDGET, "seeds": 2, "replicas": 2, "report": lambda text: None} | options
+    return compare(problem or line(), algorithms, workdir=workdir, progress=False, **given)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs")
+def finished(tmp_path_factory, compiled_once):
+    workdir = tmp_path_factory.mktemp("compared")
     printed = []
-    rows = compare(make(), workdir, progress=False, report=printed.append)
+    rows = compared(workdir, report=printed.append)
     return workdir, rows, printed
 
 
-def test_compare_writes_metrics_table_and_events(finished):
+def test_a_comparison_writes_metrics_table_and_events(finished):
     workdir, rows, printed = finished
     assert len(rows) == 3 * 2 * 2  # algorithms, evaluations, seeds
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == rows
-    assert (workdir / "table.md").read_text() == printed[0] == make_table(rows)
-    for algorithm in OPTIMIZERS:
-        assert len(list((workdir / algorithm / "tensorboard").glob("seed_*/events.*"))) == 2
-        assert json.loads((workdir / algorithm / "versions.json").read_text())["jax"]
-
-
-def test_gather_needs_the_metric_files_alone(finished, tmp_path):
-    workdir, rows, printed = finished
-    again = []
-    folders = [workdir / algorithm for algorithm in OPTIMIZERS]
-    assert gather(folders, tmp_path / "report", report=again.append) == rows
-    assert again == printed
-    for name in ("table.md", "metrics.jsonl"):
-        assert (tmp_path / "report" / name).read_bytes() == (workdir / name).read_bytes()
-    with pytest.raises(
-        ValueError, match=r"one measurement of hj \(replicas=1\), seed 0, after 10 gradients.* 2"
-    ):
-        gather([workdir / "hj", workdir / "hj"], tmp_path / "twice")
-    assert not (tmp_path / "twice").exists()
-    (tmp_path / "metrics.jsonl").touch()
-    with pytest.raises(ValueError, match="at least one measurement"):
-        gather([tmp_path], tmp_path / "empty")
+    assert read_rows(workdir) == rows
+    assert (workdir / "table.md").read_text() == printed[-1]
+    for name in ALGORITHMS:
+        assert len(list((workdir / name / "tensorboard").glob("seed_*/events.*"))) == 2
+        assert name in printed[-1]
 
 
 def test_all_algorithms_spend_equally_many_gradients(finished):
     _, rows, _ = finished
-    last = {(r["algorithm"], r["seed"]): r["gradient_evaluations"] for r in rows}
-    assert set(last.values()) == {20}
-    steps = {r["algorithm"]: r["outer_steps"] * r["num_steps"] * r["replicas"] for r in rows}
-    assert set(steps.values()) == {20}
-
-
-def test_measurements_are_plausible(finished):
-    _, rows, _ = finished
     for row in rows:
-        assert 0 <= row["val_error"] <= 100
-        assert 0 < row["train_loss"] < 3
-        assert row["seconds_per_gradient"] > 0
-        np.testing.assert_allclose(row["effective_epochs"], row["gradient_evaluations"] * 32 / 1437)
-    seeds = [r["train_loss"] for r in rows if r["algorithm"] == "sgd" and r["outer_steps"] == 20]
-    assert len(set(seeds)) == 2
-
-
-def test_table_states_mean_and_spread(finished):
-    _, rows, _ = finished
-    errors = [
-        r["val_error"] for r in rows if r["algorithm"] == "hj" and r["gradient_evaluations"] == 20
-    ]
-    expected = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} @ 0.45"
-    assert expected in make_table(rows)
+        assert row.outer_steps * row.num_steps * row.replicas == row.gradients
+        assert row.gradients_per_replica * row.replicas == row.gradients
+        assert row.effective_epochs == pytest.approx(row.gradients * 8 / 96)
+        assert row.seconds_per_gradient > 0
+        assert set(row.measures) == {"train_loss", "train_error", "val_loss", "val_error"}
+        assert row.measures["val_error"].unit == "%"
+    assert {(row.run, row.gradients) for row in rows} == {
+        (name, gradients) for name in ALGORITHMS for gradients in (10, 20)
+    }
+    gammas = {row.run: row.gamma for row in rows}
+    assert gammas["AdamW"] is None
+    assert gammas["HJ"] == pytest.approx(10 * 0.999**4)
 
 
 def test_a_second_call_runs_nothing_again(finished):
     workdir, rows, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.glob("*/metrics.jsonl")}
     assert len(before) == 3
-    assert compare(make(), workdir, progress=False, report=lambda text: None) == rows
+    called = []
+    assert compared(workdir, callbacks=[called.append]) == rows
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert called == []
 
 
-def test_an_unfinished_algorithm_is_run_again(finished, tmp_path):
-    workdir, rows, _ = finished
-    train(make("hj"), tmp_path / "hj", progress=False)
-    (tmp_path / "hj" / "complete.json").unlink()
-    (tmp_path / "hj" / "metrics.jsonl").write_text('{"half": ')
-    again = train(make("hj"), tmp_path / "hj", progress=False)
-    losses = [row["train_loss"] for row in again]
-    np.testing.assert_allclose(
-        losses, [r["train_loss"] for r in rows if r["algorithm"] == "hj"], rtol=1e-6
-    )
-
-
-def test_finished_results_of_another_config_are_refused(finished):
+def test_another_problem_or_transformation_is_refused_before_anything_is_run(finished):
     workdir, _, _ = finished
-    with pytest.raises(ValueError, match="another config: it differs in optimizer.gamma. Cho"):
-        train(make("hj", {"hj": {"gamma": 3.0}}), workdir / "hj", progress=False)
+    before = sorted(workdir.iterdir())
+    with pytest.raises(ValueError, match=r"it differs in problem\.digest"):
+        compared(workdir, line(data=arrays(7)))
+    with pytest.raises(ValueError, match=r"it differs in problem\.batch_size"):
+        compared(workdir, line(batch_size=4))
+    others = {"new": "sgd", "AdamW": optax.adamw(1e-2)}
+    with pytest.raises(ValueError, match=r"AdamW holds .*it differs in algorithm\.digest"):
+        compared(workdir, algorithms=others)
+    assert sorted(workdir.iterdir()) == before
 
 
-def test_a_diverging_run_stops_and_says_where(tmp_path):
-    config = make("sgd", {"sgd": {"learning_rate": 1e30}})
-    message = r"sgd: seed 0 stopped, because .* outer step \d, .*\n.*seed 1 stopped"
-    with pytest.raises(FloatingPointError, match=message):
-        train(config, tmp_path, progress=False)
-    with pytest.raises(FloatingPointError, match=message):  # and says it again, running nothing
-        train(config, tmp_path, progress=False)
+def test_seeds_are_added_to_a_finished_comparison(tmp_path):
+    algorithms = {"AdamW": optax.adamw(3e-2)}
+    first = compared(tmp_path, algorithms=algorithms)
+    called = []
+    more = compared(tmp_path, algorithms=algorithms, seeds=3, callbacks=[called.append])
+    assert {row.seed for row in called} == {2}
+    assert [row for row in more if row.seed < 2] == first
+    assert [row for row in more if row.seed == 2] == called
 
 
-def test_broken_metric_files_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics.jsonl does not exist"):
-        read_metrics([tmp_path])
-    (tmp_path / "metrics.jsonl").write_text('{"a": 1}\n{"a": ')
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is not JSON"):
-        read_metrics([tmp_path])
+def test_rows_do_not_depend_on_who_else_is_compared(finished, tmp_path):
+    _, rows, _ = finished
+    alone = train(
+        line(), ALGORITHMS["HJ"], budget=BUDGET, seeds=2, workdir=tmp_path, progress=False
+    )
+    measured = [row.measures for row in rows if row.run == "HJ"]
+    assert [row.measures for row in alone] == measured
+
+
+def test_a_snoo_of_five_steps_is_rounded_to_whole_outer_steps_and_that_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    snoo = {"SNOO": entropix.snoo(optax.adamw(3e-2), num_steps=5)}
+    rows = compared(tmp_path, algorithms=snoo, budget=Budget(23, 2), seeds=1)
+    assert [row.gradients for row in rows] == [15, 25]  # due: 12 and 23
+    assert "one outer step is 5 gradients" in caplog.text
+    assert "takes 25 gradients where 23 were asked for" in caplog.text
+
+
+def test_a_comparison_goes_on_after_an_algorithm_that_diverged(tmp_path):
+    said = []
+    algorithms = {"wild": algorithm("sgd", learning_rate=1e30), "HJ": "hj"}
+    rows = compared(tmp_path, algorithms=algorithms, report=said.append)
+    assert "wild: seed 0 stopped" in said[0]
+    lost = [row for row in rows if row.run == "wild"]
+    assert [row["val_error"] for row in lost] == [None, None]  # at the evaluation not reached
+    assert {row.gradients for row in rows if row.run == "HJ"} == {10, 20}
+
+
+def test_rows_are_gathered_from_the_folders_alone(finished, tmp_path):
+    workdir, rows, printed = finished
+    again = []
+    folders = [workdir / name for name in ALGORITHMS]
+    assert gather(folders, tmp_path / "report", report=again.append) == rows
+    assert again == printed[-1:]
+
+
+def test_a_folder_of_its_own_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(line(), "sgd", budget=Budget(4, 1), seeds=1, progress=False)
+    assert json.loads((tmp_path / "runs" / "line" / "sgd" / "run.json").read_text())["run"] == "sgd"
+
+
+def test_an_accuracy_is_measured_too(tmp_path):
+    """A measure of which more is better, on a problem without a validation set."""
+    def within(params, model_state, batch):
+        prediction = batch["x"] @ params["w"] + params["b"]
+        return 100 * np.float32(1) * (abs(prediction - batch["y"]) < 0.5).mean()
+
+    problem = line(validation=None, measures={"within": (within, "higher", "%")})
+    (row,) = train(
+        problem, "sgd", budget=Budget(4, 1), seeds=1, workdir=tmp_path, progress=False
+    )
+    assert list(row.measures) == ["train_within"]
+    assert row.measures["train_within"][1:] == ("%", "higher")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: compare(line(), ALGORITHMS), "budget must be an entropix.experiment.Budget"),
+        (lambda: compare(line(), budget=BUDGET), "algorithms must be run ->"),
+        (lambda: compare(3, ALGORITHMS, budget=BUDGET), "problem must be an entropix.experiment.P"),
+        (lambda: train(line(), budget=BUDGET), "must be an Optax transformation"),
+    ],
+)
+def test_what_is_missing_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,111 +1,177 @@
-import importlib
+"""Searches: successive halving on held-out examples, equal effort, nothing of the final runs."""
+
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from small import arrays, line, one_run
 
-from entropix import data
-from entropix.training import experiment, tune
-from entropix.training.search import RANGES, draw, ranges_of
+from entropix.experiment import Algorithm, Budget, algorithm, make_config, tune
+from entropix.experiment.search import draw, searched
+from entropix.runs.loop import Loop
+from entropix.runs.train import train_run
+from entropix.runs.tune import at_edges, hold_out, rungs
 
-MODEL = {"name": "mlp", "widths": (8,), "input_dropout": 0.0, "dropout": 0.0}
-ALL = {"sgd": {}, "hj": {}, "heat": {}}
-
-
-def make(optimizers=ALL, **options):
-    fields = {"seeds": 1, "gradients_per_eval": 20, "num_evals": 1, "batch_size": 32} | options
-    return experiment(dataset="digits", model=MODEL, optimizers=optimizers, **fields)
+ALL = {"sgd": "sgd", "hj": "hj"}
 
 
-def lines(folder, algorithm):
-    return [
-        json.loads(line) for line in (folder / f"tune_{algorithm}.jsonl").read_text().splitlines()
-    ]
+def search(workdir, algorithms=ALL, problem=None, **options):
+    given = {"budget": Budget(90, 1), "seeds": 2, "trials": 4} | options
+    return tune(problem or line(), algorithms, workdir=workdir, progress=False, **given)
+
+
+def lines(folder, name):
+    return [json.loads(line) for line in (folder / f"tune_{name}.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searched")
-    return folder, tune(make(), folder, trials=3, progress=False)
+    return folder, search(folder)
 
 
-def test_every_algorithm_gets_the_same_trials(searched):
-    folder, tried = searched
-    assert list(tried) == ["sgd", "hj", "heat"]
-    rates = [[row["learning_rate"] for row in lines(folder, name)] for name in tried]
-    assert rates[0] == rates[1] == rates[2]
-    for name, trials in tried.items():
-        assert len(trials) == 3
-        assert trials[0] == min(trials, key=lambda t: (t["val_error"], t["val_loss"]))
-        assert {*trials[0]} == {*RANGES[name], "val_error", "val_loss"}
-        assert all(math.isfinite(trial["val_loss"]) for trial in trials)
+def test_rungs_triple_in_length_and_end_with_a_whole_run():
+    assert rungs(1) == [(1, 1.0)]
+    assert rungs(3) == [(3, 1 / 3), (1, 1.0)]
+    assert rungs(8) == [(8, 1 / 3), (2, 1.0)]
+    assert rungs(9) == [(9, 1 / 9), (3, 1 / 3), (1, 1.0)]
+    assert rungs(30) == [(30, 1 / 9), (10, 1 / 3), (3, 1.0)]
 
 
-def test_all_trials_are_tabled_best_first(searched):
-    folder, tried = searched
-    page = (folder / "tuning.md").read_text()
-    assert "3 trials per algorithm, each with 20 gradient evaluations and 1 seed" in page
-    section = page.split("## heat")[1]
-    places = [section.index(f"{trial['learning_rate']:.4g}") for trial in tried["heat"]]
-    assert places == sorted(places)
+def test_every_algorithm_gets_the_same_effort(done):
+    folder, tried = done
+    assert list(tried) == ["sgd", "hj"]
+    rates = [[row["learning_rate"] for row in lines(folder, name)][:4] for name in tried]
+    assert rates[0] == rates[1]
+    for trials in tried.values():
+        assert [(t["rung"], t["gradients"]) for t in trials] == [(1, 90)] + 4 * [(0, 30)]
+        short = trials[1:]
+        assert short[0]["val_error"] == min(t["val_error"] for t in short)
+        assert trials[0]["learning_rate"] == short[0]["learning_rate"]  # the best goes on
+        assert math.isfinite(trials[0]["val_loss"])
+    assert {*tried["hj"][0]} == {
+        "learning_rate", "gamma", "rung", "gradients",
+        "train_loss", "train_error", "val_loss", "val_error",
+    }  # fmt: skip
 
 
-def test_a_search_continues_to_the_digit(searched, tmp_path):
-    folder, tried = searched
+def test_a_trial_is_the_run_with_those_values(done, tmp_path):
+    """The longest trial, trained by the loop of final runs on the same examples and seeds."""
+    _, tried = done
+    best = tried["hj"][0]
+    chosen = {name: float(np.float32(best[name])) for name in ("learning_rate", "gamma")}
+    run = one_run("hj", hold_out(line()), budget=(90, 1), seeds=[10_000, 10_001], **chosen)
+    rows = train_run(run, tmp_path, progress=False)
+    for measure in ("val_loss", "train_loss"):
+        assert np.mean([row[measure] for row in rows]) == pytest.approx(best[measure], rel=1e-3)
+
+
+def test_held_out_examples_are_a_fifth_of_the_training_set():
+    problem = line()
+    held = hold_out(problem)
+    kept, out = held.data["y"], held.validation["y"]
+    assert (len(kept), len(out)) == (76, 20)
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, out])), np.sort(problem.data["y"]))
+    assert held.identity["digest"] != problem.identity["digest"]
+    ordered = hold_out(line(sample=lambda key, data: jax.tree.map(lambda a: a[:8], data)))
+    np.testing.assert_array_equal(ordered.validation["y"], problem.data["y"][76:])
+
+
+def test_the_validation_set_plays_no_part(done, tmp_path):
+    garbage = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), line().validation)
+    search(tmp_path, {"sgd": "sgd"}, line(validation=garbage, digest="x"))
+    assert lines(tmp_path, "sgd") == lines(done[0], "sgd")
+
+
+def test_a_search_continues_to_the_digit(done, tmp_path, monkeypatch):
+    folder, tried = done
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     path = tmp_path / "tune_hj.jsonl"
     whole = path.read_text()
     path.write_text(whole[: whole.index("\n") + 20])  # one trial, and one half written
-    assert tune(make(), tmp_path, trials=3, progress=False) == tried
+    assert search(tmp_path) == tried
     assert path.read_text() == whole
-    # The choice may be copied into the config; the data may lie elsewhere.
-    copied = make(ALL | {"hj": {"gamma": 2.0}}, data_dir="elsewhere", seed_layout="map")
-    assert tune(copied, tmp_path, trials=3, progress=False) == tried
+    # The choice may be copied into the options.
+    assert search(tmp_path, {"sgd": "sgd", "hj": algorithm("hj", gamma=2.0)}) == tried
 
 
 @pytest.mark.parametrize(
-    ("config", "seed", "fields"),
+    ("options", "fields"),
     [
-        (make(num_evals=2, seeds=2), 0, "num_evals, seeds"),
-        (make({"hj": {"step_size": 0.2}}), 0, "optimizer.step_size"),
-        (make(search={"hj": {"gamma": (1.0, 2.0)}}), 0, "search.gamma"),
-        (make(), 1, "search_seed"),
+        ({"budget": Budget(180, 1), "seeds": 1}, r"budget.gradients, seeds"),
+        ({"algorithms": {"hj": algorithm("hj", step_size=0.2)}}, "algorithm.options.step_size"),
+        ({"search": {"hj": {"gamma": (1.0, 2.0)}}}, "search.gamma"),
+        ({"seed": 1}, "search_seed"),
+        ({"trials": 5}, "trials"),
+        ({"problem": line(data=arrays(3))}, r"problem.digest"),
     ],
 )
-def test_another_search_is_refused(searched, config, seed, fields):
-    folder, tried = searched
-    with pytest.raises(ValueError, match=rf"another search \(it differs in {fields}\)"):
-        tune(config, folder, trials=3, seed=seed, progress=False)
-    assert tune(make(), folder, trials=3, progress=False) == tried
-
-
-def test_the_test_set_plays_no_part(searched, tmp_path, monkeypatch):
-    def garbage(*arguments):
-        whole = data.load(*arguments)
-        nothing = jnp.full_like(whole.test_images, jnp.nan)
-        return whole._replace(test_images=nothing, test_labels=0 * whole.test_labels)
-
-    module = importlib.import_module("entropix.training.tune")  # `training.tune` is the function
-    monkeypatch.setattr(module, "load", garbage)
-    tune(make({"sgd": {}}), tmp_path, trials=3, progress=False)
-    assert lines(tmp_path, "sgd") == lines(searched[0], "sgd")
+def test_another_search_is_refused(done, options, fields):
+    folder, tried = done
+    with pytest.raises(ValueError, match=rf"another search \(it differs in .*{fields}"):
+        search(folder, **{"algorithms": {"hj": "hj"}} | options)
+    assert search(folder) == tried
 
 
 def test_a_diverged_trial_is_infinitely_bad(tmp_path):
-    config = make({"sgd": {}}, algorithms="sgd", search={"sgd": {"learning_rate": (1.0, 1e30)}})
-    trials = tune(config, tmp_path, trials=3, progress=False)["sgd"]
+    ranges = {"sgd": {"learning_rate": (0.1, 1e30)}}
+    trials = search(tmp_path, {"sgd": "sgd"}, search=ranges, trials=3)["sgd"]
     assert trials[-1]["val_error"] == trials[-1]["val_loss"] == math.inf
     assert any(row["val_error"] is None for row in lines(tmp_path, "sgd"))
-    assert tune(config, tmp_path, trials=3, progress=False)["sgd"] == trials
+    assert search(tmp_path, {"sgd": "sgd"}, search=ranges, trials=3)["sgd"] == trials
 
 
-def test_a_temperature_of_zero_is_not_searched():
-    assert list(ranges_of(make(), "heat")) == ["learning_rate", "gamma", "temperature"]
-    cold = make({"heat": {"temperature": 0.0}})
-    assert list(ranges_of(cold, "heat")) == ["learning_rate", "gamma"]
+def test_shared_options_can_be_searched_too(tmp_path):
+    """Those whose 0 switches them off are traced numbers in a search."""
+    given = {"weight_decay": 0.01, "l2": 0.01, "clip": 1.0, "ema": 0.5, "warmup": 0.1}
+    ranges = {"sgd": {name: (value, 2 * value if value < 0.5 else value) for name, value in given.items()}}
+    ranges["sgd"]["ema"] = (0.5, 0.9)
+    found = search(
+        tmp_path, {"sgd": algorithm("sgd", **given)}, search=ranges, trials=1, budget=Budget(20, 1)
+    )
+    assert set(given) < set(found["sgd"][0])
+    assert math.isfinite(found["sgd"][0]["val_loss"])
+
+
+def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path):
+    heat = {"heat": algorithm("heat", temperature=0.0, num_steps=2)}
+    (trial, *_) = search(tmp_path, heat, trials=1, budget=Budget(4, 1))["heat"]
+    assert "temperature" not in trial
+    assert {"learning_rate", "gamma"} < set(trial)
+    assert list(searched({"a": 1.0, "b": 0.0}, {"b": (1, 2), "a": (1, 2)})) == ["a"]
+
+
+def test_a_best_value_at_the_end_of_its_range_is_said():
+    ranges = {"a": (1.0, 100.0), "b": (1.0, 100.0), "fixed": (2.0, 2.0), "off": (1.0, 2.0)}
+    assert at_edges({"a": 1.1, "b": 10.0, "fixed": 2.0}, ranges) == ["a"]
+    assert at_edges({"a": 95.0, "b": 99.0, "fixed": 2.0}, ranges) == ["a", "b"]
+
+
+def test_own_transformations_are_searched(tmp_path):
+    def mine(learning_rate, *, speed: float = 1.0):
+        return optax.chain(optax.scale(speed), optax.scale_by_learning_rate(learning_rate))
+
+    record = Algorithm("mine", mine, search={"speed": (0.01, 1.0)})
+    trials = search(tmp_path, {"mine": record}, trials=3)["mine"]
+    assert len({trial["val_loss"] for trial in trials}) == 4
+    assert search(tmp_path, {"mine": record}, trials=3)["mine"] == trials
+
+
+def test_a_config_is_searched_where_it_says(tmp_path, monkeypatch):
+    config = make_config(
+        dataset="digits", model={"name": "mlp", "widths": (4,)}, optimizers={"hj": {}},
+        algorithms="hj", seeds=1, gradients_per_eval=10, num_evals=1,
+        search={"hj": {"gamma": (2.0, 2.0)}},
+    )  # fmt: skip
+    monkeypatch.setattr(Loop, "__init__", None)  # no final run
+    (trial,) = tune(config, workdir=tmp_path, trials=1, progress=False)["hj"]
+    assert trial["gamma"] == 2.0
+    assert (tmp_path / "tuning.md").read_text().count("HJ") >= 1
 
 
 def test_draws_fill_their_ranges_and_are_shared():
@@ -117,17 +183,27 @@ def test_draws_fill_their_ranges_and_are_shared():
         assert 0.98 < max(places) <= 1
         assert np.mean(places) == pytest.approx(0.5, abs=0.05)
     assert draw(ranges, 3, seed=0) == many[:3]
-    assert [t["learning_rate"] for t in draw({"learning_rate": (0.1, 10.0)}, 3, seed=0)] == [
-        t["learning_rate"] for t in many[:3]
-    ]
+    alone = draw({"learning_rate": (0.1, 10.0)}, 3, seed=0)
+    assert [t["learning_rate"] for t in alone] == [t["learning_rate"] for t in many[:3]]
 
 
-def test_no_trials_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="trials must be >= 1; got trials=0"):
-        tune(make(), tmp_path, trials=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, "trials must be a static integer >= 1.*trials=0"),
+        ({"algorithms": {"a": optax.sgd(0.1)}}, "search must be ranges for a too, which has none"),
+        ({"search": {"sgdd": {}}}, "unknown run of search 'sgdd'.*Did you mean 'sgd'"),
+        ({"search": {"sgd": {"gamma": (1.0, 2.0)}}}, "option of search sgd 'gamma'"),
+        ({"search": {"hj": {"num_steps": (1, 9)}}}, "option of search hj 'num_steps'"),
+        ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "0 < low <= high"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        search(tmp_path, **options)
 
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "tune_sgd.jsonl").write_text("{}\nx\n")
     with pytest.raises(ValueError, match="tune_sgd.jsonl, line 2, is no trial"):
-        tune(make({"sgd": {}}), tmp_path, progress=False)
+        search(tmp_path, {"sgd": "sgd"})

@@ -18,7 +18,7 @@ from entropix.pde import (
     value_function,
 )
 
-PATHS = 50_000
+PATHS = 25_000
 
 
 def double_well(x):
@@ -126,10 +126,10 @@ class TestTheorem12:
         assert log_mean < gap.uncontrolled.mean
 
     def test_a_worse_control_pays_more(self, measured):
-        # The optimal feedback against half and twice of it, the noise being the same.
+        # The optimal feedback against a quarter and 2.5 times of it, the noise being the same.
         f, grid, *_ = LANDSCAPES["double well"]
         values, gap = solved("double well", "f")
-        for factor in (0.5, 2.0):
+        for factor in (0.25, 2.5):
             other = control_gap(
                 grid, f, f, starts("double well"), jax.random.key(12), beta=BETA,
                 horizon=HORIZON, num_steps=150, values=factor * values,
@@ -161,7 +161,7 @@ class TestComparison:
             grid, f, V, beta=BETA, horizon=HORIZON, num_levels=50, num_steps=600
         )
         start = jnp.asarray(LANDSCAPES[name][2])
-        excess, below = float((u - v).max()), float(grid.interpolate(v - u, start[None])[0, ...])
+        excess, below = float((u - v).max()), float(grid.interpolate((v - u)[0], start))
         measured(
             "(27)",
             f"{name}, V = {cost}: u - v at most {excess:.0e} at all nodes and times, "
@@ -262,7 +262,7 @@ class TestRemarks:
         f, grid = double_well, Grid(-3.0, 3.0, 401)
         options = {"beta": BETA, "horizon": 0.5, "num_levels": 1, "num_steps": 400}
         V = grid.sample(f)
-        ripple = 0.1 * jnp.cos(12 * jnp.asarray(grid.points))
+        ripple = 0.1 * jnp.cos(30 * jnp.asarray(grid.points))
         u, other = (
             value_function(grid, f, cost, method="linear", **options)[0] for cost in (V, V + ripple)
         )

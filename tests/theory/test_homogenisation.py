@@ -13,7 +13,7 @@ from entropix.pde import Grid, cole_hopf, estimate, fast_slow, gradient_flow, he
 GRID = Grid(-6.0, 6.0, 1201)
 GAMMA, T, START, HORIZON = 0.5, 0.3, 1.0, 1.0
 EPSILON = np.asarray([1.0, 0.1, 0.01])
-PATHS = {1.0: 20_000, 0.1: 20_000, 0.01: 5_000}
+PATHS = {1.0: 8_000, 0.1: 8_000, 0.01: 3_000}
 
 
 def f(x):

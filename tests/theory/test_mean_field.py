@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from entropix.pde import Grid, mass, mean_field, mean_field_energy, mean_field_game
+from entropix.pde import Grid, gibbs, mass, mean_field, mean_field_energy, mean_field_game
 
 GRID = Grid(-3.5, 3.5, 281)
 GAMMA, T = 0.8, 0.15
@@ -16,7 +16,7 @@ def double_well(x):
 
 
 def start(x):
-    return jnp.exp(-((x - 0.8) ** 2) / 0.18) / (0.18 * jnp.pi) ** 0.5
+    return jnp.exp(-((x - 1.6) ** 2) / 0.08) / (0.08 * jnp.pi) ** 0.5
 
 
 class TestRemark7:
@@ -39,7 +39,7 @@ class TestRemark7:
             noise = (2 * T * dt) ** 0.5 * jax.random.normal(jax.random.fold_in(key, n), x.shape)
             return x - dt * (slope(x) + (x - x.mean()) / GAMMA) + noise, None
 
-        x = 0.8 + 0.3 * jax.random.normal(jax.random.key(1), (count,))
+        x = 1.6 + 0.2 * jax.random.normal(jax.random.key(1), (count,))
         x, _ = jax.lax.scan(step, x, jnp.arange(int(S / dt)))
         edges = GRID.axes[0][::10] - GRID.spacing[0] / 2
         counts, _ = np.histogram(x, edges)
@@ -61,8 +61,8 @@ class TestRemark7:
     def test_without_the_interaction_it_does_grow(self, measured):
         # Power: the free energy of Fokker-Planck alone is not what replicas descend.
         rho = mean_field(
-            GRID, double_well, start, gamma=0.1, temperature=T, horizon=4.0, num_steps=800,
-            num_saves=80,
+            GRID, double_well, gibbs(GRID, double_well, beta=1 / (2 * T)), gamma=0.1,
+            temperature=T, horizon=4.0, num_steps=800, num_saves=80,
         )  # fmt: skip
         local = jax.vmap(
             lambda r: mean_field_energy(GRID, double_well, r, gamma=1e9, temperature=T)
@@ -75,28 +75,28 @@ class TestRemark7:
 class TestRemark11:
     @pytest.mark.parametrize("pull", [0.0, 1.0])
     def test_players_in_equilibrium(self, pull, measured):
-        """A cost of the loss, and of the distance from the players' mean; a fixed point of (26)."""
+        """A cost that falls to the left and grows away from the mean: a fixed point of (26)."""
 
         def cost(x, m):
-            return double_well(x) + pull * (x - m) ** 2 / 2
+            return x + pull * (x - m) ** 2 / 2
 
         game = mean_field_game(
             GRID, double_well, cost, start, gamma=GAMMA, beta=4.0, horizon=1.5, num_levels=150,
-            num_rounds=25,
+            num_rounds=40,
         )  # fmt: skip
         u, balance = game.values[0], game.controlled + game.effort
         promised = float(mass(GRID, u * game.density[0]))
         measured(
             "Remark 11",
-            f"pull {pull:g}: means change by {game.residuals[-1]:.0e} in round 25; E V "
+            f"pull {pull:g}: means change by {game.residuals[-1]:.0e} in round 40; E V "
             f"{game.controlled:.4f} + effort {game.effort:.4f} for u {promised:.4f}; uncontrolled "
             f"{game.uncontrolled:.4f}: improvement beyond the effort {game.improvement:.4f} "
             "(measured, not a theorem)",
-            "1e-6; 0.005",
+            "1e-5; 0.01",
         )
-        assert float(game.residuals[-1]) < 1e-6
+        assert float(game.residuals[-1]) < 1e-5
         assert game.residuals[0] > 100 * game.residuals[-1]
-        assert abs(float(balance) - promised) < 5e-3
+        assert abs(float(balance) - promised) < 1e-2
         assert float(game.effort) > 0.01
         means = [
             float(mass(GRID, r * GRID.points)) for r in (game.density[-1], game.free_density[-1])

@@ -15,8 +15,8 @@ from entropix.pde import (
     value_function,
 )
 
-GRID = Grid(-6.0, 6.0, 601)
-BETA, S, PATHS = 8.0, 1.5, 20_000
+GRID = Grid(-5.0, 5.0, 251)
+BETA, S, PATHS = 8.0, 1.5, 5_000
 
 
 def rugged(x):
@@ -28,13 +28,15 @@ slope = jax.vmap(jax.grad(rugged))
 
 def test_it_ends_lower_than_gradient_flow_and_than_sgd(measured):
     start = jnp.linspace(-3, 3, PATHS)
-    scoped = scoped_flow(GRID, rugged, start, beta=BETA, horizon=S)
+    scoped = scoped_flow(GRID, rugged, start, beta=BETA, horizon=S, num_levels=20)
     plain = gradient_flow(slope, start, horizon=S, num_steps=400)[-1]
     sgd = simulate(
         lambda x, s: -jax.grad(rugged)(x), start, jax.random.key(0), sigma=BETA**-0.5, horizon=S,
         num_steps=400,
     )[-1]  # fmt: skip
-    noisy = scoped_flow(GRID, rugged, start, beta=BETA, horizon=S, key=jax.random.key(0))
+    noisy = scoped_flow(
+        GRID, rugged, start, beta=BETA, horizon=S, key=jax.random.key(0), num_levels=20
+    )
     means = [estimate(rugged(x)) for x in (scoped, plain, noisy, sgd)]
     measured(
         "§1.1",
@@ -50,15 +52,23 @@ def test_it_ends_lower_than_gradient_flow_and_than_sgd(measured):
 
 def test_it_is_the_optimal_control_of_no_drift(measured):
     # u of the control problem with f = 0 and V = f is local entropy, and the paths pay u(x, S).
-    x0, count = 1.7, 40_000
+    x0, count = 1.72, 10_000
     u = float(cole_hopf(GRID, rugged, S, BETA, [x0]).value[0])
     values = value_function(
         GRID, lambda x: 0 * x, rugged, beta=BETA, horizon=S, num_levels=50, num_steps=1000,
         method="linear",
     )  # fmt: skip
     solved = float(GRID.interpolate(values[0], x0))
-    x = scoped_flow(GRID, rugged, jnp.full(count, x0), beta=BETA, horizon=S, key=jax.random.key(1))
-    density = jnp.zeros(601).at[int(np.abs(GRID.points - x0).argmin())].set(1 / GRID.spacing[0])
+    x = scoped_flow(
+        GRID,
+        rugged,
+        jnp.full(count, x0),
+        beta=BETA,
+        horizon=S,
+        key=jax.random.key(1),
+        num_levels=20,
+    )
+    density = jnp.zeros(251).at[int(np.abs(GRID.points - x0).argmin())].set(1 / GRID.spacing[0])
     rho = fokker_planck(GRID, values, density, beta=BETA, horizon=S, num_steps=2000)[-1]
     expected = float(GRID.spacing[0] * jnp.sum(rho * GRID.sample(rugged)))
     mean, error = estimate(rugged(x))

@@ -15,7 +15,6 @@ from entropix.pde.sup_convolution import ball_maximum
 from entropix.pde.viscous import cole_hopf
 
 _MOST_TERMS = 4_000_000_000  # of the sums over one grid for all points: half a minute
-LARGEST_BETA = 1e12  # beyond, floats do not resolve differences of f of the size of T = 1/beta
 
 
 class Box(NamedTuple):

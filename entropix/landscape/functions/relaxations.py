@@ -16,7 +16,6 @@ from jax import lax
 
 from entropix.landscape.functions.equations import (
     EQUATIONS,
-    LARGEST_BETA,
     SOLVERS,
     corners,
     curvature_bound,
@@ -26,6 +25,7 @@ from entropix.landscape.functions.equations import (
 from entropix.pde.checks import check_count, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.regularity import second_differences
+from entropix.pde.viscous import check_beta
 
 _STEPS = 4  # of the descent, per frame
 
@@ -128,16 +128,6 @@ def relaxations(
         beta=float(beta),
         equations=tuple(equations),
     )
-
-
-def check_beta(beta: float) -> None:
-    """Raises a ValueError unless beta is a number in (0, 1e12]."""
-    check_positive(beta=beta)
-    if beta > LARGEST_BETA:
-        raise ValueError(
-            f"beta must be at most {LARGEST_BETA:g}, where floats still resolve 1/beta; got "
-            f"beta={beta!r}. Hamilton-Jacobi is the limit of a large beta."
-        )
 
 
 def descend_while_scoping(
