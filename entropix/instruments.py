@@ -1,6 +1,7 @@
 """How flat the minima are that runs have found: the instruments of `entropix.landscape` on runs."""
 
 import json
+import operator
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entropix.experiment.plan import Run
+from entropix.experiment.problem import Problem
 from entropix.files import write_atomic
 from entropix.landscape.networks import batched, hessian, measures, spectrum
 from entropix.report import check_workdir
@@ -77,17 +79,31 @@ def landscape(
     known = {run.name: run for run in runs}
     places = [place for folder in folders for place in _run_folders(folder)]
     trained = [load(place, run=known.get(place.name)) for place in places]
-    found, densities = [], {}
-    options = {"num_samples": num_samples, "num_eigenvalues": num_eigenvalues, "sigmas": sigmas}
+    found: list[Flatness] = []
+    densities: dict[str, Any] = {}
+    functions: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
     for place, network in zip(places, trained, strict=True):
         batches = _sample(network, examples, batch_size)
         label = network.rows[0].label if network.rows else place.name
+        problem = json.dumps(network.identity["problem"], sort_keys=True)
+        # Runs of one problem share its functions, and so the compiled programs.
+        loss_fn, figures_fn = functions.setdefault(problem, _functions(network.problem))
         for index, seed in enumerate(network.seeds):
-            loss, figures, params = _functions(network, index)
+            params, state = jax.tree.map(operator.itemgetter(index), network[1:3])
+            loss = jax.tree_util.Partial(loss_fn, state)
+            figures = jax.tree_util.Partial(figures_fn, state)
             report(f"{label}, seed {seed}")
             announce = report if not found else None  # the time is that of every seed
             values = measures(
-                loss, params, batches, key, figures=figures, announce=announce, **options
+                loss,
+                params,
+                batches,
+                key,
+                figures=figures,
+                num_eigenvalues=num_eigenvalues,
+                num_samples=num_samples,
+                sigmas=sigmas,
+                announce=announce,
             )
             found.append(Flatness(place.name, label, seed, values))
             if index < spectra:
@@ -127,15 +143,8 @@ def _sample(network: Trained, examples: int, batch_size: int) -> Any:
     return batched(jax.tree.map(lambda leaf: leaf[:kept], problem.data), size)
 
 
-def _functions(network: Trained, index: int) -> tuple[Any, Any, Any]:
-    """The loss, all measures, and x, of one seed; the model state is an argument, not a constant.
-
-    One compiled program then serves all seeds.
-    """
-    problem = network.problem
-    params, model_state = jax.tree.map(
-        lambda leaf: leaf[index], (network.params, network.model_state)
-    )
+def _functions(problem: Problem) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The loss, and all measures, with the model state as an argument."""
     first = "loss" if "loss" in problem.measures else next(iter(problem.measures))
 
     def loss(model_state: Any, params: Any, batch: Any) -> jax.Array:
@@ -145,8 +154,7 @@ def _functions(network: Trained, index: int) -> tuple[Any, Any, Any]:
         measured = problem.measures.items()
         return {name: m.function(params, model_state, batch) for name, m in measured}
 
-    partial = jax.tree_util.Partial
-    return partial(loss, model_state), partial(figures, model_state), params
+    return loss, figures
 
 
 def _write(workdir: pathlib.Path, found: Sequence[Flatness]) -> None:

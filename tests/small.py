@@ -55,7 +55,9 @@ def line(**changes) -> Problem:
     return Problem(**fields | changes)
 
 
-def one_run(name="hj", problem=None, *, budget=(40, 2), seeds=2, replicas=2, settings=ALWAYS, **options):
+def one_run(
+    name="hj", problem=None, *, budget=(40, 2), seeds=2, replicas=2, settings=ALWAYS, **options
+):
     """The run of one algorithm of the registry, or of a transformation."""
     given = algorithm(name, **options) if isinstance(name, str) else name
     title = name if isinstance(name, str) else "run"

@@ -27,8 +27,8 @@ def test_outputs_are_stored(path: pathlib.Path):
 
 
 def quick_first(path: pathlib.Path):
-    """The quickstart always; the others, whose checks `tests/theory` makes too, when asked for."""
-    marks = [] if path.stem == "quickstart" else [pytest.mark.slow]
+    """What newcomers begin with always; the others, whose checks `tests/theory` makes too, if asked."""
+    marks = [] if path.stem in ("quickstart", "bring_your_own") else [pytest.mark.slow]
     return pytest.param(path, marks=marks, id=path.stem)
 
 

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from entropix.cli.options import UsageError
+from entropix.runs.preemption import Interrupted
 
 _Options = argparse.Namespace
 
@@ -22,12 +23,18 @@ def train(options: _Options) -> None:
             "Choose one, or use `entropix compare`."
         )
     from entropix import workflow
-    from entropix.replicas import connected
+    from entropix.replicas import connected, farewell
     from entropix.report import make_table
 
     workdir = options.workdir or os.path.join("runs", config.name, names[0])
     with connected(options.coordinator or ":0", options.processes, options.process):
-        rows = workflow.train(config, workdir=workdir, fork=options.fork, progress=options.progress)
+        try:
+            rows = workflow.train(
+                config, workdir=workdir, fork=options.fork, progress=options.progress
+            )
+        except (Interrupted, FloatingPointError):  # raised by all processes alike
+            farewell()
+            raise
     if rows:  # process 0 of several has them
         _say(make_table(rows))
         _say(f"{workdir}/ now holds run.json, metrics.jsonl and checkpoints/")
@@ -66,6 +73,25 @@ def report(options: _Options) -> None:
 
     rows = gather(options.folders, options.workdir, mixed=options.mixed, report=_say)
     _draw(rows, options.folders, options.workdir)
+
+
+def landscape(options: _Options) -> None:
+    """Flatness of finished runs."""
+    from entropix import instruments
+
+    folder = options.workdir
+    instruments.landscape(
+        options.folders,
+        folder,
+        examples=options.examples,
+        batch_size=options.batch_size,
+        num_samples=options.samples,
+        num_eigenvalues=options.eigenvalues,
+        spectra=options.spectra,
+        report=_say,
+    )
+    drawn = ", spectra.png" if options.spectra else ""
+    _say(f"{folder}/ now holds landscape.jsonl, landscape.md{drawn}")
 
 
 def figure1(options: _Options) -> None:

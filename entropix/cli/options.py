@@ -123,6 +123,18 @@ def _report(parser: Parser) -> None:
     parser.switch("--mixed", what=mixed)
 
 
+def _landscape(parser: Parser) -> None:
+    samples = "random vectors of traces and energies, an even number (default: 20)"
+    spectra = "seeds of every run whose spectrum is drawn (default: 0)"
+    parser.add_argument("folders", nargs="*", type=path, help="of runs or of comparisons")
+    _workdir(parser, "runs/landscape")
+    parser.option("--examples", "of the training set (default: 4096)", count(1), 4096, "N")
+    parser.option("--batch_size", "in memory at once (default: 512)", count(1), 512, "N")
+    parser.option("--eigenvalues", "the largest ones (default: 3)", count(1), 3, "N")
+    parser.option("--samples", samples, count(4), 20, "N")
+    parser.option("--spectra", spectra, count(0), 0, "N")
+
+
 def _workdir(parser: Parser, folder: str) -> None:
     parser.option("--workdir", f"of results (default: {folder})", path, folder, "FOLDER")
 
@@ -179,6 +191,12 @@ _COMMANDS: dict[str, tuple[Callable[[Parser], None], str, str]] = {
         _report,
         "make table and figure again, from saved runs alone",
         "entropix report runs/digits --workdir=runs/report",
+    ),
+    "landscape": (
+        _landscape,
+        "measure how flat the minima of finished runs are: eigenvalues, traces, energies, "
+        "sharpness",
+        "entropix landscape runs/digits",
     ),
     "figure1": (
         _figure1,

@@ -79,8 +79,11 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     """What several options must be together."""
     if getattr(options, "config", "") is None:
         raise UsageError("--config=FILE is missing, for instance --config=digits.")
-    if options.command == "report" and not options.folders:
-        raise UsageError("report needs folders of runs, for instance entropix report runs/digits.")
+    if not getattr(options, "folders", ["none needed"]):
+        raise UsageError(
+            f"{options.command} needs folders of runs, for instance entropix {options.command} "
+            "runs/digits."
+        )
     if getattr(options, "processes", 1) > 1 and options.coordinator is None:
         raise UsageError(f"--processes={options.processes} needs --coordinator=HOST:PORT.")
     return options

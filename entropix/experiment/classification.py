@@ -169,9 +169,9 @@ def _dataset(data: Any) -> Dataset:
             raise ValueError(f"labels must be whole numbers from 0; got labels of {labels.dtype}.")
         if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
             raise ValueError("inputs must be finite; got NaN or infinity among them.")
-    inputs = [jnp.asarray(a, _dtype(a)) for a in arrays[::2]]
-    labels = [jnp.asarray(a, jnp.int32) for a in arrays[1::2]]
-    return Dataset(inputs[0], labels[0], inputs[1], labels[1])
+    train, test = (jnp.asarray(a, _dtype(a)) for a in arrays[::2])
+    train_labels, test_labels = (jnp.asarray(a, jnp.int32) for a in arrays[1::2])
+    return Dataset(train, train_labels, test, test_labels)
 
 
 def _dtype(inputs: np.ndarray) -> Any:

@@ -65,7 +65,7 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     if _is_equinox(model):
         return _equinox(model, lambda key: model)
     if callable(model):
-        made_by = model.__init__ if isinstance(model, type) else model
+        made_by = getattr(model, "__init__") if isinstance(model, type) else model  # noqa: B009
         names = inspect.signature(made_by).parameters
         if "rngs" in names:
             return _nnx(model(rngs=nnx.Rngs(0)), lambda key: model(rngs=nnx.Rngs(key)))

@@ -1,4 +1,4 @@
-"""Options that every algorithm has: schedules in fractions of the run, decay, clipping, averages."""
+"""Options of every algorithm: schedules in fractions of the run, decay, clipping, averages."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -311,7 +311,7 @@ def import_function(path: str) -> Callable[..., Any]:
         raise refusal("problem", accepted, path, why) from error
     if not callable(function):
         raise refusal("problem", accepted, path)
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def make_runs(

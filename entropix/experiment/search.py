@@ -13,7 +13,6 @@ Ranges = dict[str, tuple[float, float]]
 _TINY, _HUGE = 1e-30, 1e30  # in single precision these, and their products, are numbers
 
 
-
 def make_search(
     optimizers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Ranges]:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import orbax.checkpoint as ocp
 
-from entropix.training.arrays import digest as digest_of
-from entropix.training.arrays import from_host as from_host
-from entropix.training.arrays import to_host as to_host
-from entropix.training.storage import alone, first_line, identity_of, without_tracebacks
+from entropix.runs.arrays import digest as digest_of
+from entropix.runs.arrays import from_host as from_host
+from entropix.runs.arrays import to_host as to_host
+from entropix.runs.storage import alone, first_line, identity_of, without_tracebacks
 
 CHECKPOINTS = "checkpoints"
 # A checkpoint's folder: its outer step and, for a moment, which replacement of that step it is.

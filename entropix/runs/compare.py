@@ -47,9 +47,9 @@ def compare_runs(
     _say_rounding(runs)
     rows = []
     for run in runs:
-        options = {"fork": fork, "progress": progress, "callbacks": callbacks}
+        folder = workdir / run.name
         try:
-            rows += train_run(run, workdir / run.name, **options)
+            rows += train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
         except FloatingPointError as error:
             report(str(error))
     return rows

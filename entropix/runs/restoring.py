@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from entropix.replicas import resize
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
 from entropix.runs.record import Record
-from entropix.training.programs import Programs
+from entropix.training.programs import Programs, Starter
 
 
 def is_lead() -> bool:
@@ -18,7 +18,7 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
-def restore(checkpoints: Checkpoints, programs: Programs) -> Checkpoint | None:
+def restore(checkpoints: Checkpoints, programs: Programs | Starter) -> Checkpoint | None:
     """Returns the newest whole checkpoint, with as many replicas as `programs` has.
 
     Process 0 reads it, for all of them.
@@ -31,7 +31,9 @@ def restore(checkpoints: Checkpoints, programs: Programs) -> Checkpoint | None:
     return found if jax.process_count() == 1 else _broadcast(found, template)
 
 
-def _read(checkpoints: Checkpoints, programs: Programs, template: Any) -> Checkpoint | None:
+def _read(
+    checkpoints: Checkpoints, programs: Programs | Starter, template: Any
+) -> Checkpoint | None:
     found = checkpoints.restore()
     if found is None:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from entropix.experiment.plan import Run
-from entropix.replicas import agree
+from entropix.replicas import agree, agree_on
 from entropix.rows import Row
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder, claimed, has_results, read_run
@@ -20,6 +20,7 @@ from entropix.runs.restoring import is_lead
 from entropix.training.programs import make_programs
 
 _log = logging.getLogger(__name__)
+_LOADING_SECONDS = 600.0  # that one of several processes may take longer to load than another
 Callbacks = Sequence[Callable[[Row], Any]]
 
 
@@ -58,6 +59,8 @@ def train_run(
       Interrupted: after a signal that asks to stop.
     """
     progress = sys.stderr.isatty() if progress is None else progress
+    same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
+    agree_on(same, timeout=_LOADING_SECONDS)
     rows, failures = [], []
     for folder, part in parts(run, pathlib.Path(workdir), fork):
         found = _train_part(part, folder, fork, progress, callbacks)
@@ -65,7 +68,7 @@ def train_run(
         failures += found[1]
     if failures:
         raise FloatingPointError("\n".join(map(str, failures)))
-    return [row for row in rows if row.seed in run.seeds]
+    return [row for row in rows if row.seed in run.seeds] if is_lead() else []
 
 
 def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pathlib.Path, Run]]:

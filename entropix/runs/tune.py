@@ -203,7 +203,7 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
     starts = initial_points(run)
     size = run.num_parameters
 
-    def walk(values: Trial, num_steps: jax.Array, data: Any) -> Any:
+    def walk(values: dict[str, jax.Array], num_steps: jax.Array, data: Any) -> Any:
         method = build(
             run.algorithm, gradients=run.budget.gradients, replicas=run.replicas,
             axis_name=layout.axis_name, num_parameters=size, traced=values,

@@ -74,7 +74,7 @@ def make_evaluate(problem: Problem) -> Callable[[Point, EvaluationData], Evaluat
 
     def evaluate(point: Point, data: EvaluationData) -> dict[str, Array]:
         params, model_state = estimate(point, data)
-        found = {}
+        found: dict[str, Array] = {}
         sets = {"train": data.train}
         if data.validation is not None:
             sets["val"] = data.validation

@@ -30,10 +30,10 @@ def test_defaults_are_those_of_the_factory(name):
     record = ALGORITHMS[name]
     read = 0
     for option, parameter in inspect.signature(record.make).parameters.items():
-        if option in record.all_options and option not in record.defaults:
-            if parameter.default is not inspect.Parameter.empty:
-                assert record.all_options[option] == parameter.default, option
-                read += 1
+        known = option in record.all_options and option not in record.defaults
+        if known and parameter.default is not inspect.Parameter.empty:
+            assert record.all_options[option] == parameter.default, option
+            read += 1
     assert read >= 1
     assert set(record.search) <= set(record.all_options)
 
@@ -213,7 +213,9 @@ def test_easgd_is_evaluated_at_its_centre_with_decay_too():
         run = one_run("easgd", bowl(), budget=(40, 1), period=5, weight_decay=decay)
         method = run.method()
         state = init_state(method, [run.problem.init(jax.random.key(0))], 0)
-        state = jax.jit(make_interval(make_step(run.problem, method), 7))(state, run.problem.data)[0]
+        state = jax.jit(make_interval(make_step(run.problem, method), 7))(state, run.problem.data)[
+            0
+        ]
         slow = optax.tree.get(state.optimizer, "centre")[0]
         np.testing.assert_allclose(centre(state, method).params, slow, rtol=1e-6)
         assert not np.allclose(slow, state.params[0])

@@ -83,7 +83,14 @@ MODELS = {
     "equinox, the class": lambda: EquinoxNet,
     "a pair": lambda: (init, apply),
 }
-RANDOM = {"nnx", "nnx, a function of rngs", "nnx, the class", "linen", "equinox", "equinox, the class"}
+RANDOM = {
+    "nnx",
+    "nnx, a function of rngs",
+    "nnx, the class",
+    "linen",
+    "equinox",
+    "equinox, the class",
+}
 ONE_START = {"nnx", "equinox"}
 
 
@@ -189,7 +196,9 @@ def test_own_data_and_models_have_identities():
         "data": classification(data(1), pair),
         "labels": classification((*data()[:3], 0 * data()[3]), pair),
         "model": classification(data(), (init, lambda p, x: apply(p, 2 * x))),
-        "start": classification(data(), (lambda key: jax.tree.map(jnp.ones_like, init(key)), apply)),
+        "start": classification(
+            data(), (lambda key: jax.tree.map(jnp.ones_like, init(key)), apply)
+        ),
         "name": classification(data(), pair, name="mine"),
     }
     identities = [problem.identity for problem in others.values()]

@@ -113,9 +113,7 @@ def test_cosine_and_warmup_in_closed_form():
 )
 def test_a_schedule_of_outer_steps_has_as_many_as_the_run(name, options, changes):
     """Drops after a third and two thirds of the run, whatever an outer step costs."""
-    made = algorithm(
-        name, learning_rate=1.0, momentum=None, drop_at=(1 / 3, 2 / 3), **options
-    )
+    made = algorithm(name, learning_rate=1.0, momentum=None, drop_at=(1 / 3, 2 / 3), **options)
     replicas = 2 if made.replicated else None
     method = build(made, gradients=30, replicas=replicas)
     update = jax.vmap(method.optimizer.update, axis_name="replica")

@@ -105,7 +105,10 @@ def test_bad_budgets(arguments, message):
         Budget(*arguments)
 
 
-def runs_of(algorithms, budget=Budget(20, 1), seeds=2, **options):
+TWENTY = Budget(20, 1)
+
+
+def runs_of(algorithms, budget=TWENTY, seeds=2, **options):
     return make_runs(bowl(), algorithms, budget, seeds, **options)
 
 
@@ -204,7 +207,9 @@ def test_a_transformation_is_identified_by_what_it_computes(name):
 
 def test_a_users_own_algorithm_with_replicas_is_identified_too():
     def coupled(learning_rate, gamma, axis_name, *, factor=1.0):
-        return optax.chain(optax.scale(factor), entropix.elastic_sgd(learning_rate, gamma, axis_name))
+        return optax.chain(
+            optax.scale(factor), entropix.elastic_sgd(learning_rate, gamma, axis_name)
+        )
 
     def other(learning_rate, gamma, axis_name, *, factor=1.0):
         return optax.chain(optax.scale(-factor), coupled(learning_rate, gamma, axis_name))

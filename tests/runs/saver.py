@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from entropix.training.checkpoint import Checkpoint, Checkpoints
+from entropix.runs.checkpoint import Checkpoint, Checkpoints
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
 

@@ -40,7 +40,7 @@ class Experiment:
 
     def start(self, name: str, *flags: str, file_limit: int | None = None) -> subprocess.Popen:
         """Starts a process that trains; none of its files may exceed `file_limit` bytes."""
-        command = [sys.executable, "-m", "entropix.cli", "train", f"--config={self.config}"]
+        command = [sys.executable, "-m", "entropix", "train", f"--config={self.config}"]
         if file_limit is not None:  # by a shell, since forking with threads is not safe
             command = ["sh", "-c", f'ulimit -f {file_limit // 512}; exec "$@"', "sh", *command]
         environment = os.environ | {

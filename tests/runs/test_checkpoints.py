@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from runs.saver import checkpoint, state
 
-from entropix.training.arrays import digest
-from entropix.training.checkpoint import Checkpoint, Checkpoints, check_record
+from entropix.runs.arrays import digest
+from entropix.runs.checkpoint import Checkpoint, Checkpoints, check_record
 
 SAVER = pathlib.Path(__file__).with_name("saver.py")
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_saved_is_not_said_to_be_lost(tmp_path, monkeypatch
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(checkpoint(0))
         with monkeypatch.context() as patch:
-            patch.setattr("entropix.training.checkpoint.shutil.rmtree", fail)
+            patch.setattr("entropix.runs.checkpoint.shutil.rmtree", fail)
             with pytest.warns(UserWarning, match="step 1 is saved, but an older one .* not perm"):
                 checkpoints.save(checkpoint(3))
         assert checkpoints.restore().step == 1

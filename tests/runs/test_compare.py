@@ -139,14 +139,13 @@ def test_a_folder_of_its_own_by_default(tmp_path, monkeypatch):
 
 def test_an_accuracy_is_measured_too(tmp_path):
     """A measure of which more is better, on a problem without a validation set."""
+
     def within(params, model_state, batch):
         prediction = batch["x"] @ params["w"] + params["b"]
         return 100 * np.float32(1) * (abs(prediction - batch["y"]) < 0.5).mean()
 
     problem = line(validation=None, measures={"within": (within, "higher", "%")})
-    (row,) = train(
-        problem, "sgd", budget=Budget(4, 1), seeds=1, workdir=tmp_path, progress=False
-    )
+    (row,) = train(problem, "sgd", budget=Budget(4, 1), seeds=1, workdir=tmp_path, progress=False)
     assert list(row.measures) == ["train_within"]
     assert row.measures["train_within"][1:] == ("%", "higher")
 

@@ -11,7 +11,7 @@ PROGRAM = """
 import logging, warnings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 warnings.simplefilter("{filter}")
-from entropix.training.compilation import keep_compiled
+from entropix.runs.compilation import keep_compiled
 keep_compiled()
 import jax, jax.numpy as jnp
 

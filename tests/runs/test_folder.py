@@ -60,7 +60,7 @@ GARBAGE = {
     "no JSON": b"\x80garbage",
     "deep": b"[" * 100_000,
     "no identity": b'{"run": "hj", "label": "HJ", "seeds": [0, 1], "versions": {}}',
-    "an identity of nothing": b'{"run": "x", "label": "x", "identity": 3, "seeds": [0], "versions": {}}',
+    "no identity but a number": b'{"run":"x","label":"x","identity":3,"seeds":[0],"versions":{}}',
     "seeds that are paths": b'{"run":"x","label":"x","identity":{},"seeds":["../x"],"versions":{}}',
     "no seeds": b'{"run": "x", "label": "x", "identity": {}, "seeds": [], "versions": {}}',
 }

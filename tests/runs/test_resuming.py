@@ -203,7 +203,9 @@ def test_replicas_join_and_leave(tmp_path, before, later, caplog):
 
 
 def test_how_a_run_is_carried_out_is_no_part_of_a_result(whole):
-    other = dataclasses.replace(ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map")
+    other = dataclasses.replace(
+        ALWAYS, checkpoints_kept=1, checkpoint_seconds=5.0, seed_layout="map"
+    )
     assert train(make(settings=other), whole) == train(make(), whole)
 
 
@@ -274,18 +276,26 @@ def crafted(workdir, **changes):
     "changes",
     [
         {"replicas": "7"},
-        {"rows": [{"seed": "../../../escaped"}]},
         {"gradients": "many"},
         {"clock": 3, "since": 1},
     ],
 )
 def test_a_crafted_record_is_refused(unfinished, changes):
-    if "rows" in changes:
-        with Checkpoints(unfinished) as checkpoints:
-            row = checkpoints.restore().record["rows"][0]
-        changes = {"rows": [row | changes["rows"][0]]}
     crafted(unfinished, **changes)
     above = set(unfinished.parent.iterdir())
     with pytest.raises(ValueError, match="the checkpoint is not one of this version of entropix"):
         train(make(), unfinished)
+    assert set(unfinished.parent.iterdir()) == above
+
+
+@leaves_coroutines
+@pytest.mark.parametrize("row", [{"seed": "../../../escaped"}, {"run": "../../escaped"}])
+def test_a_record_with_paths_in_its_rows_counts_as_damaged(unfinished, whole, row):
+    with Checkpoints(unfinished) as checkpoints:
+        rows = checkpoints.restore().record["rows"]
+    crafted(unfinished, rows=[rows[0] | row, *rows[1:]])
+    above = set(unfinished.parent.iterdir())
+    with pytest.warns(UserWarning, match="outer step 13 .*is damaged"):
+        train(make(), unfinished)
+    assert_identical(result(unfinished), result(whole))
     assert set(unfinished.parent.iterdir()) == above

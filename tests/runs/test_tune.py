@@ -129,7 +129,9 @@ def test_a_diverged_trial_is_infinitely_bad(tmp_path):
 def test_shared_options_can_be_searched_too(tmp_path):
     """Those whose 0 switches them off are traced numbers in a search."""
     given = {"weight_decay": 0.01, "l2": 0.01, "clip": 1.0, "ema": 0.5, "warmup": 0.1}
-    ranges = {"sgd": {name: (value, 2 * value if value < 0.5 else value) for name, value in given.items()}}
+    ranges = {
+        "sgd": {name: (value, 2 * value if value < 0.5 else value) for name, value in given.items()}
+    }
     ranges["sgd"]["ema"] = (0.5, 0.9)
     found = search(
         tmp_path, {"sgd": algorithm("sgd", **given)}, search=ranges, trials=1, budget=Budget(20, 1)

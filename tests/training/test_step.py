@@ -83,7 +83,9 @@ def test_training_equals_a_hand_written_loop(digits, name, options, optimizer):
     chex.assert_trees_all_close(after.params, x, rtol=2e-4, atol=2e-5)
     chex.assert_trees_all_close(after.model_state, model_state, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
-    moved = [np.max(np.abs(a - b)) for a, b in zip(*map(jax.tree.leaves, (x, start[0])))]
+    moved = [
+        np.max(np.abs(a - b)) for a, b in zip(*map(jax.tree.leaves, (x, start[0])), strict=True)
+    ]
     assert max(moved) > 1e-3
 
 

@@ -1,0 +1,70 @@
+"""Flatness of finished runs: read back, measured on a fixed sample, and tabled."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from entropix import experiment
+from entropix.cli import main
+from entropix.instruments import landscape
+
+SCALES = np.asarray([1.0, 2.0, 3.0], np.float32)
+
+
+def quadratic(name="bowl"):
+    """A loss whose Hessian is known: the diagonal of SCALES squared."""
+
+    def loss(params, model_state, batch, key):
+        return 0.5 * jnp.mean(jnp.sum((SCALES * (params - batch)) ** 2, axis=-1)), model_state
+
+    data = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    return experiment.Problem(
+        name=name,
+        init=lambda key: (jax.random.normal(key, (3,)), ()),
+        loss=loss,
+        data=data,
+        validation=data,
+        batch_size=8,
+        measures={"loss": (lambda p, s, b: loss(p, s, b, None)[0], "lower", "")},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = quadratic(), {"SGD": "sgd", "HJ": "hj"}
+    options = {"budget": experiment.Budget(20, 1), "seeds": 2}
+    experiment.compare(
+        *arguments, **options, workdir=folder, report=lambda text: None, progress=False
+    )
+    return folder, experiment.runs(*arguments, **options)
+
+
+def test_measures_of_a_quadratic_are_its_curvatures(trained, tmp_path):
+    folder, runs = trained
+    said = []
+    found = landscape(
+        [folder], tmp_path, runs=runs, examples=64, batch_size=16, num_samples=4, spectra=1,
+        report=said.append,
+    )  # fmt: skip
+    assert sorted((f.label, f.seed) for f in found) == [
+        ("HJ", 0), ("HJ", 1), ("SGD", 0), ("SGD", 1)
+    ]  # fmt: skip
+    for entry in found:
+        assert entry.measures["eigenvalue_1"] == pytest.approx(9.0, rel=1e-4)
+        assert entry.measures["trace"] == pytest.approx(14.0, rel=1e-4)
+    assert sum("about" in text for text in said) == 1  # the time, before the work
+    assert "| trace" in said[-1]
+    saved = [json.loads(line) for line in (tmp_path / "landscape.jsonl").read_text().splitlines()]
+    assert [entry["seed"] for entry in saved] == [f.seed for f in found]
+    assert (tmp_path / "landscape.md").read_text() == said[-1]
+    assert (tmp_path / "spectra.png").stat().st_size > 10_000
+
+
+def test_folders_without_runs_are_refused_before_work(tmp_path, capsys):
+    assert main(["landscape", str(tmp_path), f"--workdir={tmp_path}/out"]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
