@@ -107,14 +107,14 @@ class PeerCase(Case):
 
 
 COLUMNS = {
-    "`entropy_sgd`": _both(entropy),
-    "`hj_sgd`": _both(hj),
-    "`heat_sgd`": _both(heat),
-    "`sam`": _both(sam, 2),
-    "`lookahead`": _both(lookahead),
-    "`snoo`": _both(snoo),
-    "`optax.contrib.sam`": tuple(PeerCase(*case) for case in _both(optax_sam, 2)),
-    "`optax.lookahead`": (
+    "Entropy-SGD": _both(entropy),
+    "HJ": _both(hj),
+    "HEAT": _both(heat),
+    "SAM": _both(sam, 2),
+    "Look-ahead": _both(lookahead),
+    "SNOO": _both(snoo),
+    "Optax's SAM": tuple(PeerCase(*case) for case in _both(optax_sam, 2)),
+    "Optax's Look-ahead": (
         PairCase(optax_lookahead, {"learning_rate": RATE, "num_steps": L}, ("num_steps",)),
     ),
 }
@@ -363,9 +363,11 @@ What users of an Optax transformation rely on, checked on the wrappers of this p
 relatives in Optax. `python tests/contract_matrix.py > docs/contract.md` runs every check on every
 column and writes this page; a slow test compares the page with a fresh one.
 
-Two marks in a cell are the two faces: left the one that is given `grad_fn` and makes a whole outer
-step (`relax`; `opaque_mode=True` of `optax.contrib.sam`), right the one that takes one gradient per
-update (`stepwise`; transparent mode). `optax.lookahead` has one face, and its parameters are pairs.
+The columns are `entropy_sgd`, `hj_sgd`, `heat_sgd`, `sam`, `lookahead` and `snoo` of this package,
+`optax.contrib.sam` and `optax.lookahead`. Two marks in a cell are the two faces: left the one that
+is given `grad_fn` and makes a whole outer step (`relax`; `opaque_mode=True` of `optax.contrib.sam`),
+right the one that takes one gradient per update (`stepwise`; transparent mode). `optax.lookahead`
+has one face, and its parameters are pairs.
 ✔: the check passes. ✘: the check fails or raises.
 """
 _REMARKS = """
