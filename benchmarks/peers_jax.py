@@ -240,11 +240,11 @@ def main(names):
         size = sum(leaf.size for leaf in leaves)
         programs = {label: compiled(case, task) for label, case in cases(name).items()}
         times = {label: [] for label in programs}
-        for round in range(ROUNDS + 1):  # the first one warms up
+        for turn in range(ROUNDS + 1):  # the first one warms up
             for label, (program, _) in programs.items():
                 begin = time.perf_counter()
                 jax.block_until_ready(program())
-                if round:
+                if turn:
                     times[label].append(1e3 * (time.perf_counter() - begin) / GRADIENTS)
         base = next(iter(programs))
         print(f"| {name}, {size:,} parameters, {len(leaves)} leaves | ms a gradient "

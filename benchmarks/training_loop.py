@@ -9,10 +9,18 @@ which are counted apart. After every call of the run the bare loop runs for abou
 same process; ratios are taken within such a pair. "Reported" is the time that the run itself
 reports, "wall" all that passes between two calls' ends, host work and checkpoints included.
 
-`memory` evaluates a small network 1,000 times, saves it 1,000 times, and prints the resident
-memory of the process on the way.
+`memory` evaluates a small network 1,000 times, with a checkpoint every two seconds, and prints the
+resident memory of the process on the way.
 
-RESULTS
+Memory, jax 0.10.2 on a CPU: 587 MB after 100 evaluations, 515 after 500, 531 after 1,000.
+
+Time, of the loop of version 0.1, on two cores of an AMD EPYC, jax 0.10.2, batch 128 (mlp on one
+core, beside other work):
+
+| network | bare, ms per gradient | reported, over bare | wall, over bare |
+|---|---|---|---|
+| mlp | 15.92 | 0.998 (0.984-1.007) | 1.007 (0.993-1.017) |
+| lenet | 15.08 | 0.955 (0.936-0.997) | 0.957 (0.940-1.002) |
 """
 
 import contextlib
@@ -101,7 +109,7 @@ def resident():
 
 def memory(evaluations=1000):
     small = problem({"name": "mlp", "widths": (32,)}, examples=256)
-    run = run_of(small, 2 * evaluations, evaluations, checkpoint_seconds=0.0)
+    run = run_of(small, 2 * evaluations, evaluations, checkpoint_seconds=2.0)
     print("| evaluations | resident, MB |\n|---|---|")
     seen = []
 

@@ -208,6 +208,8 @@ panel.plot(scopes, [game.uncontrolled for game in games], "--", color="black", l
 points(panel, scopes, [g.uncontrolled - g.effort for g in games], RED, "less the effort", "s")
 points(panel, scopes, [game.controlled for game in games], BLUE, "players")
 panel.set(xscale="log")
+panel.set_xticks(scopes, [f"{scope:g}" for scope in scopes])
+panel.minorticks_off()
 panel.legend()
 plt.show()
 print("last changes of the means:", ", ".join(f"{g.residuals[-1]:.0e}" for g in games))

@@ -259,10 +259,11 @@ def test_train_prints_the_table_and_says_where_results_are(tmp_path, monkeypatch
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A folder with runs/digits, which compare has made, and what it printed."""
-    folder, printed = tmp_path_factory.mktemp("compared"), io.StringIO()
+    folder = tmp_path_factory.mktemp("compared")
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
         assert main(["compare", "--config=digits:hj,sgd", *SHORT]) == 0
-    return folder, printed.getvalue()
+    return folder, printed.buffer.getvalue().decode()
 
 
 def test_compare_leaves_table_and_figure(compared):

@@ -9,6 +9,7 @@ from typing import Any
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm, algorithm, register
 from entropix.experiment.classification import classification
 from entropix.experiment.config import make_config
+from entropix.experiment.language import language_model
 from entropix.experiment.plan import Budget, Run, Settings, plan
 from entropix.experiment.problem import Measure, Problem
 
@@ -31,6 +32,7 @@ __all__ = [
     "algorithm",
     "classification",
     "compare",
+    "language_model",
     "load",
     "make_config",
     "plan",

@@ -5,13 +5,16 @@ This module needs the standard library alone, so that Ctrl-C is understood befor
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 # Ctrl-C; a kill that is announced; the warnings of batch systems (Slurm's `--signal=USR1@60`); the
 # end of the terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_AGAIN = 2.0  # seconds after which a Ctrl-C that changed nothing is repeated
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error: what was asked for was done
@@ -61,8 +64,9 @@ def interruptible(command: str) -> Iterator[None]:
     """Turns Ctrl-C, wherever it comes, into `Interrupted` with one line for the user.
 
     Python raises KeyboardInterrupt in whatever line is running, and libraries turn it into errors
-    of their own (an import that failed, a callback that raised). So any exception that leaves the
-    context after a Ctrl-C counts as an interruption. `stop_requests` inside takes precedence.
+    of their own (an import that failed, a callback that raised) or drop it. So any exception that
+    leaves the context after a Ctrl-C counts as an interruption, and a Ctrl-C that changed nothing
+    is repeated every two seconds. `stop_requests` inside takes precedence.
 
     Args:
       command: what is interrupted, for the message.
@@ -79,11 +83,21 @@ def interruptible(command: str) -> Iterator[None]:
       ...   print(stop)
       tune: stopped by Ctrl-C; what was saved before stays.
     """
-    pressed = False
+    pressed, ended, hook = False, threading.Event(), sys.unraisablehook
+
+    def dropped(what: Any) -> None:  # in a callback of C, which Python would show at length
+        if what.exc_type is not KeyboardInterrupt:
+            hook(what)
+
+    def repeat() -> None:
+        while not ended.wait(_AGAIN):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        pressed = True
+        if not pressed:
+            pressed, sys.unraisablehook = True, dropped
+            threading.Thread(target=repeat, daemon=True).start()
         raise KeyboardInterrupt
 
     try:
@@ -96,6 +110,10 @@ def interruptible(command: str) -> Iterator[None]:
             raise
         message = f"{command}: stopped by Ctrl-C; what was saved before stays."
         raise Interrupted(message, signal.SIGINT) from None
+    finally:
+        ended.set()
+        if pressed:
+            sys.unraisablehook = hook
 
 
 @contextlib.contextmanager

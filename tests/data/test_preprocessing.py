@@ -1,6 +1,5 @@
 """Scaling, contrast normalisation and whitening against their formulas in NumPy."""
 
-import jax
 import numpy as np
 import pytest
 

@@ -144,3 +144,15 @@ class TestErrors:
     def test_single_precision(self):
         with jax.enable_x64(False), pytest.raises(ValueError, match="needs float64"):
             run(lambda x, s: -x, jnp.zeros(3))
+
+
+def test_a_step_of_ones_own():
+    """A slot takes any function; this one is exact for the drift -x without noise."""
+
+    def exponential(drift, x, s, dt, dw):
+        return x * jnp.exp(-dt) + dw
+
+    start = jnp.asarray([1.0, -2.0])
+    options = {"sigma": 0.0, "horizon": 1.0, "num_steps": 3}
+    end = simulate(lambda x, s: -x, start, jax.random.key(0), method=exponential, **options)[-1]
+    np.testing.assert_allclose(end, start * np.exp(-1), rtol=1e-12)

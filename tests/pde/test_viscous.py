@@ -129,7 +129,28 @@ class TestColeHopf:
         u = cole_hopf(LINE, rugged, 0.4, 3.0, [])
         assert u.value.shape == u.gradient.shape == (0,)
 
+    @pytest.mark.parametrize("width", [3.0, 9.0])  # of which the wider one holds infinities
+    def test_a_function_that_explodes(self, width):
+        y = np.linspace(-9, 2.5, 2_000_001)
+        expected = []
+        for x in (-1.0, 1.0):
+            h = np.exp(y**3) + (x - y) ** 2
+            w = np.exp(-10 * (h - h.min()))
+            expected.append(w @ (x - y) / w.sum() / 0.5)
+        grid = Grid(-width, width, 401)
+        u = cole_hopf(grid, lambda x: jnp.exp(x**3), 0.5, 10.0, [-1.0, 1.0])
+        np.testing.assert_allclose(u.gradient, expected, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("f", "value"), [(jnp.log, "nan"), (lambda x: 1 / x - 1 / x, "nan"), (jnp.log1p, "-inf")]
+    )
+    def test_functions_without_a_lowest_value(self, f, value):
+        with pytest.raises(ValueError, match=f"f must be finite or .infinity.* is {value}"):
+            cole_hopf(Grid(-1.0, 1.0, 21), f, 0.4, 5.0)
+
     def test_rejects(self):
+        with pytest.raises(ValueError, match=r"beta must be at most 1e\+12.*got beta=1e\+300"):
+            cole_hopf(LINE, rugged, 0.4, 1e300)
         with pytest.raises(ValueError, match="beta must be one number > 0 and finite"):
             cole_hopf(LINE, rugged, 0.4, float("inf"))
 

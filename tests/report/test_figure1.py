@@ -24,6 +24,10 @@ def rugged(x):
     return (x**2 - 1) ** 2 / 2 + np.cos(5 * x) / 4
 
 
+def rugged_in_jax(x):
+    return (x**2 - 1) ** 2 / 2 + jax.numpy.cos(5 * x) / 4
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("curves")
@@ -107,6 +111,57 @@ class TestData:
             clear = np.abs(np.cos(2 * a)) > 0.1
             clear[[0, -1]] = clear[:, [0, -1]] = False
             np.testing.assert_array_equal(mask[clear], (np.cos(2 * a) < 0)[clear])
+
+    def test_other_equations_on_request(self, tmp_path):
+        names = ["hj", "sharpness", "live_centre"]
+        save_landscape(
+            tmp_path, RUGGED, [-2, 2], [0.1, 0.3], 8.0, nodes=101, frames=0, equations=names
+        )
+        data = load_landscape(tmp_path / "relaxations.npz")
+        x, offsets = data["points"], np.linspace(-1, 1, 20_001)
+        for n, t in enumerate(data["times"]):
+            highest = rugged(x[:, None] + t * offsets).max(axis=1)
+            np.testing.assert_allclose(data["values"][1, n], highest, atol=1e-5)
+            # Of phi, local entropy is the Moreau envelope.
+            with jax.enable_x64(True):
+                u = relaxations(Grid(-2.0, 2.0, 101), rugged_in_jax, [t], 8.0, ["viscous_hj"])
+            inside = np.abs(x) < 1
+            envelope = (data["values"][2, n] + (x[:, None] - x) ** 2 / (2 * t)).min(axis=1)
+            np.testing.assert_allclose(envelope[inside], u.values[0, 0][inside], atol=0.02)
+        titles = [panel.get_title() for panel in figure1(data).axes if panel.get_title()]
+        assert titles == [
+            "Hamilton-Jacobi",
+            "maximum over a ball of radius t",
+            "replicas around their own mean",
+        ]
+
+    def test_a_constant_is_convex_nowhere(self):
+        with jax.enable_x64(True):
+            data = relaxations(Grid(-1.0, 1.0, 41), lambda x: 3 + 0 * x, [0.1], 5.0)
+        assert not data.convex.any()
+        np.testing.assert_allclose(data.values, 3, rtol=1e-12)
+        assert figure1(data._asdict() | {"function": np.asarray("3")}) is not None
+
+    @pytest.mark.parametrize(
+        ("text", "options", "message"),
+        [
+            ("x**2", {"beta": 1e300}, r"beta must be at most 1e\+12"),
+            (
+                "x**2",
+                {"equations": ["sam"]},
+                r"equations must be some of viscous_hj.*got \['sam'\]",
+            ),
+            ("x**2", {"start": ["a"]}, r"start must be 1 numbers within the interval"),
+            ("x**2", {"nodes": "many"}, "nodes must be an integer >= 1; got nodes='many'"),
+            ("exp(x**3)", {}, "must not be so steep for a descent: its curvature reaches"),
+        ],
+    )
+    def test_refusals(self, text, options, message, tmp_path):
+        options = {"nodes": 41, "frames": 2, "beta": 5.0} | options
+        beta = options.pop("beta")
+        with pytest.raises(ValueError, match=message):
+            save_landscape(tmp_path / "new", text, [-6, 6], [0.1], beta, **options)
+        assert not (tmp_path / "new").exists()
 
     def test_walls_where_the_function_ends(self):
         with jax.enable_x64(True):

@@ -1,5 +1,6 @@
 """Signals: those that ask to stop are noted, and Ctrl-C anywhere else is one line."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 
+from entropix.runs import preemption
 from entropix.runs.preemption import SIGNALS, Interrupted, interruptible, stop_requests
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -83,6 +85,35 @@ def test_what_a_library_makes_of_ctrl_c_is_one_line_too(error):
 
     with pytest.raises(Interrupted), interruptible("compare"):
         library()
+
+
+def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch):
+    monkeypatch.setattr(preemption, "_AGAIN", 0.05)
+
+    def library():
+        with contextlib.suppress(KeyboardInterrupt):
+            press()
+        threading.Event().wait(60)
+
+    with pytest.raises(Interrupted), interruptible("figure1"):
+        library()
+
+
+def test_a_ctrl_c_in_a_callback_is_not_shown_at_length(monkeypatch, capsys):
+    class Dropping:
+        def __del__(self):
+            press()
+
+    def library():
+        Dropping()
+        threading.Event().wait(60)
+
+    monkeypatch.setattr(preemption, "_AGAIN", 0.05)
+    before = sys.unraisablehook
+    with pytest.raises(Interrupted), interruptible("train"):
+        library()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is before
 
 
 def test_other_errors_are_what_they_are():

@@ -236,7 +236,20 @@ def test_lemma_19(measured):
     np.testing.assert_allclose(pde.harmonic_mean(D), 1 / np.mean(1 / D), rtol=1e-15)
 
 
+def test_an_end_that_is_only_the_grids_edge_stays():
+    f = lambda x: -jnp.cos(x) + 0.1 * x  # noqa: E731
+    interval = pde.convex_interval(pde.Grid(-4.0, 1.2, 401), f, 0.0)
+    assert interval[1] == 1.2
+    low, high = pde.widened_interval(f, interval, 0.5)
+    assert high == 1.2
+    np.testing.assert_allclose(low, interval[0] + 0.5 * (np.sin(interval[0]) + 0.1), rtol=1e-9)
+    bowl = lambda x: x**2  # noqa: E731
+    assert pde.widened_interval(bowl, (-1.0, 2.5), 10.0) == (-1.0, 2.5)
+
+
 def test_rejections():
+    with pytest.raises(ValueError, match=r"interval must be two numbers, low < high; got \(1, 0\)"):
+        pde.widened_interval(jnp.cos, (1, 0), 0.1)
     grid = line(2.0, 101)
     with pytest.raises(ValueError, match="convex at minimum=0.0"):
         pde.convex_interval(grid, jnp.cos, 0.0)

@@ -28,6 +28,7 @@ from entropix.pde.regularity import second_differences
 from entropix.pde.viscous import check_beta
 
 _STEPS = 4  # of the descent, per frame
+_MOST_STEPS = 1_000_000  # of steepest descent on f, per frame
 
 
 class Relaxations(NamedTuple):
@@ -169,6 +170,11 @@ def descend_while_scoping(
     gammas = np.geomspace(gamma, last, num_frames)
     slope = grid.gradient(grid.sample(f))
     x = y = jnp.clip(jnp.asarray(start, float).reshape(grid.point_shape), *corners(grid))
+    if 2 * (radius + gamma) / radius > _MOST_STEPS:
+        raise ValueError(
+            f"the function must not be so steep for a descent: its curvature reaches "
+            f"{curvature:.3g}. Choose another interval, or frames=0."
+        )
     frames, path, plain = [], [], []
     for scope in gammas:
         u = local_entropy(box, scope, beta, apart=2.0)
@@ -208,7 +214,9 @@ def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> n
     else:
         (xx, xy), (_, yy) = second
         smallest = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
-    rounding = 1e-6 * np.abs(smallest).max()
+    # Values are known to some units in the last place, which differences divide by h^2.
+    last_place = 64 * np.finfo(float).eps * np.abs(values).max() / min(grid.spacing) ** 2
+    rounding = max(1e-6 * np.abs(smallest).max(), last_place)
     return np.pad(smallest > max(uncertain, rounding), 1, mode="edge")
 
 

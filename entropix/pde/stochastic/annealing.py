@@ -56,7 +56,9 @@ def logarithmic_cooling(depth: float, num_steps: int, *, step_size: float) -> ja
 def simulated_annealing(
     gradient: Gradient, start: ArrayLike, key: jax.Array, *, step_size: float, schedule: ArrayLike
 ) -> jax.Array:
-    r"""X <- x - eta grad f(x) + sqrt(2 eta T_k) xi, one gradient for each T_k of the schedule.
+    r"""Simulated annealing: one noisy gradient step for each temperature of a schedule.
+
+    .. math:: x \leftarrow x - \eta \nabla f(x) + \sqrt{2 \eta T_k}\,\xi
 
     Args:
       gradient: of f, for an array of paths at once.
@@ -71,8 +73,8 @@ def simulated_annealing(
     check_float64()
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
 
-    def step(x: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        T, k = now
+    def step(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        T, k = level
         noise = jax.random.normal(jax.random.fold_in(key, k), x.shape, x.dtype)
         return x - step_size * gradient(x) + jnp.sqrt(2 * step_size * T) * noise, None
 
@@ -89,7 +91,7 @@ def scoped_descent(
     temperature: float,
     num_steps: int = 20,
 ) -> jax.Array:
-    r"""Entropy-SGD (31)-(33) with x <- <y>, L gradients for each gamma_k of the schedule.
+    r"""Entropy-SGD (31)-(33) with x <- <y>, L gradients for each scope of a schedule.
 
     Args:
       gradient: of f, for an array of paths at once.
@@ -106,8 +108,8 @@ def scoped_descent(
     check_float64()
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
 
-    def outer(x: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        gamma, k = now
+    def outer(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        gamma, k = level
 
         def inner(y: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
             xi = jax.random.normal(jax.random.fold_in(key, k * num_steps + i), x.shape, x.dtype)
@@ -161,7 +163,7 @@ def scoped_flow(
       >>> grid = entropix.pde.Grid(-6.0, 6.0, 241)
       >>> with jax.enable_x64(True):  # f = x^2/2: x' = -x/(1 + S - s), so x(S) = x(0)/(1 + S)
       ...     x = entropix.pde.scoped_flow(grid, lambda x: x**2 / 2, jnp.ones(1), beta=5.0,
-      ...                                  horizon=1.0)
+      ...                                  horizon=1.0, num_levels=10)
       >>> round(float(x[0]), 4)
       0.5
     """

@@ -17,8 +17,8 @@ def free_energy(
 
     .. math:: F(\rho) = \int V \rho + \frac1{2\beta} \int \rho \log \rho
 
-    It never grows along `fokker_planck`, to rounding, whatever the step; the Gibbs density (10)
-    has the least.
+    F never grows along `fokker_planck`, to rounding, whatever the step; the Gibbs density (10) has
+    the least F.
 
     Args:
       grid: of one or two dimensions.

@@ -3,18 +3,15 @@
 import pathlib
 import re
 
-import jax
 import numpy as np
 import pytest
 
 from entropix import pde
 from entropix.landscape.functions import (
     accuracy,
-    estimates,
     load_accuracy,
     parse,
     sweep,
-    true_gradient,
 )
 from entropix.landscape.functions.table import cell
 
@@ -167,13 +164,11 @@ def test_smaller_inner_steps():
 
 
 def test_the_example():
-    f = lambda x: x**2 / 4 + jax.numpy.exp(-(x**2)) + x / 5  # noqa: E731
-    box, points = pde.Grid(-6.0, 6.0, 601), np.linspace(-3, 3, 17)
-    setting = {"gamma": 0.3, "temperature": 0.01}
-    truth = true_gradient("local_entropy", box, f, points, **setting)
-    samples = estimates("local_entropy", f, points, jax.random.key(0), num_steps=20, **setting)
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {}
+    exec(program, names)
+    found = accuracy(names["samples"], names["truth"])
     comment = re.search(r"# truth ([\d.]+), bias ([\d.]+) \(([\d.]+)\), spread ([\d.]+)", PAGE)
-    found = accuracy(samples, truth)
     np.testing.assert_allclose(
         [float(figure) for figure in comment.groups()],
         [found.truth, found.bias, found.error, found.spread],

@@ -205,3 +205,9 @@ def test_noise_is_read_or_refused_but_never_anything_else(seed):
             continue
         value = parsed.function(np.asarray([0.5, 0.6]) if parsed.ndim == 2 else 0.5)
         assert np.shape(value) == ()
+
+
+@pytest.mark.parametrize("text", [3, None, b"x", ["x"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ValueError, match="the function must be text"):
+        parse(text)
