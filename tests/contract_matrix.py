@@ -365,7 +365,7 @@ column and writes this page; a slow test compares the page with a fresh one.
 
 The columns are `entropy_sgd`, `hj_sgd`, `heat_sgd`, `sam`, `lookahead` and `snoo` of this package,
 `optax.contrib.sam` and `optax.lookahead`. Two marks in a cell are the two faces: left the one that
-is given `grad_fn` and makes a whole outer step (`relax`; `opaque_mode=True` of `optax.contrib.sam`),
+is given `grad_fn` and makes a whole outer step (`relax`; `opaque_mode=True` of Optax's SAM),
 right the one that takes one gradient per update (`stepwise`; transparent mode). `optax.lookahead`
 has one face, and its parameters are pairs.
 ✔: the check passes. ✘: the check fails or raises.
