@@ -129,6 +129,12 @@ for row in [row for row in found["SGD"] if not row.endswith("_se")]:
     print(f"{row:24s}" + "".join(f"{cell:>24s}" for cell in cells))
 
 # %% [markdown]
+# The two kinds of measure disagree about these two runs. In plain units Entropy-SGD's minimum is the
+# flatter one (eigenvalues, trace, sharpness); in units of the weights (relative trace, local energy,
+# adaptive sharpness) it is the sharper one, though its test error is the smaller. Which one is "flat"
+# is a question about the measure.
+
+# %% [markdown]
 # ## The spectrum: most eigenvalues are near zero
 #
 # Stochastic Lanczos quadrature, 60 products for each of eight random vectors. The band is two
