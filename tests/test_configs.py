@@ -25,7 +25,16 @@ def runs_of(name: str) -> dict:
 
 
 def test_all_configs_are_here():
-    assert sorted(known()) == sorted({name.partition(":")[0] for name in CONFIGS})
+    papers = {name.partition(":")[0] for name in CONFIGS}
+    assert sorted(known()) == sorted(papers | {"language"})
+
+
+def test_the_language_model_is_run_by_todays_optimisers():
+    config = read_config("language")
+    check_plan(config)
+    runs = runs_of("language")
+    assert {"adamw", "adamw_ema", "sam", "snoo", "schedule_free", "entropy_sgd"} <= runs.keys()
+    assert config.problem == "entropix.experiment.language:language_model"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,61 @@
+"""The language model: what is predicted, what is held out, and that training it works."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from entropix.experiment import Budget, algorithm, language_model, train
+from entropix.experiment.language import standard_library
+from entropix.models import Decoder
+
+SMALL = {"width": 16, "layers": 1, "heads": 2, "length": 12}
+TEXT = b"abcd" * 300
+
+
+def test_windows_share_their_ends():
+    problem = language_model(bytes(range(97, 123)) * 2, TEXT, **SMALL)
+    windows = np.asarray(problem.data)
+    assert windows.shape == (4, 13)
+    np.testing.assert_array_equal(windows[1:, 0], windows[:-1, -1])
+    assert bytes(windows[0]) == b"abcdefghijklm"
+
+
+def test_a_place_does_not_see_what_comes_after():
+    model = Decoder(8, 6, width=4, layers=2, heads=2, rngs=nnx.Rngs(0))
+    tokens = np.asarray([[1, 2, 3, 4, 5, 6]])
+    changed = tokens.copy()
+    changed[0, 4:] = 7
+    before, after = model(tokens), model(changed)
+    np.testing.assert_allclose(before[0, :4], after[0, :4], rtol=1e-6)
+    assert np.abs(np.asarray(before[0, 4:] - after[0, 4:])).max() > 1e-3
+
+
+def test_bits_are_nats_over_log_two_and_fall_in_training(tmp_path):
+    problem = language_model(TEXT, TEXT, batch_size=8, **SMALL)
+    adamw = algorithm("adamw", learning_rate=1e-2)
+    options = {"budget": Budget(60, 2), "seeds": 1, "workdir": tmp_path, "progress": False}
+    rows = train(problem, adamw, **options)
+    assert rows[-1]["val_bits"] == pytest.approx(rows[-1]["val_loss"] / np.log(2), rel=1e-5)
+    assert rows[-1]["val_loss"] < 1.0 < np.log(256)  # four letters in one order
+
+
+def test_the_standard_library_is_split_by_package():
+    train_text, validation = standard_library()
+    assert len(train_text) > 20 * 1024
+    assert 0.02 < len(validation) / len(train_text) < 0.5
+    problem = language_model(train_text[:5000], validation[:5000], **SMALL)
+    assert problem.identity["digest"] != language_model(TEXT, TEXT, **SMALL).identity["digest"]
+
+
+def test_a_short_text_is_refused():
+    with pytest.raises(ValueError, match="text must be at least 13 bytes long"):
+        language_model(b"short", TEXT, **SMALL)
+    with pytest.raises(ValueError, match="validation must be given with text"):
+        language_model(TEXT, **SMALL)
+
+
+def test_initial_parameters_are_the_seeds():
+    problem = language_model(TEXT, TEXT, **SMALL)
+    first, other = (problem.init(jax.random.key(seed))[0] for seed in (0, 1))
+    assert not np.array_equal(jax.tree.leaves(first)[0], jax.tree.leaves(other)[0])
