@@ -36,7 +36,7 @@ import numpy as np
 
 from entropix.data import Dataset
 from entropix.experiment import Budget, Settings, classification
-from entropix.experiment.plan import make_runs
+from entropix.experiment.making import make_runs
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted

@@ -47,7 +47,7 @@ from entropix.transforms import (
     to_arrays,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = ("data", "experiment", "figures", "landscape", "models", "pde", "report", "training")
 

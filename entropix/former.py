@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from entropix import workflow
 from entropix.experiment.classification import classification
 from entropix.experiment.config import make_config as experiment
-from entropix.experiment.plan import Run, check_plan, plan
+from entropix.experiment.plan import check_plan, plan
 from entropix.experiment.plan import check_plan as check_config
+from entropix.experiment.run import Run
 from entropix.report import gather, make_table
 from entropix.rows import Row, read_rows
 from entropix.runs.checkpoint import Checkpoint, Checkpoints

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entropix.experiment.plan import Run
 from entropix.experiment.problem import Problem
+from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.landscape.networks import batched, hessian, measures, spectrum
 from entropix.report import check_workdir

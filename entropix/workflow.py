@@ -6,9 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from entropix.experiment.making import make_runs
 from entropix.experiment.names import check_name, check_options
-from entropix.experiment.plan import Budget, Run, Settings, make_runs, plan
+from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
+from entropix.experiment.run import Budget, Run, Settings
 from entropix.experiment.search import check_search
 from entropix.files import write_atomic
 from entropix.report import gather

@@ -195,10 +195,14 @@ def begin(x):
     return jnp.exp(-((x - 1) ** 2) / 0.18)
 
 
+def pay(x, m):
+    return double_well(x)
+
+
 scopes = np.asarray([0.2, 0.5, 1.0, 2.0, 5.0])
 games = [
     pde.mean_field_game(
-        line, double_well, lambda x, m: double_well(x), begin, gamma=scope, beta=beta,
+        line, double_well, pay, begin, gamma=scope, beta=beta,
         horizon=horizon, num_levels=150,
     )
     for scope in scopes

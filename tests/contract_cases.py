@@ -372,3 +372,22 @@ def _numbers(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.random.key_data(leaf) if is_key(jnp.asarray(leaf)) else leaf, tree
     )
+
+
+def punched(grads, like):
+    """`grads` with the holes of `like`, a tree as `optax.masked` makes it."""
+    hole = lambda leaf: isinstance(leaf, optax.MaskedNode)  # noqa: E731
+    return jax.tree.map(lambda old, g: old if hole(old) else g, like, grads, is_leaf=hole)
+
+
+def filled(params, rest):
+    """`params` with its holes filled from `rest`."""
+    hole = lambda leaf: isinstance(leaf, optax.MaskedNode)  # noqa: E731
+    return jax.tree.map(lambda p, r: r if hole(p) else p, params, rest, is_leaf=hole)
+
+
+def equations(jaxpr):
+    """The number of equations, those of loops, branches and calls included."""
+    is_program = lambda value: hasattr(value, "eqns")  # noqa: E731
+    values = jax.tree.leaves([equation.params for equation in jaxpr.eqns], is_leaf=is_program)
+    return len(jaxpr.eqns) + sum(equations(value) for value in values if is_program(value))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from entropix.experiment import Budget, Problem, Settings, algorithm
-from entropix.experiment.plan import make_runs
+from entropix.experiment.making import make_runs
 
 # A checkpoint after every call.
 ALWAYS = Settings(checkpoint_seconds=0.0, checkpoints_kept=3)

@@ -1,4 +1,4 @@
-"""The README and the guide: their code runs, and CI runs the README's own test command."""
+"""The README and the pages: their code runs, and CI runs the README's own test command."""
 
 import os
 import pathlib
@@ -10,22 +10,31 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MADE = ("gathered", "generated", "_build")  # what Sphinx copies or makes
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if not set(p.parts) & set(MADE)),
+]
+
+
+def name(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.stem != "statements"], ids=lambda page: page.stem
-)  # that page is a table, made by tests/theory/table.py
+# Its program waits for one on another machine; `tests/replicas/test_processes.py` runs two.
+ALONE = [page for page in PAGES if blocks(page, "python") and page.stem != "processes"]
+
+
+@pytest.mark.parametrize("page", ALONE, ids=name)
 def test_python_blocks_run(page: pathlib.Path):
     if page.stem == "recipes":
         pytest.importorskip("equinox")
         pytest.importorskip("haiku")
     code = "\n".join(blocks(page, "python"))
-    assert code
     before = jax.config.jax_enable_x64  # a page may change it for all that it runs
     try:
         exec(compile(code, str(page), "exec"), {})
@@ -52,7 +61,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert f'test_command="{command}"' in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_local_links_exist(page: pathlib.Path):
     links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]

@@ -10,8 +10,9 @@ from entropix.experiment.algorithms import ALGORITHMS, Algorithm, algorithm, reg
 from entropix.experiment.classification import classification
 from entropix.experiment.config import make_config
 from entropix.experiment.language import language_model
-from entropix.experiment.plan import Budget, Run, Settings, plan
+from entropix.experiment.plan import plan
 from entropix.experiment.problem import Measure, Problem
+from entropix.experiment.run import Budget, Run, Settings
 
 _LATER = {
     "compare": "entropix.workflow",

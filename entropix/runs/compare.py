@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from entropix.experiment.plan import Run
+from entropix.experiment.run import Run
 from entropix.rows import Row
 from entropix.runs.train import parts, train_run
 

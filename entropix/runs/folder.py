@@ -15,7 +15,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 import entropix
-from entropix.experiment.plan import Run
+from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.rows import METRICS_FILE, Row, read_rows, rows_as_lines
 from entropix.runs.checkpoint import CHECKPOINTS

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from entropix.experiment.plan import Run, plan
+from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
+from entropix.experiment.run import Run
 from entropix.rows import Row, read_rows
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder, read_run

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entropix.experiment.plan import Run
+from entropix.experiment.run import Run
 from entropix.replicas import agree
 from entropix.rows import Measurement, Row
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host

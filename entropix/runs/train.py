@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from entropix.experiment.plan import Run
+from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
 from entropix.rows import Row
 from entropix.runs.checkpoint import Checkpoints

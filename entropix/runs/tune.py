@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from entropix.experiment.method import build
-from entropix.experiment.plan import Run
 from entropix.experiment.problem import Problem
+from entropix.experiment.run import Run
 from entropix.experiment.search import Ranges, draw, searched
 from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import jax
 
 from entropix.experiment.method import REPLICA_AXIS
-from entropix.experiment.plan import Run
+from entropix.experiment.run import Run
 from entropix.replicas import Layout, host_devices, layout
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from entropix.experiment.method import Method
-from entropix.experiment.plan import Run
 from entropix.experiment.problem import Problem
+from entropix.experiment.run import Run
 from entropix.replicas import Layout
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import (

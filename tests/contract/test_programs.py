@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract_cases import CASES, mixed_tensors, parabola
+from contract_cases import CASES, equations, mixed_tensors, parabola
 
 import entropix
 
@@ -19,13 +19,6 @@ RELAXATIONS = {
     "heat": entropix.heat,
 }
 every_relaxation = pytest.mark.parametrize("make", RELAXATIONS.values(), ids=RELAXATIONS)
-
-
-def equations(jaxpr):
-    """The number of equations, those of loops, branches and calls included."""
-    is_program = lambda value: hasattr(value, "eqns")  # noqa: E731
-    values = jax.tree.leaves([equation.params for equation in jaxpr.eqns], is_leaf=is_program)
-    return len(jaxpr.eqns) + sum(equations(value) for value in values if is_program(value))
 
 
 def test_equations_of_inner_programs_are_counted():

@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract_cases import AXIS, CASES, assert_close, mixed_tensors, parabola, rosenbrock
+from contract_cases import (
+    AXIS,
+    CASES,
+    assert_close,
+    filled,
+    mixed_tensors,
+    parabola,
+    punched,
+    rosenbrock,
+)
 
 import entropix
 
@@ -79,18 +88,6 @@ LABELS = {"relaxed": {"w": "relaxed", "b": "relaxed"}, "plain": "plain"}
 
 def start():
     return jax.tree.map(jnp.asarray, PARAMS)
-
-
-def punched(grads, like):
-    """`grads` with the holes of `like`, a tree as `optax.masked` makes it."""
-    hole = lambda leaf: isinstance(leaf, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(lambda old, g: old if hole(old) else g, like, grads, is_leaf=hole)
-
-
-def filled(params, rest):
-    """`params` with its holes filled from `rest`."""
-    hole = lambda leaf: isinstance(leaf, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(lambda p, r: r if hole(p) else p, params, rest, is_leaf=hole)
 
 
 def split_step(case, tx):

@@ -12,7 +12,7 @@ from small import one_run
 from entropix.data import Dataset
 from entropix.experiment import classification
 from entropix.experiment.networks import network_functions
-from entropix.experiment.plan import Settings
+from entropix.experiment.run import Settings
 from entropix.training.evaluation import evaluation_data, make_estimate
 from entropix.training.programs import make_programs
 from entropix.training.state import Point

@@ -8,7 +8,8 @@ from small import bowl, line
 
 import entropix
 from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, plan
-from entropix.experiment.plan import check_plan, make_runs
+from entropix.experiment.making import make_runs
+from entropix.experiment.plan import check_plan
 
 ALL = {name: {} for name, record in ALGORITHMS.items() if not record.beyond_the_paper}
 

@@ -16,7 +16,7 @@ OTHER = np.random.default_rng(1).normal(size=(4, 5))
 SURVIVE = {"local energy", "adaptive sharpness", "relative trace", "relative eigenvalue",
            "filter-normalised slice"}  # fmt: skip
 CHANGE = {"eigenvalue", "trace", "Frobenius norm", "harmonic mean", "Gauss-Newton trace",
-          "sharpness", "local entropy", "slice", "barrier"}  # fmt: skip
+          "sharpness", "local entropy", "slice", "segment"}  # fmt: skip
 
 
 def outputs(params, batch):
@@ -73,7 +73,7 @@ def measure(params, batches):
             loss, params, 0.1, 0.1, batches, 0, num_samples=50
         ).value,
         "slice": plane("none"),
-        "barrier": landscape.segment(loss, params, other, batches).barrier,
+        "segment": landscape.segment(loss, params, other, batches, num_points=3).value[1],
         "local energy": landscape.local_energy(loss, params, 0.2, batches, 0).value,
         "adaptive sharpness": landscape.sharpness(loss, params, 0.3, batches, adaptive=True),
         "relative trace": landscape.trace(relative, params, 0, 50).value,

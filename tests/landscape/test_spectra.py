@@ -140,22 +140,22 @@ class TestSpectrum:
             assert abs(samples.mean() - np.mean(eigenvalues**power)) < 4 * error
 
     def test_its_intervals_cover_the_broadened_spectrum(self, quadratic, coverage):
-        eigenvalues = np.concatenate([np.zeros(60), np.linspace(1, 8, 40)])
+        eigenvalues = np.concatenate([np.zeros(60), np.linspace(1, 8, 20)])
         f = quadratic(eigenvalues)
 
         def run(key):
             found = landscape.spectrum(
-                f.matvec, jnp.zeros(100), key, num_steps=41, num_samples=10, width=0.5
+                f.matvec, jnp.zeros(80), key, num_steps=21, num_samples=20, width=0.5
             )
             # Grids differ by rounding of the outermost nodes: read all at the same points.
             at = jnp.asarray([0.0, 2.0, 4.0, 6.0])
             read = lambda curve: jnp.interp(at, found.grid, curve)  # noqa: E731
             return read(found.value), read(found.standard_error)
 
-        found = jax.lax.map(run, jax.random.split(jax.random.key(0), 300))
+        found = jax.lax.map(run, jax.random.split(jax.random.key(0), 200))
         at = np.asarray([0.0, 2.0, 4.0, 6.0])[:, None]
         truth = np.mean(np.exp(-(((at - eigenvalues) / 0.5) ** 2) / 2), axis=1)
-        share = coverage(found, truth / (0.5 * np.sqrt(2 * np.pi)), degrees=9)
+        share = coverage(found, truth / (0.5 * np.sqrt(2 * np.pi)), degrees=19)
         assert np.all((share > 0.9) & (share < 0.99))
 
     def test_more_steps_than_dimensions(self):
@@ -186,14 +186,14 @@ class TestMeans:
         assert np.isnan(together.value[2])
 
     def test_intervals_cover_the_truth(self, quadratic, coverage):
-        eigenvalues = np.geomspace(0.1, 10, 60)
+        eigenvalues = np.geomspace(0.1, 10, 30)
         f = quadratic(eigenvalues)
 
         def run(key):
-            found = landscape.spectrum(f.matvec, jnp.zeros(60), key, num_steps=60, num_samples=16)
+            found = landscape.spectrum(f.matvec, jnp.zeros(30), key, num_steps=30, num_samples=16)
             return landscape.harmonic_mean(found, 0.01)
 
-        found = jax.lax.map(run, jax.random.split(jax.random.key(0), 300))
+        found = jax.lax.map(run, jax.random.split(jax.random.key(0), 200))
         assert 0.9 < coverage(found, 1 / np.mean(1 / eigenvalues), degrees=15) < 0.99
 
     @pytest.mark.parametrize("cutoff", [0.0, -1.0])
@@ -280,7 +280,7 @@ class TestTrace:
             r"num_samples must be in \[6, 11\] for method='hutch\+\+' and 3 parameters",
         ),
         (lambda A, x: landscape.trace(A, x, 0, 6, method="xtrace"), "method must be 'hutchinson'"),
-        (lambda A, x: landscape.harmonic_mean(A, 0.1), "spectrum must be a Spectrum"),
+        (lambda A, x: landscape.harmonic_mean(A, 0.1), "spectrum must be what"),
     ],
 )
 def test_bad_arguments(call, message):

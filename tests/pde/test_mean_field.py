@@ -121,7 +121,7 @@ class TestGame:
         k = int(np.abs(grid.points - 0.5).argmin())
         u = game.values[0]
         curvature = float((u[k + 5] - 2 * u[k] + u[k - 5]) / (5 * grid.spacing[0]) ** 2)
-        assert curvature == pytest.approx(P[0], rel=0.02)
+        assert curvature == pytest.approx(P[0], rel=0.05)
         # Without a control the mean is pulled by c alone.
         free = float(mass(grid, game.free_density[-1] * grid.points))
         assert free == pytest.approx(start * np.exp(-c * S), abs=0.005)

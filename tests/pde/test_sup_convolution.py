@@ -64,12 +64,12 @@ class TestBallMaximum:
     @pytest.mark.parametrize("ndim", [1, 2])
     def test_the_monotone_scheme_converges_to_it(self, ndim):
         rho, errors = 0.3, []
-        counts = [(100, 200, 400), (30, 60, 120)][ndim - 1]
+        counts = [(100, 200, 400), (24, 48, 96)][ndim - 1]
         for n in counts:
             grid = box(ndim, n)
             scheme = inviscid_hj(grid, rugged, rho, flux=ASCENT)
             inside = np.abs(grid.points.reshape(*grid.shape, ndim)).max(axis=-1) <= 1
-            nodes = slice(None, None, 1 if ndim == 1 else 3)
+            nodes = slice(None, None, 1 if ndim == 1 else 7)
             exact = ball_maximum(grid, rugged, rho, grid.points[inside][nodes], num_radii=32)
             errors.append(float(jnp.abs(scheme[inside][nodes] - exact.value).max()))
         # First order; second where one side of the ball decides.

@@ -73,25 +73,3 @@ def test_curves_are_the_saved_ones(data):
 def test_stored_tables_are_those_of_the_stored_rows(folder):
     data = json.loads((folder / "accuracy.json").read_text())
     assert (folder / "table.md").read_text() == accuracy_table(data)
-
-
-def test_the_guide_quotes_the_stored_rows():
-    page = (RESULTS.parent.parent / "docs" / "choosing.md").read_text()
-    pattern = r"^\| (double well|rugged|plane) \| ([\d.]+) \| (.*) \|$"
-    rows = re.findall(pattern, page, flags=re.MULTILINE)
-    assert len(rows) == 3 * 4
-    columns = [
-        ("local_entropy", 0.01, 20),
-        ("hamilton_jacobi", 0.0, 5),
-        ("hamilton_jacobi", 0.0, 20),
-        ("heat", 0.01, 20),
-        ("elastic_coupling", 0.01, 20),
-    ]
-    for name, gamma, cells in rows:
-        data = json.loads((RESULTS / name.replace(" ", "_") / "accuracy.json").read_text())
-        stored = {
-            (r["method"], r["temperature"], r["steps"]): cell(r)
-            for r in data["rows"]
-            if r["gamma"] == float(gamma)
-        }
-        assert cells.split(" | ") == [stored[column] for column in columns]

@@ -8,7 +8,7 @@ from small import line, one_run
 
 import entropix
 from entropix.experiment import Budget, classification, load, make_config
-from entropix.experiment.plan import make_runs
+from entropix.experiment.making import make_runs
 from entropix.runs.train import train_run
 from entropix.workflow import train
 

@@ -42,7 +42,7 @@ LANDSCAPES = {
     ),
     "2-D": Landscape(
         lambda x: (x[0] ** 2 - 1) ** 2 / 4 + (x[1] - 0.4 * x[0]) ** 2 / 2 + jnp.cos(4 * x[1]) / 5,
-        valley_slope, pde.Grid((-3.5, -3.5), (3.5, 3.5), (241, 241)),
+        valley_slope, pde.Grid((-3.5, -3.5), (3.5, 3.5), (161, 161)),
         np.asarray([[0.2, -0.3], [-1.1, 0.4], [1.3, 1.2]]),
     ),
 }  # fmt: skip

@@ -74,7 +74,7 @@ def tridiagonalise(
     def outside(vector: jax.Array, basis: jax.Array) -> jax.Array:
         return vector - (basis @ vector) @ basis
 
-    def step(carry: tuple[jax.Array, ...], index: jax.Array) -> tuple[tuple[jax.Array, ...], Any]:
+    def step(carry: Any, index: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         basis, vector, largest = carry
         basis = basis.at[index].set(vector)
         image = product(vector)
@@ -91,7 +91,7 @@ def tridiagonalise(
 
     first = jnp.where(jnp.any(start != 0), start, noise(num_steps))
     basis = jnp.zeros((num_steps, start.size), start.dtype)
-    carry = basis, first / jnp.linalg.norm(first), jnp.zeros((), start.dtype)
+    carry: Any = (basis, first / jnp.linalg.norm(first), jnp.zeros((), start.dtype))
     (basis, *_), (diagonal, off_diagonal) = lax.scan(step, carry, jnp.arange(num_steps))
     return Tridiagonal(basis, diagonal, off_diagonal)
 

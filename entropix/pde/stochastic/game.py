@@ -1,5 +1,6 @@
 """A small mean-field game: players whose drift and cost depend on the mean of all (Remark 11)."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from entropix.pde.stochastic.exchange import implicit_step
 from entropix.pde.stochastic.fokker_planck import fokker_planck, mass
 from entropix.pde.stochastic.mean_field import distance_squared, mean
 from entropix.pde.stochastic.stepping import saved_steps
+
+Cost = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Game(NamedTuple):
@@ -49,7 +52,7 @@ class Game(NamedTuple):
 def mean_field_game(
     grid: Grid,
     f: Function,
-    V: Callable[[jax.Array, jax.Array], jax.Array],
+    V: Cost,
     density: Function | ArrayLike,
     *,
     gamma: float,
@@ -96,10 +99,27 @@ def mean_field_game(
     check_count(num_levels=num_levels, num_rounds=num_rounds)
     if damping > 1:
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
-    loss, start = grid.sample(f), grid.sample(density)
+    start = grid.sample(density)
     start = start / mass(grid, start)
     first_cost = grid.sample(lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
+    return _equilibrium(grid, f, V, num_levels, num_rounds, start, gamma, beta, horizon, damping)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _equilibrium(
+    grid: Grid,
+    f: Function,
+    V: Cost,
+    num_levels: int,
+    num_rounds: int,
+    start: jax.Array,
+    gamma: float,
+    beta: float,
+    horizon: float,
+    damping: float,
+) -> Game:
+    loss, dt = grid.sample(f), horizon / num_levels
 
     def around(centre: jax.Array) -> jax.Array:
         return loss + distance_squared(grid, centre) / (2 * gamma)
@@ -125,7 +145,6 @@ def mean_field_game(
         return means + damping * change, jnp.abs(change).max()
 
     def free_step(rho: jax.Array, n: jax.Array) -> jax.Array:
-        dt = horizon / num_levels
         return implicit_step(grid, rho, around(mean(grid, rho)), diffusion=1 / (2 * beta), dt=dt)
 
     free = saved_steps(free_step, start, num_steps=num_levels, num_saves=num_levels)
@@ -139,14 +158,12 @@ def mean_field_game(
         free_density=free,
         controlled=_expected_cost(grid, V, rho[-1]),
         uncontrolled=_expected_cost(grid, V, free[-1]),
-        effort=_effort(grid, values, rho, horizon / num_levels),
+        effort=_effort(grid, values, rho, dt),
         residuals=residuals,
     )
 
 
-def _expected_cost(
-    grid: Grid, V: Callable[[jax.Array, jax.Array], jax.Array], rho: jax.Array
-) -> jax.Array:
+def _expected_cost(grid: Grid, V: Cost, rho: jax.Array) -> jax.Array:
     centre = mean(grid, rho)
     return mass(grid, rho * grid.sample(lambda x: V(x, centre)))
 

@@ -1,0 +1,166 @@
+"""A run: one algorithm on one problem, how long, with which seeds; and its identity."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+import entropix
+from entropix.experiment.algorithms import Algorithm, is_built_in
+from entropix.experiment.fingerprint import digest_program
+from entropix.experiment.method import REPLICA_AXIS, Method, build
+from entropix.experiment.problem import Problem
+from entropix.transforms.checks import check_count
+
+_MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long a run is.
+
+    Attributes:
+      gradients: gradient evaluations of a run, over all its replicas. A run takes whole outer
+        steps: the first number of gradients that reaches the budget.
+      evaluations: equally spaced in gradients, the last one at the end.
+
+    Raises:
+      ValueError: unless 1 <= evaluations <= gradients.
+    """
+
+    gradients: int
+    evaluations: int = 10
+
+    def __post_init__(self) -> None:
+        check_count("gradients", self.gradients)
+        check_count("evaluations", self.evaluations)
+        if self.evaluations > self.gradients:
+            raise ValueError(
+                f"evaluations must be at most gradients={self.gradients}; got "
+                f"evaluations={self.evaluations}."
+            )
+
+    def due(self) -> list[int]:
+        """The numbers of gradients after which a run is evaluated."""
+        share = self.gradients / self.evaluations
+        return [round(share * (k + 1)) for k in range(self.evaluations)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is carried out; see `entropix.experiment.fields.FIELDS`."""
+
+    seed_layout: str = "auto"
+    layout: str = "auto"
+    devices: int = 0
+    replica_start: str = "same"
+    eval_train_examples: int = 10_000
+    checkpoint_seconds: float = 60.0
+    checkpoints_kept: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One algorithm on one problem, with all its seeds: what is trained in one program.
+
+    Attributes:
+      name: in its comparison; also that of its folder.
+      label: in tables and figures.
+      algorithm: with its options.
+      problem: what is trained.
+      budget: how long.
+      seeds: of initial parameters, data order and noise.
+      replicas: p, for an algorithm with replicas; else None.
+      settings: how.
+      config: what the run was made from, to be stored beside its results.
+    """
+
+    name: str
+    label: str
+    algorithm: Algorithm
+    problem: Problem
+    budget: Budget
+    seeds: tuple[int, ...]
+    replicas: int | None
+    settings: Settings
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides a result but the seeds, in JSON's types."""
+        option = {"name": self.algorithm.name, "options": self.algorithm.all_options}
+        if not is_built_in(self.algorithm):
+            option["digest"] = _digest(self)
+        settings = self.settings
+        fields = {
+            "problem": self.problem.identity,
+            "algorithm": option,
+            "budget": dataclasses.asdict(self.budget),
+            "replicas": self.replicas,
+            "evaluation": {"train_examples": settings.eval_train_examples},
+            "start": settings.replica_start,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(fields))
+        return plain
+
+    @functools.cached_property
+    def num_parameters(self) -> int:
+        """N."""
+        params, _ = jax.eval_shape(self.problem.init, jax.random.key(0))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+    def method(self, **given: Any) -> Method:
+        """The run's transformations; see `entropix.experiment.method.build`."""
+        needs_size = bool(self.algorithm.all_options.get("normalise_gamma"))
+        return build(
+            self.algorithm,
+            gradients=self.budget.gradients,
+            replicas=self.replicas,
+            num_parameters=self.num_parameters if needs_size else 1,
+            **given,
+        )
+
+    def check(self) -> None:
+        """Raises `ValueError` for what would fail, or diverge by its schedules, later."""
+        check_method(self.name, self.method(), self.budget)
+
+
+def _digest(run: Run) -> str:
+    """Of an algorithm that is not the package's: what its first outer step computes."""
+    method = run.method()
+    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
+
+    def step(params: Any) -> Any:
+        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
+        grads, _ = entropix.relaxed_grad(method.relaxation, lambda p, i: p)(params, relaxation)
+        updates, optimizer = method.optimizer.update(grads, optimizer, params)
+        return updates, method.eval_params(optimizer, params)
+
+    if run.replicas is None:
+        return digest_program(step, params)
+
+    def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
+
+    return digest_program(jax.vmap(step, axis_name=REPLICA_AXIS), jax.tree.map(repeated, params))
+
+
+def check_method(name: str, method: Method, budget: Budget) -> None:
+    """Raises `ValueError` if the schedules of a run will make its inner steps diverge."""
+    steps = max(1, math.ceil(budget.gradients / method.cycle))
+    with named(name, " (gamma_end is that floor.)"):
+        entropix.check(method.relaxation, min(steps, _MOST_CHECKED))
+
+
+@contextlib.contextmanager
+def named(run: str, way_out: str = "") -> Iterator[None]:
+    """Says which run an error is about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{run}: {error}{way_out}") from error

@@ -1,0 +1,66 @@
+"""The problem that a config names."""
+
+import importlib
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from entropix.experiment.classification import classification
+from entropix.experiment.problem import Problem
+from entropix.transforms.checks import refusal
+
+_log = logging.getLogger(__name__)
+
+
+def load_problem(config: ConfigDict) -> Problem:
+    """Loads what a config says to train.
+
+    Args:
+      config: of the experiment.
+
+    Raises:
+      ValueError: for a function that cannot be imported, or does not return a `Problem`.
+    """
+    if "problem" not in config:
+        _log.info("loading %s", config.dataset)
+        extra = {"zca_regulariser": config.zca_regulariser} if config.dataset == "cifar10" else {}
+        return classification(
+            config.dataset, config.model.to_dict(), batch_size=config.batch_size,
+            name=config.dataset, data_dir=config.data_dir or None, **extra,
+        )  # fmt: skip
+    make, arguments = import_function(config.problem), config.arguments.to_dict()
+    _log.info("making the problem of %s", config.problem)
+    try:
+        inspect.signature(make).bind(batch_size=config.batch_size, **arguments)
+    except TypeError as error:
+        accepted = f"what {config.problem} takes besides batch_size"
+        raise refusal("arguments", accepted, arguments, f" ({error}).") from error
+    problem = make(batch_size=config.batch_size, **arguments)
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            f"{config.problem} must return an entropix.experiment.Problem; got {problem!r}."
+        )
+    return problem
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    """Imports `package.module:function`.
+
+    Raises:
+      ValueError: if there is no such function.
+    """
+    module, colon, name = str(path).partition(":")
+    accepted = "'package.module:function', importable from where Python was started"
+    if not colon or not module or not name:
+        raise refusal("problem", accepted, path)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module raises
+        why = f" ({type(error).__name__}: {' '.join(str(error).split())})."
+        raise refusal("problem", accepted, path, why) from error
+    if not callable(function):
+        raise refusal("problem", accepted, path)
+    return function
