@@ -9,8 +9,8 @@ gradient and product once, one after the other; a figure is the median over roun
     python benchmarks/curvature.py --examples 512 --rounds 7
 
 Two busy cores (times are several times what they would be alone, ratios are not), jax 0.10.2, 512
-examples in batches of 128. Copies are of the product, then of Lanczos; of those of `lenet` most are
-one batch's activations:
+examples in batches of 128. Copies are of the product, then of Lanczos; most of `lenet`'s are the
+activations of one batch:
 
 | network | parameters | gradient, ms | product / gradient | Lanczos 80, s | copies | Lanczos |
 |---|---|---|---|---|---|---|
