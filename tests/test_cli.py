@@ -336,7 +336,11 @@ def test_figure1_leaves_data_and_figures(function, nodes, ndim, tmp_path, capsys
 def test_figure1_without_animation_leaves_precision_alone(tmp_path):
     before = jnp.zeros(1).dtype
     argv = ["figure1", "--function=x**2", "--nodes=21", "--frames=0", f"--workdir={tmp_path}"]
-    assert main(argv) == 0
+    assert main([*argv, "--equations=hjj"]) == 2  # before anything is computed
+    assert not list(tmp_path.iterdir())
+    assert main([*argv, "--equations=hj,sharpness"]) == 0
+    with np.load(tmp_path / "relaxations.npz") as data:
+        assert data["values"].shape[0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure1.png", "relaxations.npz"]
     assert jnp.zeros(1).dtype == before
 

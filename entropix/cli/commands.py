@@ -104,6 +104,7 @@ def figure1(options: _Options) -> None:
     save_landscape(
         folder, options.function, options.interval, options.times, options.beta,
         start=options.start, nodes=options.nodes, frames=options.frames,
+        equations=options.equations,
     )  # fmt: skip
     made = ["relaxations.npz", "figure1.png"]
     figure1(load_landscape(f"{folder}/relaxations.npz"), f"{folder}/figure1.png")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import entropix
-from entropix.cli.values import count, number, numbers, path, whole_numbers
+from entropix.cli.values import count, names, number, numbers, path, whole_numbers
 
 # A wide minimum, and a lower one too narrow to be worth finding.
 FIGURE1 = "(x - 1)**2/8 + cos(6*x)/5 - exp(-((x + 1.6)/0.08)**2)"
@@ -146,6 +146,10 @@ def _figure1(parser: Parser) -> None:
     start = "of the descents (default: an eighth from the upper end)"
     nodes = "a dimension (default: 401; in 2-D 61, taking minutes)"
     frames = "of the animation, 0 for none (default: 60)"
+    equations = (
+        "panels (default: viscous_hj,hj,heat); also sharpness, the maximum over a ball that SAM "
+        "descends, and live_centre, what replicas around their own mean descend"
+    )
     parser.option("--function", function, default=FIGURE1)
     parser.option("--interval", interval, numbers, [-4.0, 4.0], "LOW,HIGH")
     parser.option("--times", times, numbers, [0.05, 0.2, 1.0], "T,T,...")
@@ -153,6 +157,7 @@ def _figure1(parser: Parser) -> None:
     parser.option("--start", start, numbers, metavar="X[,Y]")
     parser.option("--nodes", nodes, count(11, 4001), metavar="N")
     parser.option("--frames", frames, count(0, 1000), 60, "N")
+    parser.option("--equations", equations, names, ["viscous_hj", "hj", "heat"], "NAME,...")
     _workdir(parser, "runs/figure1")
 
 

@@ -22,6 +22,11 @@ def path(text: str) -> str:
     return os.path.expanduser(text)
 
 
+def names(text: str) -> list[str]:
+    """Names with commas between."""
+    return [part.strip() for part in text.split(",")]
+
+
 def count(low: int, high: int = _LARGEST) -> Callable[[str], int]:
     """A whole number from `low` to `high`."""
 
