@@ -1,6 +1,7 @@
 """Settings that must stand before JAX starts; pytest reads this file first."""
 
 import atexit
+import gc
 import os
 import tempfile
 
@@ -20,6 +21,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 # Compiling is most of the suite's time, and what tests compile runs for milliseconds. What holds
 # must hold however it is compiled; `false`, as in the second part of .ci/run, is as for users.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+
+# JAX keeps all that was traced and compiled, and the garbage collector looks through it again and
+# again, in a quarter of the suite's time: it looks less often, and less is kept (below).
+gc.set_threshold(100_000, 50, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_go_with_their_module():
+    """Forgets what a module has traced and compiled; programs stay in the session's folder."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
