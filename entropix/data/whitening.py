@@ -69,7 +69,12 @@ def fit_zca(images: ArrayLike, regulariser: float = 1e-5) -> Whitening:
     regulariser = check_positive("regulariser", regulariser, schedule=False)
     if len(images) < 2:
         raise ValueError(f"fitting a whitening needs two images or more; got {len(images)}.")
-    return _fit(images.reshape(len(images), -1), regulariser)
+    flat = images.reshape(len(images), -1)
+    finite = np.isfinite(flat).all(axis=1)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        raise ValueError(f"images must be finite to be whitened; image {bad} has NaN or infinity.")
+    return _fit(flat, regulariser)
 
 
 def _fit(flat: np.ndarray, regulariser: float) -> Whitening:
