@@ -29,10 +29,14 @@ def _handlers_stay():
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_all_that_precede_a_kill_are_noted(signum):
-    with stop_requests() as requested:
-        assert requested() is None
-        press(signum)
-        assert requested() == signum
+    before = signal.signal(signum, signal.SIG_DFL)  # under nohup HUP would stay ignored
+    try:
+        with stop_requests() as requested:
+            assert requested() is None
+            press(signum)
+            assert requested() == signum
+    finally:
+        signal.signal(signum, before)
 
 
 def test_the_first_request_is_the_answer_and_a_ctrl_c_after_it_interrupts():
