@@ -548,11 +548,11 @@ def run(calls, seed):
     return outcomes, faults
 
 
-def test_three_hundred_calls():
-    outcomes, faults = run(300, seed=0)
+def test_a_hundred_calls():
+    outcomes, faults = run(100, seed=0)
     assert not faults, "\n".join(faults)
-    assert outcomes["refused"] > 100
-    assert outcomes["equal"] > 100
+    assert outcomes["refused"] > 30
+    assert outcomes["equal"] > 30
 
 
 @pytest.mark.slow

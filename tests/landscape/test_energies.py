@@ -222,6 +222,7 @@ class TestIntegration:
                 rough, jnp.zeros(10_001), 0.1, 0.1, ONE, 0, method="integration"
             )
 
+    @pytest.mark.slow
     def test_it_agrees_with_the_quadratic_approximation_of_a_network(self, classifier):
         net = classifier()
         arguments = (net.loss, net.params, 0.05, 1e-3, net.batches, 0)

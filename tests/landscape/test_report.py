@@ -11,6 +11,7 @@ from entropix import landscape
 from entropix.landscape.networks import report
 
 
+@pytest.mark.slow
 def test_every_measure_of_a_network(classifier):
     net = classifier()
 

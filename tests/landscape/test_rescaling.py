@@ -83,6 +83,7 @@ def measure(params, batches):
     return {name: float(value) for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_which_measures_survive(x64, network):
     params, batches = network
     rescaled = {**params, "w": FACTOR * params["w"]}

@@ -134,7 +134,11 @@ def test_double_precision():
         assert_close(*grads, rtol=1e-13)
 
 
-@pytest.mark.parametrize("many_images", [1, 32], ids=["batch_last", "channels_last"])
+@pytest.mark.parametrize(
+    "many_images",
+    [pytest.param(1, marks=pytest.mark.slow), 32],
+    ids=["batch_last", "channels_last"],
+)
 def test_inside_scan_and_vmap(monkeypatch, many_images):
     monkeypatch.setattr(convolution, "_MANY_IMAGES", many_images)
     ours, theirs = both((1, 1), "VALID")

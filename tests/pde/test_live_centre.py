@@ -31,7 +31,7 @@ def test_a_quadratic_is_itself_and_a_constant(t, beta):
     np.testing.assert_allclose(constant[0, 0], expected, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("temperature", [0.02, 0.2])
+@pytest.mark.parametrize("temperature", [pytest.param(0.02, marks=pytest.mark.slow), 0.2])
 def test_local_entropy_is_its_moreau_envelope(temperature):
     t, means = 1.0, Grid(-4.0, 4.0, 1001)
     values = phi(LINE, double_well, t, 1 / temperature, means.points).value

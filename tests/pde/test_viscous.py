@@ -155,7 +155,7 @@ class TestColeHopf:
             cole_hopf(LINE, rugged, 0.4, float("inf"))
 
 
-@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("ndim", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("beta", [2.0, 50.0])
 def test_monotone_scheme_converges_to_cole_hopf(ndim, beta):
     t, errors = 0.15, []

@@ -128,6 +128,7 @@ def test_layouts_agree(trainings, algorithm, layout, devices):
     assert_close(trainings.folder / name, trainings.folder / algorithm)
 
 
+@pytest.mark.slow
 def test_a_run_moves_from_one_device_to_several(trainings):
     """Where replicas live is no part of a result: the run continues, unasked."""
     short = trainings.start("moved", "--config.layout=vmap", "--config.num_evals=1")

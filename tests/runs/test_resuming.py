@@ -84,7 +84,9 @@ def test_with_every_checkpoint_damaged_the_run_begins_again(unfinished, whole):
     assert_identical(result(unfinished), result(whole))
 
 
-@pytest.mark.parametrize("name", ["hj", "elastic_sgd", "snoo"])
+@pytest.mark.parametrize(
+    "name", ["hj", "elastic_sgd", pytest.param("snoo", marks=pytest.mark.slow)]
+)
 def test_stops_at_every_call_change_nothing(name, tmp_path, monkeypatch):
     """Every process stops after its first call, which is one outer step."""
     run = make(name) if name != "snoo" else make(name, num_steps=5)
