@@ -43,7 +43,8 @@ class Problem:
       validation: like `data`, in arrays; None measures on the training set alone.
       batch_size: examples per gradient, >= 1.
       measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
-        training and the validation set as "train_loss" and "val_loss".
+        training and the validation set as "train_loss" and "val_loss". Without any, `loss` is
+        measured, in training mode.
       sample: `sample(key, data) -> batch`; by default `batch_size` examples, uniformly and with
         replacement.
       estimate: `estimate(params, model_state, batch) -> model_state`, whose average over the
@@ -97,15 +98,15 @@ class Problem:
         replace = functools.partial(object.__setattr__, self)
         replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
         if not self.measures:
-            raise refusal(
-                "measures",
-                "at least one name -> (function, 'lower' or 'higher', unit)",
-                dict(self.measures),
-            )
+            replace("measures", {"loss": Measure(self._training_loss)})
         if not self.on_host:
             replace("data", _on_device("data", self.data))
         if self.validation is not None:
             replace("validation", _on_device("validation", self.validation))
+
+    def _training_loss(self, params: Any, model_state: Any, batch: Any) -> Array:
+        """The loss in training mode, always with the same key."""
+        return self.loss(params, model_state, batch, jax.random.key(0))[0]
 
     @functools.cached_property
     def on_host(self) -> bool:

@@ -137,7 +137,6 @@ def test_batches_are_uniform_with_replacement():
         ({"loss": 3}, "loss must be a function.*got loss=3"),
         ({"init": None}, "init must be a function"),
         ({"batch_size": 0}, "batch_size must be a static integer >= 1"),
-        ({"measures": {}}, r"measures must be at least one name -> .*; got measures=\{\}"),
         ({"measures": {"loss": 3}}, r"measures\['loss'\] must be \(function"),
         ({"measures": {"loss": (squares, "less")}}, "'lower' or 'higher'; got .*='less'"),
         ({"data": "digits"}, "data must be a pytree of arrays .* or a loader of batches"),
@@ -170,3 +169,12 @@ def test_measures_are_written_as_tuples_or_functions():
         "loss": Measure(squares, "lower", ""), "accuracy": Measure(squares, "higher", "%")
     }  # fmt: skip
     assert isinstance(dataclasses.replace(problem, name="other"), Problem)
+
+
+def test_without_measures_the_loss_is_measured():
+    problem = line(measures={})
+    params, state = problem.init(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: leaf[:8], problem.data)
+    measured = problem.measures["loss"].function(params, state, batch)
+    assert measured == problem.loss(params, state, batch, jax.random.key(0))[0]
+    assert problem.measures["loss"].better == "lower"
