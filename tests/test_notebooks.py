@@ -27,8 +27,8 @@ def test_outputs_are_stored(path: pathlib.Path):
 
 
 def quick_first(path: pathlib.Path):
-    """What newcomers begin with; the others, whose checks tests/theory makes too, are slow."""
-    marks = [] if path.stem in ("quickstart", "bring_your_own") else [pytest.mark.slow]
+    """What newcomers begin with; the others are slow, and tests elsewhere make their checks too."""
+    marks = [] if path.stem == "quickstart" else [pytest.mark.slow]
     return pytest.param(path, marks=marks, id=path.stem)
 
 

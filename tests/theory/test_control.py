@@ -185,7 +185,9 @@ class TestComparison:
 class TestForwardDensity:
     """(26): the density of the controlled paths against their histogram, and both costs of u."""
 
-    @pytest.mark.parametrize("name", ["double well", "plane"])
+    @pytest.mark.parametrize(
+        "name", ["double well", pytest.param("plane", marks=pytest.mark.slow)]
+    )
     def test_histogram(self, name, measured):
         f, grid, start, _ = LANDSCAPES[name]
         values, _ = solved(name, "f")

@@ -47,7 +47,9 @@ def ends(form, epsilon):
 
 
 class TestTheorem5:
-    @pytest.mark.parametrize("form", ["proximal", "gradient", "heat"])
+    @pytest.mark.parametrize(
+        "form", [pytest.param("proximal", marks=pytest.mark.slow), "gradient", "heat"]
+    )
     def test_error_against_epsilon(self, form, measured):
         X, weak, strong = homogenised(form), [], []
         for e in EPSILON:
