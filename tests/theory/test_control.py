@@ -185,9 +185,7 @@ class TestComparison:
 class TestForwardDensity:
     """(26): the density of the controlled paths against their histogram, and both costs of u."""
 
-    @pytest.mark.parametrize(
-        "name", ["double well", pytest.param("plane", marks=pytest.mark.slow)]
-    )
+    @pytest.mark.parametrize("name", ["double well", pytest.param("plane", marks=pytest.mark.slow)])
     def test_histogram(self, name, measured):
         f, grid, start, _ = LANDSCAPES[name]
         values, _ = solved(name, "f")
