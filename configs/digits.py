@@ -3,8 +3,8 @@
     entropix compare --config=digits
 
 5 seeds, 2,400 gradient evaluations (214 effective epochs) for every algorithm. On two cores of an
-AMD EPYC with much else running: 3.7 minutes from the command to the figure, 90 CPU-seconds (mean
-and standard deviation over seeds, 360 test images, so that one image is 0.28 %)
+AMD EPYC: 49 s from the command to the figure, and (mean and standard deviation over seeds, 360 test
+images, so that one image is 0.28 %)
 
     |             | validation error, % | training loss     |
     |-------------|---------------------|-------------------|
