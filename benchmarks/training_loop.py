@@ -14,12 +14,12 @@ resident memory of the process on the way.
 
 Memory, jax 0.10.2 on a CPU: 587 MB after 100 evaluations, 515 after 500, 531 after 1,000.
 
-Time, of the loop of version 0.1, on two cores of an AMD EPYC, jax 0.10.2, batch 128 (mlp on one
-core, beside other work):
+Time, on two cores of an AMD EPYC with nothing else running, jax 0.10.2, batch 128 (medians of pairs
+and quartiles; of `lenet` with the loop of version 0.1, beside other work):
 
 | network | bare, ms per gradient | reported, over bare | wall, over bare |
 |---|---|---|---|
-| mlp | 15.92 | 0.998 (0.984-1.007) | 1.007 (0.993-1.017) |
+| mlp | 8.96 | 0.987 (0.978-1.019) | 1.000 (0.983-1.032) |
 | lenet | 15.08 | 0.955 (0.936-0.997) | 0.957 (0.940-1.002) |
 """
 
