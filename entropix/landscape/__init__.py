@@ -1,13 +1,9 @@
 """Landscapes of losses: what relaxation does to them, and how flat their minima are.
 
-`entropix.landscape.networks` measures the flatness of any loss around any pytree of parameters; its
-names are imported on first use, since Lanczos comes from `matfree`.
+`entropix.landscape.networks` measures the flatness of any loss around any pytree of parameters.
 `entropix.landscape.functions` treats functions of one or two variables, where the reference
 solvers of `entropix.pde` give the truth.
 """
-
-import importlib
-from typing import Any
 
 from entropix.landscape.functions import (
     EQUATIONS,
@@ -33,34 +29,33 @@ from entropix.landscape.functions import (
     true_gradient,
     widened,
 )
-
-_NETWORKS = (
-    "Eigenpairs",
-    "Estimate",
-    "Sampling",
-    "Segment",
-    "Slice2d",
-    "Spectrum",
-    "arithmetic_mean",
-    "batched",
-    "eigenpairs",
-    "eigenvalues",
-    "frobenius_norm",
-    "gauss_newton",
-    "ggn_vp",
-    "harmonic_mean",
-    "hessian",
-    "hvp",
-    "local_energy",
-    "local_entropy",
-    "measures",
-    "normalised",
-    "relative",
-    "segment",
-    "sharpness",
-    "slice2d",
-    "spectrum",
-    "trace",
+from entropix.landscape.networks import (
+    Eigenpairs,
+    Estimate,
+    Sampling,
+    Segment,
+    Slice2d,
+    Spectrum,
+    arithmetic_mean,
+    batched,
+    eigenpairs,
+    eigenvalues,
+    frobenius_norm,
+    gauss_newton,
+    ggn_vp,
+    harmonic_mean,
+    hessian,
+    hvp,
+    local_energy,
+    local_entropy,
+    measures,
+    normalised,
+    relative,
+    segment,
+    sharpness,
+    slice2d,
+    spectrum,
+    trace,
 )
 
 __all__ = [
@@ -113,10 +108,3 @@ __all__ = [
     "true_gradient",
     "widened",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the instruments of flatness when one is first asked for."""
-    if name in _NETWORKS:
-        return getattr(importlib.import_module("entropix.landscape.networks"), name)
-    raise AttributeError(f"module 'entropix.landscape' has no attribute {name!r}")
