@@ -16,7 +16,7 @@ from entropix.files import write_atomic
 from entropix.landscape.networks import batched, hessian, measures, spectrum
 from entropix.report import check_workdir
 from entropix.report.flatness import draw_spectra, flatness_table
-from entropix.runs.folder import RUN_FILE
+from entropix.rows import RUN_FILE
 from entropix.runs.loading import Trained, load
 from entropix.transforms.checks import check_count
 

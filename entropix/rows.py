@@ -7,7 +7,9 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-METRICS_FILE = "metrics.jsonl"
+# In the folder of a run: its rows, whose they are, and that it is finished.
+METRICS_FILE, RUN_FILE, COMPLETE_FILE = "metrics.jsonl", "run.json", "complete.json"
+PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
 
 
 class Measurement(NamedTuple):

@@ -5,11 +5,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entropix.rows import METRICS_FILE, Row, read_rows
+from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, RUN_FILE, Row, read_rows
 
-RUN_FILE = "run.json"
-COMPLETE_FILE = "complete.json"
-PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
 COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
 _TYPES: dict[str, Any] = {
     "identity": dict, "run": str, "seeds": list, "label": str,

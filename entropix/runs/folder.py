@@ -17,13 +17,19 @@ from flax.traverse_util import flatten_dict
 import entropix
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
-from entropix.rows import METRICS_FILE, Row, read_rows, rows_as_lines
+from entropix.rows import (
+    COMPLETE_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    Row,
+    read_rows,
+    rows_as_lines,
+)
 from entropix.runs.checkpoint import CHECKPOINTS
 from entropix.runs.record import Failure
 
 _log = logging.getLogger(__name__)
-RUN_FILE = "run.json"
-_COMPLETE, _FORKS = "complete.json", "forks.jsonl"
+_FORKS = "forks.jsonl"
 
 
 class RunFolder:
@@ -79,7 +85,7 @@ class RunFolder:
 
     def finished(self) -> tuple[list[Row], list[Failure]] | None:
         """The rows and failures, if the run is finished and its metrics are whole; else None."""
-        path = self.path / _COMPLETE
+        path = self.path / COMPLETE_FILE
         if not path.exists() or self.changed():
             return None
         try:
@@ -99,7 +105,7 @@ class RunFolder:
         if self.changed():
             with (self.path / _FORKS).open("a") as file:
                 file.write(json.dumps(old) + "\n")
-        (self.path / _COMPLETE).unlink(missing_ok=True)
+        (self.path / COMPLETE_FILE).unlink(missing_ok=True)
         versions, before = _versions(), old.get("versions", {})
         other = sorted(n for n in versions if before.get(n, versions[n]) != versions[n])
         if other:
@@ -121,7 +127,7 @@ class RunFolder:
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
         """Marks the run as finished, with these rows."""
         content = {"digest": _digest(rows), "failures": [failure._asdict() for failure in failures]}
-        write_atomic(self.path / _COMPLETE, _json(content))
+        write_atomic(self.path / COMPLETE_FILE, _json(content))
 
 
 def has_results(folder: pathlib.Path) -> bool:

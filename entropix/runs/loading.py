@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
-from entropix.rows import Row, read_rows
+from entropix.rows import PARTS, Row, read_rows
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder, read_run
 from entropix.runs.restoring import restore
@@ -68,7 +68,7 @@ def load(
         be made again without `run`.
     """
     folder = pathlib.Path(folder).expanduser()
-    for part in sorted(folder.glob("seeds_*")) if seed is not None else ():
+    for part in sorted(folder.glob(PARTS)) if seed is not None else ():
         if seed in read_run(part)["seeds"]:
             folder = part
     saved = read_run(folder)

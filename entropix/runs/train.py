@@ -10,7 +10,7 @@ from typing import Any
 
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
-from entropix.rows import Row
+from entropix.rows import PARTS, Row
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder, claimed, has_results, read_run
 from entropix.runs.loop import Loop
@@ -79,7 +79,7 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
         has seeds that its parent has not.
     """
     found, changed = [], False
-    for folder in (workdir, *sorted(workdir.glob("seeds_*"))):
+    for folder in (workdir, *sorted(workdir.glob(PARTS))):
         if has_results(folder):
             part = dataclasses.replace(run, seeds=tuple(read_run(folder)["seeds"]))
             contents = RunFolder(folder, part)

@@ -115,7 +115,7 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
 def make_interval(step: Step, num_steps: int) -> Callable[[TrainState, Any], Any]:
     """Makes a fixed number of outer steps of one seed: `interval(state, data) -> (state, loss)`.
 
-    Nothing stops it, and `loss` is the mean mini-batch loss: what tuning needs.
+    Nothing stops it, and `loss` is the mean mini-batch loss: what benchmarks time.
     """
 
     def interval(state: TrainState, data: Any) -> tuple[TrainState, Array]:
