@@ -51,3 +51,12 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield events
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for identities that hold up to rounding."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield

@@ -9,13 +9,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 
-@pytest.fixture
-def x64():
-    """Double precision, for identities that hold up to rounding."""
-    with jax.enable_x64(True):
-        yield
-
-
 class Quadratic(NamedTuple):
     """f(x) = p.x + x.Qx/2, of Lemma 4; batches are the factors of Q, whose mean is 1."""
 

@@ -8,13 +8,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def x64():
-    """Double precision, for identities that hold up to rounding."""
-    with jax.enable_x64(True):
-        yield
-
-
 class Quadratic(NamedTuple):
     """f(x) = p.x + x.Qx/2, the loss of Lemma 4, whose local entropy is known in closed form."""
 
