@@ -1,13 +1,15 @@
 """A language model: the next byte of Python's standard library, by today's optimisers.
 
+    entropix tune    --config=language --workdir=runs/language_tune --trials=9 --config.seeds=1
     entropix compare --config=language --workdir=runs/language
+    entropix compare --config=language:batch_32,adamw,snoo --workdir=runs/language_32
 
-A decoder of 0.47 million parameters, 2,000 gradients of 16 windows of 96 bytes, a cosine for the
-learning rate. One in ten packages of the library is the validation set. The text differs with the
-version of Python, which is part of the run's identity.
+A decoder of 0.47 million parameters, 2,400 gradients of 8 windows of 96 bytes, or, with `batch_32`
+in front of the runs, 600 gradients of 32: equally many bytes. Every run has a cosine for the learning
+rate, after a warm-up, but `schedule_free`, which needs none. One in ten packages of the library is
+the validation set. The text differs with the version of Python, which is part of the run's identity.
 
-The constants are starting points, and nothing has been measured with them yet: tune first, with
-`entropix tune --config=language`.
+The constants are starting points: tune first.
 """
 
 from ml_collections import ConfigDict
@@ -15,39 +17,50 @@ from ml_collections import ConfigDict
 from entropix.experiment import make_config
 
 COSINE = {"schedule": "cosine", "warmup": 0.05}
-ADAM_INSIDE = {
-    "inner": "adam",
-    "output": "displacement",
-    "learning_rate": 1.0,
-    "momentum": None,
-    "step_size": 2e-3,
-    "num_steps": 20,
-    "gamma": 0.1,
-    "scoping_rate": 0.0,
-}
+# One outer step in 20 gradients. The pull is a share step_size / gamma of y - x at every gradient.
+PULLED = {**COSINE, "algorithm": "outer", "num_steps": 20, "step_size": 1.0}
+AVERAGED = {**PULLED, "averaging": 0.75}
+TEMPERATURE = {"temperature": 1e-9}
+# Of AdamW inside and outside, and of Muon, whose rates are larger.
+RATE, MUON_RATE = (5e-4, 2e-2), (1e-3, 1e-1)
 OPTIMIZERS = {
-    "adamw": {**COSINE, "learning_rate": 2e-3},
-    "adamw_ema": {**COSINE, "algorithm": "adamw", "learning_rate": 2e-3, "ema": 0.99},
-    "schedule_free": {"optimizer": "adamw", "learning_rate": 2e-3, "warmup": 0.05},
-    "lookahead": {**COSINE, "optimizer": "adamw", "learning_rate": 2e-3, "num_steps": 5},
-    "snoo": {**COSINE, "learning_rate": 2e-3, "num_steps": 25},
-    "snoo_10": {**COSINE, "algorithm": "snoo", "learning_rate": 2e-3, "num_steps": 10},
-    "sam": {**COSINE, "learning_rate": 0.1, "rho": 0.05},
-    "entropy_sgd": {**COSINE, **ADAM_INSIDE},
-    "entropy_sgd_cold": {**COSINE, **ADAM_INSIDE, "algorithm": "entropy_sgd", "temperature": 0.0},
-    "hj": {**COSINE, **ADAM_INSIDE},
+    "adamw": COSINE,
+    "snoo": {**COSINE, "num_steps": 30},
+    "muon": COSINE,
+    "hj": PULLED,
+    "entropy_sgd": {**AVERAGED, **TEMPERATURE},
+    "entropy_sgd_cold": AVERAGED,
+    "schedule_free": {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.05},
+    "sam": {**COSINE, "optimizer": "adamw", "learning_rate": 1e-3},
+    "adamw_ema": {**COSINE, "algorithm": "adamw", "ema": 0.99},
+    "lookahead": {**COSINE, "optimizer": "adamw", "learning_rate": 1e-3},
+    "snoo_10": {**COSINE, "algorithm": "snoo", "num_steps": 10},
+    "muloco": {**COSINE, "algorithm": "snoo", "optimizer": "muon", "learning_rate": 1e-2},
 }
-ALL = ",".join(OPTIMIZERS)
+SEARCH = {
+    **dict.fromkeys(OPTIMIZERS, {"learning_rate": RATE}),
+    "muon": {"learning_rate": MUON_RATE},
+    "muloco": {"learning_rate": MUON_RATE},
+    "sam": {"learning_rate": RATE, "rho": (1e-2, 0.5)},
+    "entropy_sgd": {"learning_rate": RATE, "temperature": (1e-10, 1e-7)},
+}
+# Windows in a batch -> gradients between two of ten evaluations, whole outer steps of every run.
+GRADIENTS = {8: 240, 32: 60}
 
 
-def get_config(algorithms: str = "") -> ConfigDict:
+def get_config(argument: str = "") -> ConfigDict:
+    first, _, rest = argument.partition(",")
+    batch_size, runs = (32, rest) if first == "batch_32" else (8, argument)
     return make_config(
+        name="language",
         problem="entropix.experiment.language:language_model",
+        arguments={"validation_windows": 500},
         optimizers=OPTIMIZERS,
-        algorithms=algorithms or ALL,
-        batch_size=16,
+        algorithms=runs or ",".join(OPTIMIZERS),
+        search=SEARCH,
+        batch_size=batch_size,
         seeds=3,
-        gradients_per_eval=100,  # a whole number of every algorithm's outer steps
-        num_evals=20,
-        eval_train_examples=2000,
+        gradients_per_eval=GRADIENTS[batch_size],
+        num_evals=10,
+        eval_train_examples=100,
     )

@@ -105,10 +105,12 @@ class Algorithm:
 
 
 def _complete(name: str, learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
-    """A complete optimiser to go inside an outer one; its learning rate counts gradients."""
-    check_name("optimizer", name, ("adamw", "sgd"))
+    """A complete optimiser, to go inside an outer one or behind a relaxation."""
+    check_name("optimizer", name, ("adamw", "muon", "sgd"))
     if name == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
+    if name == "muon":
+        return optax.contrib.muon(learning_rate, weight_decay=weight_decay)
     return optax.chain(optax.add_decayed_weights(weight_decay), entropix.sgd(learning_rate))
 
 
@@ -138,6 +140,48 @@ def _snoo(
         _complete(optimizer, learning_rate, weight_decay), outer_learning_rate, momentum,
         num_steps=num_steps, axis_name=axis_name,
     )  # fmt: skip
+
+
+def _outer(
+    learning_rate: Any,
+    gamma: Any,
+    *,
+    optimizer: str = "adamw",
+    weight_decay: float = 1e-4,
+    step_size: float = 1.0,
+    temperature: float = 0.0,
+    averaging: float = 0.0,
+    outer_learning_rate: float = 1.0,
+    momentum: float | None = None,
+    num_steps: int = 20,
+    axis_name: Any = None,
+) -> optax.GradientTransformation:
+    """The chains of HJ and Entropy-SGD (`averaging` > 0) with a complete optimiser inside."""
+    return entropix.outer(
+        _complete(optimizer, learning_rate, weight_decay),
+        entropix.sgd(outer_learning_rate, momentum),
+        num_steps=num_steps, gamma=gamma, step_size=step_size, temperature=temperature,
+        averaging=averaging, axis_name=axis_name,
+    )  # fmt: skip
+
+
+def _sam(
+    learning_rate: Any,
+    *,
+    optimizer: str = "sgd",
+    weight_decay: float = 0.0,
+    rho: float = 0.05,
+    momentum: float | None = 0.9,
+    num_ascents: int = 1,
+    adaptive: bool = False,
+) -> optax.GradientTransformation:
+    if optimizer == "sgd":
+        decayed = optax.add_decayed_weights(weight_decay)
+        behind = optax.chain(decayed, entropix.sgd(learning_rate, momentum))
+    else:
+        behind = _complete(optimizer, learning_rate, weight_decay)
+    relaxation = entropix.sharpness(rho, num_ascents=num_ascents, adaptive=adaptive)
+    return entropix.stepwise(relaxation, behind)
 
 
 def _schedule_free(
@@ -200,8 +244,11 @@ _RELATIVES = (
         {"learning_rate": _ADAM_RATE},
     ),
     Algorithm(
-        "sam", entropix.sam, "SAM", "#F0E442", {"rho": 0.05},
-        {"learning_rate": _RATE, "rho": (1e-2, 1.0)},
+        "muon", optax.contrib.muon, "Muon", "#661100", {"learning_rate": 1e-2},
+        {"learning_rate": _ADAM_RATE},
+    ),
+    Algorithm(
+        "sam", _sam, "SAM", "#F0E442", search={"learning_rate": _RATE, "rho": (1e-2, 1.0)},
     ),
     Algorithm(
         "lookahead", _lookahead, "Lookahead", "#117733", search={"learning_rate": _RATE},
@@ -211,6 +258,11 @@ _RELATIVES = (
         "snoo", _snoo, "SNOO", "#44AA99", {"learning_rate": 1e-3},
         {"learning_rate": _ADAM_RATE, "outer_learning_rate": (0.3, 1.0)},
         counts="gradients",
+    ),
+    Algorithm(
+        "outer", _outer, "relaxed AdamW", "#88CCEE",
+        {"learning_rate": 1e-3, "gamma": 10.0, "scoping_rate": 0.0},
+        {"learning_rate": _ADAM_RATE, "gamma": (3.0, 1e3)}, counts="gradients",
     ),
     Algorithm(
         "schedule_free", _schedule_free, "schedule-free", "#AA4499",

@@ -95,7 +95,8 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
         an order that matters, the last ones are held out.
 
     Returns:
-      A `Problem`; its former validation set plays no part in it.
+      A `Problem`; its former validation set plays no part in it, but that no more examples are
+      measured than that set has: a trial's evaluation costs no more than a run's.
 
     Raises:
       ValueError: for a loader on the host.
@@ -111,6 +112,9 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
     if problem.sample is None:
         order = np.random.default_rng(seed).permutation(count)
     kept, out = order[: count - held], order[count - held :]
+    if problem.validation is not None:
+        most = len(jax.tree.leaves(problem.validation)[0])
+        out = out[np.linspace(0, held - 1, min(most, held)).astype(int)]
     return dataclasses.replace(
         problem,
         data=jax.tree.map(lambda leaf: leaf[kept], problem.data),
