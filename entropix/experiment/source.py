@@ -33,12 +33,15 @@ def load_problem(config: ConfigDict) -> Problem:
         )  # fmt: skip
     make, arguments = import_function(config.problem), config.arguments.to_dict()
     _log.info("making the problem of %s", config.problem)
+    given = {"batch_size": config.batch_size, **arguments}
+    if config.data_dir and "data_dir" in inspect.signature(make).parameters:
+        given["data_dir"] = config.data_dir  # where data lie is no part of what is trained
     try:
-        inspect.signature(make).bind(batch_size=config.batch_size, **arguments)
+        inspect.signature(make).bind(**given)
     except TypeError as error:
         accepted = f"what {config.problem} takes besides batch_size"
         raise refusal("arguments", accepted, arguments, f" ({error}).") from error
-    problem = make(batch_size=config.batch_size, **arguments)
+    problem = make(**given)
     if not isinstance(problem, Problem):
         raise ValueError(
             f"{config.problem} must return an entropix.experiment.Problem; got {problem!r}."

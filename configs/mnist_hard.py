@@ -1,0 +1,61 @@
+"""LeNet on a part of MNIST: wrong labels, or few examples. SAM against Entropy-SGD.
+
+    entropix tune    --config=mnist_hard:wrong_40 --data_dir=FOLDER --trials=9 --config.seeds=1
+    entropix compare --config=mnist_hard:wrong_40 --data_dir=FOLDER
+    entropix compare --config=mnist_hard:few_1000,sgd,sam --data_dir=FOLDER
+
+The data stand first behind the colon, and the runs after it: `wrong_0`, `wrong_20`, `wrong_40` and
+`wrong_60` have 10,000 images with so many per cent of wrong labels, `few_300`, `few_1000` and
+`few_3000` so many images with right ones. Every run has 2,400 gradients of 128 images and the same
+drops of the learning rate. Errors are of the whole test set, with its right labels.
+
+The constants are starting points: tune first.
+"""
+
+from ml_collections import ConfigDict
+
+from entropix.experiment import make_config
+
+DATA = {f"wrong_{p}": {"examples": 10_000, "wrong": p / 100} for p in (0, 20, 40, 60)} | {
+    f"few_{n}": {"examples": n, "wrong": 0.0} for n in (300, 1_000, 3_000)
+}
+DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
+# gamma stays as large as it starts, or falls to 1 at most.
+RELAXED = {
+    **DROPS, "inner": "nesterov", "output": "displacement", "num_steps": 20,
+    "learning_rate": 0.5, "gamma": 100.0, "gamma_end": 1.0,
+}  # fmt: skip
+OPTIMIZERS = {
+    "sgd": {**DROPS, "learning_rate": 0.1},
+    "sam": {**DROPS, "learning_rate": 0.1, "rho": 0.1},
+    "entropy_sgd": {**RELAXED, "temperature": 1e-6},
+    "hj": RELAXED,
+    "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
+    "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.99},
+}
+RATE, DISPLACED, GAMMA = (1e-2, 1.0), (5e-2, 1.0), (10.0, 1e4)
+SEARCH = {
+    "sgd": {"learning_rate": RATE},
+    "sam": {"learning_rate": RATE, "rho": (2e-2, 2.0)},
+    "entropy_sgd": {"learning_rate": DISPLACED, "gamma": GAMMA, "temperature": (1e-8, 1e-3)},
+    "hj": {"learning_rate": DISPLACED, "gamma": GAMMA},
+    # Only gamma T matters: the smoothing's width is its square root.
+    "heat": {"learning_rate": RATE, "gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)},
+    "sgd_ema": {"learning_rate": RATE},
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    first, _, rest = argument.partition(",")
+    data, runs = (first, rest) if first in DATA else ("wrong_40", argument)
+    return make_config(
+        name=f"mnist_{data}",
+        problem="entropix.experiment.label_noise:noisy_labels",
+        arguments={"data": "mnist", "model": {"name": "lenet"}, **DATA[data]},
+        optimizers=OPTIMIZERS,
+        algorithms=runs or ",".join(OPTIMIZERS),
+        search=SEARCH,
+        seeds=3,
+        gradients_per_eval=480,  # a whole number of every run's outer steps
+        num_evals=5,
+    )
