@@ -26,7 +26,7 @@ def runs_of(name: str) -> dict:
 
 def test_all_configs_are_here():
     papers = {name.partition(":")[0] for name in CONFIGS}
-    assert sorted(known()) == sorted(papers | {"language"})
+    assert sorted(known()) == sorted(papers | {"language", "mnist_hard"})
 
 
 def test_the_language_model_is_run_by_todays_optimisers():
@@ -35,6 +35,23 @@ def test_the_language_model_is_run_by_todays_optimisers():
     runs = runs_of("language")
     assert {"adamw", "adamw_ema", "sam", "snoo", "schedule_free", "entropy_sgd"} <= runs.keys()
     assert config.problem == "entropix.experiment.language:language_model"
+
+
+@pytest.mark.parametrize("batch", ["", "batch_32"])
+def test_batches_of_the_language_model_see_equally_many_bytes(batch):
+    config = read_config(f"language:{batch},snoo,sam" if batch else "language:snoo,sam")
+    check_plan(config)
+    assert config.batch_size * config.gradients_per_eval * config.num_evals == 8 * 2400
+
+
+@pytest.mark.parametrize("data", ["wrong_0", "wrong_20", "wrong_40", "wrong_60", "few_300"])
+def test_wrong_labels_and_few_examples(data):
+    config = read_config(f"mnist_hard:{data}")
+    check_plan(config)
+    assert {"sgd", "sam", "entropy_sgd", "hj", "heat", "sgd_ema"} == set(config.optimizers)
+    kind, _, number = data.partition("_")
+    wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
+    assert (config.arguments.wrong, config.arguments.examples) == (wrong, count)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

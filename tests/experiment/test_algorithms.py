@@ -108,16 +108,18 @@ def walked(run, steps, seed=0):
     return np.asarray(points)
 
 
+AROUND_ADAM = ("adamw", "muon", "snoo", "outer", "diloco")
 CYCLES = {
     "sgd": 1, "entropy_sgd": 20, "hj": 5, "heat": 20, "elastic_sgd": 2, "parle": 40, "easgd": 2,
-    "diloco": 100, "adamw": 1, "sam": 2, "lookahead": 6, "snoo": 30, "schedule_free": 1,
+    "diloco": 100, "adamw": 1, "muon": 1, "sam": 2, "lookahead": 6, "snoo": 30, "outer": 20,
+    "schedule_free": 1,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CYCLES)
 def test_every_algorithm_trains(name):
     """Gradients per outer step, and the way from the start to a better point."""
-    options = {"learning_rate": 0.05} if name in ("adamw", "snoo", "diloco") else {}
+    options = {"learning_rate": 0.05} if name in AROUND_ADAM else {}
     run = one_run(name, budget=(200, 1), **options)
     method = run.method()
     assert method.cycle == CYCLES[name]
@@ -158,6 +160,36 @@ def test_snoo_is_the_optimiser_of_that_name_and_its_schedule_counts_gradients():
     rate = optax.piecewise_constant_schedule(0.1, {12: 0.1})
     tx = entropix.snoo(optax.adamw(rate, weight_decay=0.01), momentum=0.5, num_steps=4)
     hand = by_hand(tx, run.problem, 24, entropix.eval_params)[3::4]
+    np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("inside", ["adamw", "muon", "sgd"])
+def test_the_chain_with_an_optimiser_inside_is_outers(inside):
+    run = one_run(
+        "outer", bowl(), budget=(24, 1), num_steps=4, learning_rate=0.1, gamma=5.0,
+        step_size=0.5, averaging=0.75, outer_learning_rate=0.8, optimizer=inside, weight_decay=0.01,
+    )  # fmt: skip
+    made = {
+        "adamw": lambda: optax.adamw(0.1, weight_decay=0.01),
+        "muon": lambda: optax.contrib.muon(0.1, weight_decay=0.01),
+        "sgd": lambda: optax.chain(optax.add_decayed_weights(0.01), entropix.sgd(0.1)),
+    }[inside]()
+    tx = entropix.outer(
+        made, optax.sgd(0.8), num_steps=4, gamma=5.0, step_size=0.5, averaging=0.75
+    )
+    hand = by_hand(tx, run.problem, 24, entropix.eval_params)[3::4]
+    np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
+
+
+def test_sam_is_that_of_the_package_and_goes_around_adamw():
+    run = one_run("sam", bowl(), budget=(12, 1), learning_rate=0.1, rho=0.3)
+    tx = entropix.sam(0.1, rho=0.3, stepwise=True)
+    hand = by_hand(tx, run.problem, 12, entropix.eval_params)[1::2]
+    np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
+    chosen = {"learning_rate": 0.1, "rho": 0.3, "optimizer": "adamw", "weight_decay": 0.01}
+    run = one_run("sam", bowl(), budget=(12, 1), **chosen)
+    tx = entropix.stepwise(entropix.sharpness(0.3), optax.adamw(0.1, weight_decay=0.01))
+    hand = by_hand(tx, run.problem, 12, entropix.eval_params)[1::2]
     np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
 
 

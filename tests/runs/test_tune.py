@@ -1,5 +1,6 @@
 """Searches: successive halving on held-out examples, equal effort, nothing of the final runs."""
 
+import dataclasses
 import json
 import math
 
@@ -77,6 +78,8 @@ def test_held_out_examples_are_a_fifth_of_the_training_set():
     assert (len(kept), len(out)) == (76, 20)
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, out])), np.sort(problem.data["y"]))
     assert held.identity["digest"] != problem.identity["digest"]
+    few = hold_out(dataclasses.replace(problem, validation=problem.data["y"][:7]))
+    assert len(few.validation["y"]) == 7 and set(few.validation["y"]) <= set(np.asarray(out))
     ordered = hold_out(line(sample=lambda key, data: jax.tree.map(lambda a: a[:8], data)))
     np.testing.assert_array_equal(ordered.validation["y"], problem.data["y"][76:])
 
