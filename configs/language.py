@@ -38,7 +38,7 @@ OPTIMIZERS = {
     "muloco": {**COSINE, "algorithm": "snoo", "optimizer": "muon", "learning_rate": 1e-2},
 }
 SEARCH = {
-    **dict.fromkeys(OPTIMIZERS, {"learning_rate": RATE}),
+    **{key: {"learning_rate": RATE} for key in OPTIMIZERS},
     "muon": {"learning_rate": MUON_RATE},
     "muloco": {"learning_rate": MUON_RATE},
     "sam": {"learning_rate": RATE, "rho": (1e-2, 0.5)},

@@ -281,6 +281,16 @@ def test_report_rebuilds_table_and_figure(compared, capsys, monkeypatch, tmp_pat
     assert (tmp_path / "new" / "report" / "figure.png").stat().st_size > 10_000
 
 
+def test_report_shows_the_measures_named(compared, tmp_path, capsys):
+    argv = ["report", f"{compared[0]}/runs/digits", f"--workdir={tmp_path}"]
+    assert main([*argv, "--measures=train_error,val_loss", "--baseline=sgd"]) == 0
+    title = capsys.readouterr().out.splitlines()[0]
+    assert title.index("training error") < title.index("validation loss")
+    assert "validation error" not in title
+    assert main([*argv, "--measures=train_eror"]) == 2
+    assert "no measure is called 'train_eror'" in capsys.readouterr().err
+
+
 def test_report_of_runs_that_differ_needs_mixed(compared, tmp_path, capsys):
     shutil.copytree(compared[0] / "runs" / "digits", tmp_path / "runs")
     path = tmp_path / "runs" / "sgd" / "run.json"

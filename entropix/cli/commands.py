@@ -71,8 +71,15 @@ def report(options: _Options) -> None:
     """Table and figure of saved runs."""
     from entropix.report import gather
 
-    rows = gather(options.folders, options.workdir, mixed=options.mixed, report=_say)
-    _draw(rows, options.folders, options.workdir)
+    rows = gather(
+        options.folders,
+        options.workdir,
+        mixed=options.mixed,
+        baseline=options.baseline,
+        measures=options.measures,
+        report=_say,
+    )
+    _draw(rows, options.folders, options.workdir, options.measures)
 
 
 def landscape(options: _Options) -> None:
@@ -153,10 +160,11 @@ def _prepare(options: _Options) -> tuple[Any, list[str]]:
     return config, [name for name, *_ in runs]
 
 
-def _draw(rows: Any, folders: list[str], workdir: str) -> None:
+def _draw(rows: Any, folders: list[str], workdir: str, measures: list[str] | None = None) -> None:
     from entropix.report import colours, convergence
 
-    convergence(rows, f"{workdir}/figure.png", colours=colours(folders))
+    path = f"{workdir}/figure.png"
+    convergence(rows, path, measures=measures and measures[:4], colours=colours(folders))
     _say(f"{workdir}/ now holds metrics.jsonl, table.md, figure.png")
 
 

@@ -118,9 +118,12 @@ def _tune(parser: Parser) -> None:
 
 def _report(parser: Parser) -> None:
     mixed = "allow runs that differ in problem, budget or evaluation"
+    measures = "of the tables and the figure, such as val_error,train_error"
     parser.add_argument("folders", nargs="*", type=path, help="of runs or of comparisons")
     _workdir(parser, "runs/report")
     parser.switch("--mixed", what=mixed)
+    parser.option("--baseline", "the run that others are compared with", metavar="RUN")
+    parser.option("--measures", measures, names, metavar="NAME,...")
 
 
 def _landscape(parser: Parser) -> None:

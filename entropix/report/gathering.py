@@ -18,6 +18,7 @@ def gather(
     *,
     mixed: bool = False,
     baseline: str | None = None,
+    measures: Sequence[str] | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Row]:
     """Makes a comparison of saved runs, from their rows alone.
@@ -27,6 +28,7 @@ def gather(
       workdir: gets `metrics.jsonl` (all rows) and `table.md`; None for neither.
       mixed: whether runs may differ in problem, budget or evaluation; the table says in what.
       baseline: see `make_table`.
+      measures: see `make_table`.
       report: called with the finished table.
 
     Returns:
@@ -52,7 +54,9 @@ def gather(
     for run in runs:
         if not run.finished:
             unfinished[run.name] += run.seeds
-    table = make_table(rows, baseline=baseline, unfinished=unfinished, notes=notes)
+    table = make_table(
+        rows, baseline=baseline, measures=measures, unfinished=unfinished, notes=notes
+    )
     if workdir is not None:
         workdir = pathlib.Path(workdir).expanduser()
         workdir.mkdir(parents=True, exist_ok=True)

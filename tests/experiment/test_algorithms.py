@@ -174,9 +174,7 @@ def test_the_chain_with_an_optimiser_inside_is_outers(inside):
         "muon": lambda: optax.contrib.muon(0.1, weight_decay=0.01),
         "sgd": lambda: optax.chain(optax.add_decayed_weights(0.01), entropix.sgd(0.1)),
     }[inside]()
-    tx = entropix.outer(
-        made, optax.sgd(0.8), num_steps=4, gamma=5.0, step_size=0.5, averaging=0.75
-    )
+    tx = entropix.outer(made, optax.sgd(0.8), num_steps=4, gamma=5.0, step_size=0.5, averaging=0.75)
     hand = by_hand(tx, run.problem, 24, entropix.eval_params)[3::4]
     np.testing.assert_allclose(walked(run, 6), hand, rtol=1e-5, atol=1e-6)
 

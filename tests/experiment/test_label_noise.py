@@ -18,7 +18,8 @@ def digits():
 def test_so_many_labels_are_wrong_and_all_else_is_as_it_was(digits):
     problem = noisy_labels(digits, SMALL, examples=200, wrong=0.3)
     images, labels, is_wrong = map(np.asarray, problem.data)
-    assert images.shape[0] == 200 and is_wrong.sum() == 60
+    assert images.shape[0] == 200
+    assert is_wrong.sum() == 60
     known = {np.asarray(i).tobytes(): int(y) for i, y in zip(*digits[:2], strict=True)}
     truth = np.asarray([known[image.tobytes()] for image in images])
     np.testing.assert_array_equal(labels != truth, is_wrong)
@@ -51,7 +52,8 @@ def test_a_network_that_learns_by_heart_is_seen_to(digits, tmp_path):
     adamw = algorithm("adamw", learning_rate=1e-2)
     options = {"budget": Budget(400, 4), "seeds": 1, "workdir": tmp_path, "progress": False}
     rows = train(problem, adamw, **options)
-    assert rows[-1]["train_error"] == 0 and rows[-1]["train_memorised"] == pytest.approx(100)
+    assert rows[-1]["train_error"] == 0
+    assert rows[-1]["train_memorised"] == pytest.approx(100)
     assert rows[-1]["val_memorised"] == 0
 
 

@@ -79,7 +79,8 @@ def test_held_out_examples_are_a_fifth_of_the_training_set():
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, out])), np.sort(problem.data["y"]))
     assert held.identity["digest"] != problem.identity["digest"]
     few = hold_out(dataclasses.replace(problem, validation=problem.data["y"][:7]))
-    assert len(few.validation["y"]) == 7 and set(few.validation["y"]) <= set(np.asarray(out))
+    assert len(few.validation["y"]) == 7
+    assert set(few.validation["y"]) <= set(np.asarray(out))
     ordered = hold_out(line(sample=lambda key, data: jax.tree.map(lambda a: a[:8], data)))
     np.testing.assert_array_equal(ordered.validation["y"], problem.data["y"][76:])
 
