@@ -1,4 +1,4 @@
-"""LeNet on a part of MNIST: wrong labels, or few examples. SAM against Entropy-SGD.
+"""LeNet without dropout on a part of MNIST: wrong labels, or few examples. SAM against Entropy-SGD.
 
     entropix tune    --config=mnist_hard:wrong_40 --data_dir=FOLDER --trials=9 --config.seeds=1
     entropix compare --config=mnist_hard:wrong_40 --data_dir=FOLDER
@@ -19,6 +19,9 @@ from entropix.experiment import make_config
 DATA = {f"wrong_{p}": {"examples": 10_000, "wrong": p / 100} for p in (0, 20, 40, 60)} | {
     f"few_{n}": {"examples": n, "wrong": 0.0} for n in (300, 1_000, 3_000)
 }
+# Without dropout: with it, 0.6 % of 40 % wrong labels are learnt in 800 gradients, and there is nothing
+# to tell apart.
+LENET = {"name": "lenet", "dropout": 0.0}
 DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
 # gamma stays as large as it starts, or falls to 1 at most.
 RELAXED = {
@@ -51,7 +54,7 @@ def get_config(argument: str = "") -> ConfigDict:
     return make_config(
         name=f"mnist_{data}",
         problem="entropix.experiment.label_noise:noisy_labels",
-        arguments={"data": "mnist", "model": {"name": "lenet"}, **DATA[data]},
+        arguments={"data": "mnist", "model": LENET, **DATA[data]},
         optimizers=OPTIMIZERS,
         algorithms=runs or ",".join(OPTIMIZERS),
         search=SEARCH,
