@@ -199,7 +199,7 @@ def report(path, names, compiled):
     """Runs the tables on one CPU and on all, in processes of their own, and writes a page."""
     cpus = sorted(os.sched_getaffinity(0))
     parts = ["# Against PyTorch", machine(), __doc__.partition("\n\n")[2].partition("\n\n")[2]]
-    for some in ([cpus[:1], cpus] if len(cpus) > 1 else [cpus]):
+    for some in [cpus[:1], cpus] if len(cpus) > 1 else [cpus]:
         argv = [sys.executable, __file__, *names, *(["--compile"] if compiled else [])]
         found = subprocess.run(
             argv, check=True, stdout=subprocess.PIPE, text=True,

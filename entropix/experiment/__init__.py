@@ -9,6 +9,7 @@ from typing import Any
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm, algorithm, register
 from entropix.experiment.classification import classification
 from entropix.experiment.config import make_config
+from entropix.experiment.label_noise import noisy_labels
 from entropix.experiment.language import language_model
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Measure, Problem
@@ -36,6 +37,7 @@ __all__ = [
     "language_model",
     "load",
     "make_config",
+    "noisy_labels",
     "plan",
     "register",
     "runs",
