@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 # In the folder of a run: its rows, whose they are, and that it is finished.
 METRICS_FILE, RUN_FILE, COMPLETE_FILE = "metrics.jsonl", "run.json", "complete.json"
 PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
+FLATNESS = "flatness/"  # what names of measures of flatness begin with
 
 
 class Measurement(NamedTuple):

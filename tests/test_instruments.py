@@ -58,6 +58,7 @@ def test_measures_of_a_quadratic_are_its_curvatures(trained, tmp_path):
         assert entry.measures["trace"] == pytest.approx(14.0, rel=1e-4)
     assert sum("about" in text for text in said) == 1  # the time, before the work
     assert "| trace" in said[-1]
+    assert "| against SGD" in said[-1]
     saved = [json.loads(line) for line in (tmp_path / "landscape.jsonl").read_text().splitlines()]
     assert [entry["seed"] for entry in saved] == [f.seed for f in found]
     assert (tmp_path / "landscape.md").read_text() == said[-1]

@@ -30,6 +30,7 @@ Behind a colon stand the runs, with commas, after the network where the file has
   --config.length=0.1                   a tenth of the run, its schedules included
   --config.replicas='(3, 6)'            a run with each number of replicas (compare)
   --config.layout=vmap                  replicas on one device; on several: shard_map or pmap
+  --config.flatness_at=1.0              measure how flat the minima are, at the end of the runs
 """
 
 

@@ -12,6 +12,7 @@ from entropix.data import CATALOGUE, check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.names import check_name
+from entropix.experiment.run import check_fractions
 from entropix.experiment.search import check_search
 from entropix.replicas.layout import check_kind
 from entropix.transforms.checks import MAX_COUNT, shown
@@ -32,6 +33,10 @@ FIELDS: dict[str, Any] = {
     # Shrinks the number of evaluations; what is given in fractions of the run shrinks with it.
     "length": 1.0,
     "eval_train_examples": 10_000,  # training examples in an evaluation; 0 for all
+    # Fractions of the run, such as (0.5, 1.0): flatness is measured at the first evaluation that
+    # reaches each of them, on so many training examples.
+    "flatness_at": (),
+    "flatness_examples": 4096,
     "checkpoint_seconds": 60.0,  # between checkpoints
     "checkpoints_kept": 2,
 }
@@ -47,6 +52,7 @@ _COUNTS = {
     "num_evals": (1, MAX_COUNT),
     "checkpoints_kept": (1, MAX_COUNT),
     "eval_train_examples": (0, MAX_COUNT),
+    "flatness_examples": (1, MAX_COUNT),
     "devices": (0, 2**16),
 }
 
@@ -84,6 +90,7 @@ def check_fields(config: ConfigDict) -> None:
     if not isinstance(config.name, str) or not re.fullmatch(r"(\w[\w.-]*)?", config.name):
         raise refused("name", "letters, digits, _, - and ., as in a folder's name", config.name)
     check_replicas(config.replicas)
+    check_fractions("flatness_at", config.flatness_at)
     check_search(_plain(config.search, "search"))
     _check_problem(config)
     _check_options(config)

@@ -126,6 +126,25 @@ class Problem:
         """Examples in the training set; None for a loader."""
         return None if self.on_host else len(jax.tree.leaves(self.data)[0])
 
+    @functools.cached_property
+    def at_state(self) -> tuple[Callable[..., Array], Callable[..., dict[str, Array]]]:
+        """What instruments measure: the loss and all measures, of `(model_state, params, batch)`.
+
+        The loss is the measure "loss" or, where there is none, `loss` in training mode. The same
+        two functions are given every time: all that is compiled for them serves all runs.
+        """
+        known, training_loss = self.measures, self.loss
+
+        def loss(model_state: Any, params: Any, batch: Any) -> Array:
+            if "loss" in known:
+                return jnp.asarray(known["loss"].function(params, model_state, batch))
+            return training_loss(params, model_state, batch, jax.random.key(0))[0]
+
+        def figures(model_state: Any, params: Any, batch: Any) -> dict[str, Array]:
+            return {name: m.function(params, model_state, batch) for name, m in known.items()}
+
+        return loss, figures
+
     def draw(self, key: Array, data: Any) -> Any:
         """A mini-batch: the problem's own `sample`, or uniform examples with replacement."""
         if self.sample is not None:

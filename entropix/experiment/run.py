@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from entropix.experiment.algorithms import Algorithm, is_built_in
 from entropix.experiment.fingerprint import digest_program
 from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.problem import Problem
-from entropix.transforms.checks import check_count
+from entropix.transforms.checks import check_count, refusal
 
 _MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 
@@ -50,18 +50,53 @@ class Budget:
         share = self.gradients / self.evaluations
         return [round(share * (k + 1)) for k in range(self.evaluations)]
 
+    def due_at(self, fractions: Iterable[float]) -> list[int]:
+        """Those of `due` that are the first to reach fractions of the budget.
+
+        Example:
+          >>> Budget(100, 4).due_at((0.5, 0.6, 1.0))
+          [50, 75, 100]
+        """
+        numbers = {math.ceil(fraction * self.evaluations - 1e-9) for fraction in fractions}
+        due = self.due()
+        return [due[max(number, 1) - 1] for number in sorted(numbers)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is carried out; see `entropix.experiment.fields.FIELDS`."""
+    """How a run is carried out; see `entropix.experiment.fields.FIELDS`.
+
+    Raises:
+      ValueError: for fractions or numbers of examples that flatness cannot be measured with.
+
+    Example:
+      >>> Settings(flatness_at=1.0).flatness_at    # at the end of the run
+      (1.0,)
+    """
 
     seed_layout: str = "auto"
     layout: str = "auto"
     devices: int = 0
     replica_start: str = "same"
     eval_train_examples: int = 10_000
+    flatness_at: tuple[float, ...] = ()
+    flatness_examples: int = 4096
     checkpoint_seconds: float = 60.0
     checkpoints_kept: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flatness_at", check_fractions("flatness_at", self.flatness_at))
+        check_count("flatness_examples", self.flatness_examples)
+
+
+def check_fractions(name: str, value: Any) -> tuple[float, ...]:
+    """Returns fractions of a run: ascending, each in (0, 1]; one number stands for itself."""
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    good = [isinstance(f, int | float) and not isinstance(f, bool) and 0 < f <= 1 for f in several]
+    if not all(good) or list(several) != sorted(set(several)):
+        accepted = "fractions of the run in (0, 1], ascending, such as (0.5, 1.0), or ()"
+        raise refusal(name, accepted, value)
+    return tuple(float(fraction) for fraction in several)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +125,13 @@ class Run:
     settings: Settings
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.settings.flatness_at and self.problem.on_host:
+            raise ValueError(
+                f"{self.name}: flatness is measured on arrays, and the data are a loader on the "
+                "host. Give the problem arrays, or leave flatness_at empty."
+            )
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that decides a result but the seeds, in JSON's types."""
@@ -97,12 +139,17 @@ class Run:
         if not is_built_in(self.algorithm):
             option["digest"] = _digest(self)
         settings = self.settings
+        evaluation: dict[str, Any] = {"train_examples": settings.eval_train_examples}
+        if settings.flatness_at:  # only then, so that runs without it stay what they were
+            evaluation["flatness"] = {
+                "at": settings.flatness_at, "examples": settings.flatness_examples
+            }  # fmt: skip
         fields = {
             "problem": self.problem.identity,
             "algorithm": option,
             "budget": dataclasses.asdict(self.budget),
             "replicas": self.replicas,
-            "evaluation": {"train_examples": settings.eval_train_examples},
+            "evaluation": evaluation,
             "start": settings.replica_start,
         }
         plain: dict[str, Any] = json.loads(json.dumps(fields))

@@ -1,60 +1,153 @@
-"""Measures of flatness as a table, and spectra as a figure."""
+"""Measures of flatness as tables, and spectra as a figure."""
 
+import collections
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
+from entropix.report.cells import intervals, markdown, spread
+from entropix.report.series import baseline_of
 from entropix.report.style import PALETTE, fixed_style
+from entropix.rows import FLATNESS, Measurement, Row
+
+_NOTE = "sharpness is a lower bound, and no measure but the relative ones survives rescaling."
+
+Numbers = Mapping[str, float]
 
 
-def flatness_table(found: Sequence[Any]) -> str:
-    """Makes a table with a row for every measure and a column for every run, in Markdown.
+class Entry(NamedTuple):
+    """What was measured around one seed's x.
 
-    Cells are mean ± standard deviation over seeds; of one seed, the value and, in brackets, the
-    standard error of its estimate, where there is one.
+    Attributes:
+      run: its name.
+      label: in tables.
+      seed: which one.
+      measures: name -> measurement; a standard error stands under the same name with `_se`.
+      gradients: that the run had spent.
+    """
+
+    run: str
+    label: str
+    seed: int
+    measures: Mapping[str, Measurement]
+    gradients: int = 0
+
+
+def flatness_of(rows: Sequence[Row]) -> list[Entry]:
+    """The flatness in rows: of every run that which was measured last.
 
     Args:
-      found: entries with `run`, `label`, `seed` and `measures`, as `entropix.instruments` makes.
+      rows: of seeds that count.
 
     Returns:
-      The table, ending in a line that says how to read it.
+      An entry for every seed; none of runs that did not measure flatness.
+    """
+    measured = [row for row in rows if any(name.startswith(FLATNESS) for name in row.measures)]
+    last = {row.run: max(r.gradients for r in measured if r.run == row.run) for row in measured}
+    return [
+        Entry(
+            row.run, row.label, row.seed,
+            {
+                name.removeprefix(FLATNESS): entry
+                for name, entry in row.measures.items()
+                if name.startswith(FLATNESS)
+            },
+            row.gradients,
+        )
+        for row in measured
+        if row.gradients == last[row.run]
+    ]  # fmt: skip
+
+
+def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
+    """Makes tables with a row for every measure and a column for every run, in Markdown.
+
+    Cells of the first table are mean ± standard deviation over seeds; of one seed, the value and,
+    in brackets, the standard error of its estimate, where there is one. The second table needs two
+    runs and two seeds: differences from the baseline, taken seed by seed, with Student's 95 %
+    intervals and, of several runs, Holm's p-values for all the runs in a row.
+
+    Args:
+      found: one for every run and seed.
+      baseline: name of a run; by default "sgd" if there is one, else the first run.
+
+    Returns:
+      The tables, ending in a line that says how to read them.
+
+    Raises:
+      ValueError: if no run is called like the baseline.
 
     Example:
-      >>> from types import SimpleNamespace
-      >>> seen = SimpleNamespace(run="sgd", label="SGD", seed=0,
-      ...                        measures={"trace": 12.0, "trace_se": 0.5})
+      >>> seen = Entry("sgd", "SGD", 0, {"trace": Measurement(12.0, "nats"),
+      ...                                "trace_se": Measurement(0.5, "nats")})
       >>> print(flatness_table([seen]).splitlines()[2])
-      | trace     | 12 (0.5) |
+      | trace, nats | 12 (0.5) |
     """
-    rows = pd.DataFrame([{"label": entry.label, **entry.measures} for entry in found])
-    names = [name for name in rows if name != "label" and not str(name).endswith("_se")]
-    labels = list(dict.fromkeys(rows["label"]))
-    cells = {
-        label: [_cell(rows[rows["label"] == label], str(name)) for name in names]
-        for label in labels
+    runs: dict[str, dict[int, Numbers]] = collections.defaultdict(dict)
+    for entry in found:
+        known = {n: m.value for n, m in entry.measures.items() if m.value is not None}
+        runs[entry.run][entry.seed] = known
+    units = {name: m.unit for entry in found for name, m in entry.measures.items()}
+    titles = {
+        name: f"{name}, {unit}" if unit else name
+        for name, unit in units.items()
+        if not (name.endswith("_se") and name.removesuffix("_se") in units)
     }
-    table = pd.DataFrame(cells, index=pd.Index(names, name="measure"))
-    seeds = rows.groupby("label").size().max()
-    how = (
-        f"Mean ± standard deviation over {seeds} seeds"
-        if seeds > 1
-        else "One seed; in brackets the standard error of the estimate"
-    )
-    note = "sharpness is a lower bound, and no measure but the relative ones survives rescaling."
-    return f"{table.to_markdown(disable_numparse=True)}\n\n{how}; {note}\n"
+    labels = _labels(found)
+    results = [
+        {"measure": title}
+        | {labels[run]: _cell(list(s.values()), name, units[name]) for run, s in runs.items()}
+        for name, title in titles.items()
+    ]
+    parts, seeds = [markdown(results)], max(map(len, runs.values()))
+    how = [f"Mean ± standard deviation over {seeds} seeds"]
+    if seeds == 1:
+        how = ["One seed; in brackets the standard error of the estimate"]
+    base = baseline_of(runs, baseline)
+    if len(runs) > 1 and seeds > 1:
+        others = {run: of_seeds for run, of_seeds in runs.items() if run != base}
+        differences = []
+        for name, title in titles.items():
+            pairs = {run: _paired(runs[base], own, name) for run, own in others.items()}
+            cells = intervals(pairs, units[name])
+            differences.append(
+                {f"against {labels[base]}": title} | {labels[run]: c for run, c in cells.items()}
+            )
+        parts.append(markdown(differences))
+        how.append("differences are paired by seed, with 95 % intervals")
+        how += ["p is Holm's, for all runs in a row"] if len(others) > 1 else []
+    return "\n\n".join([*parts, "; ".join([*how, _NOTE])]) + "\n"
 
 
-def _cell(rows: pd.DataFrame, name: str) -> str:
-    values = rows[name].to_numpy(float)
-    if len(values) > 1:
-        return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}"
-    error = f"{name}_se"
-    known = error in rows and np.isfinite(rows[error].iloc[0])
-    return f"{values[0]:.3g}" + (f" ({rows[error].iloc[0]:.2g})" if known else "")
+def _labels(found: Sequence[Entry]) -> dict[str, str]:
+    """Run -> label; where several runs have one label, their names follow."""
+    labels = {entry.run: entry.label for entry in found}
+    used = collections.Counter(labels.values())
+    return {run: label if used[label] == 1 else f"{label} ({run})" for run, label in labels.items()}
+
+
+def _cell(seeds: Sequence[Numbers], name: str, unit: str) -> str:
+    """One measure of one run: over seeds, or of the only one."""
+    known = [numbers[name] for numbers in seeds if name in numbers]
+    if not known:
+        return ""
+    if len(seeds) > 1:
+        partly = f" ({len(known)} of {len(seeds)} seeds)" if len(known) < len(seeds) else ""
+        return spread(np.asarray(known), unit) + partly
+    error = seeds[0].get(f"{name}_se")
+    return f"{known[0]:.3g}" + (f" ({error:.2g})" if error is not None else "")
+
+
+def _paired(base: Mapping[int, Numbers], other: Mapping[int, Numbers], name: str) -> list[float]:
+    """Differences for the seeds of which both have the measure."""
+    return [
+        numbers[name] - base[seed][name]
+        for seed, numbers in other.items()
+        if name in numbers and name in base.get(seed, {})
+    ]
 
 
 @fixed_style

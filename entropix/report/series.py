@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from entropix.rows import Row
+from entropix.rows import FLATNESS, Row
+
+_BASELINE = "sgd"
 
 
 class Measure(NamedTuple):
@@ -48,7 +50,8 @@ def measures_of(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
     Args:
       rows: of all runs.
       names: of the measures, the most important first. By default all that begin with `val_`,
-        losses after others, then `train_loss`; all there are if the rows have none of these.
+        losses after others, then `train_loss`; if the rows have none of these, all there are but
+        those of flatness, which have tables of their own.
 
     Raises:
       ValueError: for a name that no row has, or a measure that has two units or directions.
@@ -69,7 +72,20 @@ def measures_of(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
         names += [name for name in ("train_loss",) if name in found]
     if unknown := [name for name in names if name not in found]:
         raise ValueError(f"no measure is called {unknown[0]!r}; the rows have {', '.join(found)}.")
-    return [found[name] for name in names or found]
+    names = names or [name for name in found if not name.startswith(FLATNESS)]
+    return [found[name] for name in names]
+
+
+def baseline_of(runs: Collection[str], given: str | None = None) -> str:
+    """The run that others are compared with: the given one, else "sgd", else the first.
+
+    Raises:
+      ValueError: if no run is called so.
+    """
+    baseline = given or (_BASELINE if _BASELINE in runs else next(iter(runs)))
+    if baseline not in runs:
+        raise ValueError(f"no run is called {baseline!r} (the baseline); known: {', '.join(runs)}.")
+    return baseline
 
 
 def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -1,17 +1,24 @@
 """The tables of a comparison, from rows alone."""
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from entropix.report.paired import holm, student
-from entropix.report.series import Measure, axis_of, by_run, curve, measures_of, seeds_by_state
+from entropix.report.cells import intervals, markdown, plus_minus, short, spread
+from entropix.report.flatness import flatness_of, flatness_table
+from entropix.report.series import (
+    Measure,
+    axis_of,
+    baseline_of,
+    by_run,
+    curve,
+    measures_of,
+    seeds_by_state,
+)
 from entropix.rows import Row
 
-_BASELINE = "sgd"
 _ASCII = str.maketrans({"±": "+-", "×": "x", "−": "-", "–": "-", "…": "...", "γ": "gamma"})
 
 
@@ -59,7 +66,8 @@ def make_table(
     the baseline, taken seed by seed (equal seeds begin at equal parameters), with Student's 95 %
     intervals, and how soon the baseline's final value of the first measure was reached. Where there
     are several comparisons with the baseline, p-values of the paired test stand beside,
-    corrected by Holm's method for all comparisons in their column.
+    corrected by Holm's method for all comparisons in their column. Runs that measured flatness
+    have the tables of `entropix.report.flatness.flatness_table` at the end, of finished seeds.
 
     Args:
       rows: of all runs, such as `gather` returns.
@@ -83,9 +91,7 @@ def make_table(
         states = seeds_by_state(own, (unfinished or {}).get(own[0].run, ()))
         counted = states["finished"] or states["unfinished"]
         runs[own[0].run] = _Run(label, states, [r for r in own if r.seed in counted], axis)
-    baseline = baseline or (_BASELINE if _BASELINE in runs else next(iter(runs)))
-    if baseline not in runs:
-        raise ValueError(f"no run is called {baseline!r} (the baseline); known: {', '.join(runs)}.")
+    baseline = baseline_of(runs, baseline)
     parts = [_results(rows, runs, shown)]
     how = ["Mean ± standard deviation over seeds."]
     if axis == "effective_epochs":
@@ -95,7 +101,8 @@ def make_table(
         if runs[baseline].states["finished"]:
             how.append("Differences: paired by seed, with 95 % intervals.")
             how += ["p: Holm's, for all comparisons in a column."] if len(runs) > 2 else []
-    return "\n\n".join([*parts, " ".join([*how, *_missing(runs), *notes])]) + "\n"
+    parts += [" ".join([*how, *_missing(runs), *notes]), *_flatness(runs, baseline)]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def as_text(table: str, encoding: str | None = None) -> str:
@@ -130,10 +137,10 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
             "gradients: all, per replica": f"{last.gradients:,}, {last.gradients_per_replica:,.0f}",
         }
         if last.effective_epochs is not None and run.axis == "effective_epochs":
-            record["effective epochs"] = _short(last.effective_epochs)
+            record["effective epochs"] = short(last.effective_epochs)
         for measure in shown:
             x, values = run.values(measure.name)
-            record[measure.title] = _spread(values[-1], measure.unit) if values.size else ""
+            record[measure.title] = spread(values[-1], measure.unit) if values.size else ""
             if measure == shown[0]:
                 record |= _best(x, values, measure, run.axis)
         if not run.rows:
@@ -141,7 +148,7 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
         seconds = [r.seconds_per_gradient for r in own if r.seconds_per_gradient is not None]
         record["ms per gradient"] = f"{1e3 * np.median(seconds):.2f}" if seconds else ""
         records.append(record)
-    return _markdown(records)
+    return markdown(records)
 
 
 def _best(x: np.ndarray, values: np.ndarray, measure: Measure, axis: str) -> dict[str, str]:
@@ -151,8 +158,8 @@ def _best(x: np.ndarray, values: np.ndarray, measure: Measure, axis: str) -> dic
     if not values.size:
         return {title: ""}
     best = int(find(values.mean(axis=1)))
-    mean = _spread(values[best], measure.unit).partition(" ")[0]
-    return {title: f"{mean} @ {_short(x[best])}"}
+    mean = spread(values[best], measure.unit).partition(" ")[0]
+    return {title: f"{mean} @ {short(x[best])}"}
 
 
 def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measure]) -> str:
@@ -165,19 +172,12 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
     records = {name: {f"against {base.label}": run.title} for name, run in runs.items()}
     for measure in shown:
         pairs = {name: _paired(base, run, measure.name) for name, run in others.items()}
-        tests = {name: test for name, pair in pairs.items() if (test := student(pair))}
-        p_values = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-        for name in runs:
-            records[name][measure.title] = "" if name == baseline else "too few seeds"
-        for name, (mean, half, _) in tests.items():
-            ends = mean, mean - half, mean + half
-            middle, low, high = (_number(value, measure.unit, half, "+") for value in ends)
-            p = f", p = {p_values[name]:.2g}" if len(others) > 1 else ""
-            records[name][measure.title] = f"{middle} ({low} to {high}){p}"
+        for name, cell in ({baseline: ""} | intervals(pairs, measure.unit)).items():
+            records[name][measure.title] = cell
     when = f"final {first.words} of {base.label} reached @ {base.axis.replace('_', ' ')}"
     for name, run in runs.items():
         records[name][when] = _reached(run, first, float(np.mean(target)))
-    return _markdown(list(records.values()))
+    return markdown(list(records.values()))
 
 
 def _paired(base: _Run, run: _Run, name: str) -> list[float]:
@@ -195,7 +195,23 @@ def _reached(run: _Run, measure: Measure, target: float) -> str:
         return "not reached"
     never = good.shape[1] - len(first)
     missing = f", {never} of {good.shape[1]} seeds never" if never else ""
-    return f"{_short(np.mean(first))}{_plus_minus(first, _short)}{missing}"
+    return f"{short(np.mean(first))}{plus_minus(first, short)}{missing}"
+
+
+def _flatness(runs: Mapping[str, _Run], baseline: str) -> list[str]:
+    """When flatness was measured, and its tables; nothing if it was not."""
+    rows = [row for run in runs.values() if run.states["finished"] for row in run.rows]
+    found, measured_at = flatness_of(rows), {}
+    for name, run in runs.items():
+        end = max((row.gradients for row in run.rows), default=0)
+        for entry in found:
+            if entry.run == name and entry.gradients < end:
+                measured_at[name] = f"{run.label} after {entry.gradients:,} of {end:,} gradients"
+    if not found:
+        return []
+    early = f", but {', '.join(measured_at.values())}" if measured_at else ""
+    base = baseline if any(entry.run == baseline for entry in found) else None
+    return [f"Flatness at the end of the runs{early}:", flatness_table(found, base)]
 
 
 def _missing(runs: Mapping[str, _Run]) -> list[str]:
@@ -208,39 +224,6 @@ def _missing(runs: Mapping[str, _Run]) -> list[str]:
     return sentences
 
 
-def _markdown(records: Sequence[Mapping[str, Any]]) -> str:
-    def cell(content: Any) -> str:
-        return str(content).replace("|", "\\|")
-
-    escaped = [{cell(key): cell(value) for key, value in record.items()} for record in records]
-    return str(pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True))
-
-
 def _seeds(states: Mapping[str, Sequence[int]]) -> str:
     total, counted = sum(map(len, states.values())), len(states["finished"] or states["unfinished"])
     return f"{counted}" if counted == total else f"{counted} of {total}"
-
-
-def _spread(values: np.ndarray, unit: str) -> str:
-    error = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return _number(values.mean(), unit, error) + _plus_minus(values, lambda v: _number(v, unit, v))
-
-
-def _plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> str:
-    """The standard deviation, unknown for a single value."""
-    return f" ± {write(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
-
-
-def _number(value: float, unit: str, error: float, sign: str = "") -> str:
-    """Hundredths of a per cent; of any other unit, two digits of the error, if there is one."""
-    if unit == "%":
-        return f"{value:{sign}.2f}"
-    if not 1e-8 < error < 1e8:
-        return f"{value:{sign}.4g}"
-    exponent = int(f"{error:.1e}".partition("e")[2])
-    return f"{value:{sign}.{max(0, 1 - exponent)}f}"
-
-
-def _short(value: float) -> str:
-    """Whole numbers from ten on, two digits below."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from entropix.experiment.fields import FIELDS
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
@@ -102,7 +103,7 @@ def _made_again(folder: pathlib.Path, saved: Mapping[str, Any]) -> Run:
             f"the run in {folder} was made from Python, not from a config: give load the run, as "
             "entropix.experiment.runs(problem, algorithms, budget=..., seeds=...) makes it."
         )
-    made = plan(ConfigDict(config))
+    made = plan(ConfigDict({**FIELDS, **config}))  # fields that are newer than the run
     chosen = [run for run in made if run.name == saved["run"]]
     if not chosen:
         names = ", ".join(run.name for run in made)

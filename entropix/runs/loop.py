@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from entropix.replicas import agree
 from entropix.rows import Measurement, Row
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
 from entropix.runs.feed import Feed
+from entropix.runs.flatness import Flatness
 from entropix.runs.metrics import MetricWriter
 from entropix.runs.preemption import Interrupted
 from entropix.runs.progress import Progress
@@ -59,6 +60,7 @@ class Loop:
         self._run, self._programs, self._checkpoints = run, programs, checkpoints
         self._workdir, self._callbacks = workdir, callbacks
         self._measures, self._due = measured(run.problem), run.budget.due()
+        self._flatness = Flatness(run)
         gamma = programs.method.gamma
         self._gamma = None if gamma is None else jax.jit(gamma)  # one program for all steps
         start = restore(checkpoints, programs)
@@ -119,7 +121,7 @@ class Loop:
             self._writer = writer
             while self._running():
                 if self._is_due():
-                    if self._seconds_per_eval > _CALL_SECONDS:
+                    if self._seconds_per_eval > _CALL_SECONDS or self._measures_flatness():
                         self._save()  # a kill that does not wait for the evaluation costs no more
                     self._evaluate()
                 elif not self.finished:
@@ -152,10 +154,18 @@ class Loop:
 
     def _next_evaluation(self) -> int:
         """Outer steps to it: no fewer gradients than are due, in whole outer steps."""
-        done = self.record.gradients
-        last = done - self.record.since_eval * self._cycle
+        done, last = self.record.gradients, self._evaluated
         due = next((due for due in self._due if due > last), self._due[-1])
         return math.ceil((due - done) / self._cycle)
+
+    @property
+    def _evaluated(self) -> int:
+        """Gradients at the last evaluation."""
+        return self.record.gradients - self.record.since_eval * self._cycle
+
+    def _measures_flatness(self) -> bool:
+        """Whether flatness is measured at the evaluation that is due."""
+        return self._flatness.is_due(self._evaluated, self.record.gradients)
 
     def _is_due(self) -> bool:
         """Whether an evaluation comes next."""
@@ -205,12 +215,17 @@ class Loop:
         for place in self._running():
             if not all(np.isfinite(of_seeds[place]) for of_seeds in values.values()):
                 self._fail(place, self._step - 1, None, at)
+        flatness: dict[int, dict[str, Measurement]] = {}
+        if self._measures_flatness() and (places := self._running()):
+            points = self._programs.points(self._now.state)
+            flatness = self._flatness.measure(points, places, self._seconds_per_gradient)
         rows = [
             self._row(
-                place, at, float(losses[place]), {n: float(v[place]) for n, v in values.items()}
+                place, at, float(losses[place]),
+                {n: float(v[place]) for n, v in values.items()}, flatness.get(place, {}),
             )
             for place in self._running()
-        ]
+        ]  # fmt: skip
         self.record.seconds, self.record.seed_steps, self.record.since_eval = 0.0, 0, 0
         self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
         for row in rows:
@@ -228,13 +243,21 @@ class Loop:
             for callback in self._callbacks:
                 callback(row)
 
+    @property
+    def _seconds_per_gradient(self) -> float:
+        return self.record.seconds / (max(self.record.seed_steps, 1) * self._cycle)
+
     def _row(
-        self, place: int, at: tuple[int, int], loss: float | None, values: dict[str, float | None]
+        self,
+        place: int,
+        at: tuple[int, int],
+        loss: float | None,
+        values: dict[str, float | None],
+        flatness: Mapping[str, Measurement],
     ) -> Row:
         """The row of a seed after so many outer steps and gradients."""
         (step, gradients), run, method = at, self._run, self._programs.method
         replicas, size = method.replicas or 1, run.problem.num_examples
-        spent = max(self.record.seed_steps, 1) * self._cycle
         return Row(
             run=run.name,
             algorithm=run.algorithm.name,
@@ -247,12 +270,13 @@ class Loop:
             effective_epochs=gradients * run.problem.batch_size / size if size else None,
             outer_steps=step,
             gamma=None if self._gamma is None else float(self._gamma(jnp.asarray(step))),
-            seconds_per_gradient=self.record.seconds / spent,
+            seconds_per_gradient=self._seconds_per_gradient,
             minibatch_loss=loss,
             measures={
                 name: Measurement(values.get(name), measure.unit, measure.better)
                 for name, measure in self._measures.items()
-            },
+            }
+            | dict(flatness),
         )
 
     def _fail(self, place: int, outer_step: int, inner: int | None, at: tuple[int, int]) -> None:
@@ -265,7 +289,7 @@ class Loop:
         failure = Failure(self._run.name, self._run.seeds[place], outer_step, inner, num_steps)
         _log.error("%s", failure)
         self.record.failures.append(failure)
-        self._write(self._row(place, at, None, {}))
+        self._write(self._row(place, at, None, {}, {}))
         chosen = jnp.arange(len(self._run.seeds)) == place
         good = self._programs.place(from_host(self._now, self._good))
         self._now = jax.tree.map(

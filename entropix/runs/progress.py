@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from entropix.rows import Row
+from entropix.rows import FLATNESS, Row
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Progress:
 
 def _means(rows: Sequence[Row]) -> Mapping[str, str]:
     """Means over seeds of the mini-batch loss and what was measured on the validation set."""
-    names = [name for name in rows[0].measures if name.startswith("val_")] or list(rows[0].measures)
+    known = [name for name in rows[0].measures if not name.startswith(FLATNESS)]
+    names = [name for name in known if name.startswith("val_")] or known
     found = {"loss": f"{_mean([row.minibatch_loss for row in rows]):.4g}"}
     for name in names:
         unit = rows[0].measures[name].unit

@@ -150,7 +150,8 @@ def _objective(problem: Problem) -> Callable[[Trial], tuple[float, ...]]:
 
 def _for_search(run: Run, problem: Problem) -> Run:
     seeds = tuple(range(_FRESH, _FRESH + len(run.seeds)))
-    return dataclasses.replace(run, problem=problem, seeds=seeds)
+    settings = dataclasses.replace(run.settings, flatness_at=())  # no trial is chosen by it
+    return dataclasses.replace(run, problem=problem, seeds=seeds, settings=settings)
 
 
 def _identity(run: Run, ranges: Ranges, seed: int, trials: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Starter(NamedTuple):
     Attributes:
       init: `init() -> Advance`, before the first step, to be placed; seeds along the first axis.
       centres: `states -> Point`, what is evaluated.
+      points: `states -> Point`, with the model state of x where the problem says how.
       method: what the run steps.
       layout: where the replicas are.
       run: what is trained.
@@ -36,17 +37,10 @@ class Starter(NamedTuple):
 
     init: Callable[[], Advance]
     centres: Callable[[TrainState], Point]
+    points: Callable[[TrainState], Point]
     method: Method
     layout: Layout
     run: Run
-
-    def points(self, states: TrainState) -> Point:
-        """The points to evaluate, with the model state of x where the problem says how."""
-        points, problem = self.layout.local(self.centres(states)), self.run.problem
-        if problem.estimate is None:
-            return points
-        data = evaluation_data(problem, self.run.settings.eval_train_examples)
-        return jax.jit(over_seeds(make_estimate(problem), "map"))(points, data)
 
 
 class Programs(NamedTuple):
@@ -56,6 +50,7 @@ class Programs(NamedTuple):
       init: `init() -> Advance`, before the first step, to be placed.
       advance: `(before, (num_steps, data)) -> after`; donates `before`.
       evaluate: `states -> Evaluation`.
+      points: `states -> Point`, at which `evaluate` measures; compiled when it is first called.
       method: what they run.
       layout: where the replicas are; states are placed, and data shared, as it says.
       data: the training set, where `advance` wants it; None for a loader on the host.
@@ -64,6 +59,7 @@ class Programs(NamedTuple):
     init: Callable[[], Advance]
     advance: Callable[[Advance, tuple[Array, Any]], Advance]
     evaluate: Callable[[TrainState], Evaluation]
+    points: Callable[[TrainState], Point]
     method: Method
     layout: Layout
     data: Any
@@ -102,7 +98,15 @@ def make_starter(run: Run) -> Starter:
         )
 
     centres = jax.jit(jax.vmap(lambda state: centre(state, method)), out_shardings=layout.common)
-    return Starter(init, centres, method, layout, run)
+    estimate = jax.jit(over_seeds(make_estimate(run.problem), "map"))
+
+    def points(states: TrainState) -> Point:
+        found: Point = layout.local(centres(states))
+        if run.problem.estimate is None:
+            return found
+        return estimate(found, evaluation_data(run.problem, run.settings.eval_train_examples))
+
+    return Starter(init, centres, points, method, layout, run)
 
 
 def make_programs(run: Run) -> Programs:
@@ -131,6 +135,7 @@ def make_programs(run: Run) -> Programs:
         init=starter.init,
         advance=compiled.compile(),
         evaluate=_make_evaluate(starter, start.state),
+        points=starter.points,
         method=method,
         layout=layout,
         data=None if problem.on_host else layout.share(problem.data),

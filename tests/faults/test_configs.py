@@ -42,6 +42,9 @@ FIELDS: dict[str, tuple[tuple, tuple]] = {
     "num_evals": ((1, 4), NO_COUNT),
     "length": ((1.0, 0.5, 1e-3, 1), (*NO_NUMBER, 0, -1, 1.5, INF)),
     "eval_train_examples": ((0, 1, 10_000), (-1, 0.5, NAN, True, "1", None, 10**400, ())),
+    "flatness_at": (((), 1, 0.5, (0.5, 1.0), [1.0]), (0, 1.5, (1.0, 0.5), (0.5, 0.5), (NAN,), "1",
+                                                      None, True, (True,), ("1",), {"a": 1})),
+    "flatness_examples": ((1, 4096), NO_COUNT),
     "checkpoint_seconds": ((0, 0.5, 1e9), (*NO_NUMBER, -1, INF)),
     "checkpoints_kept": ((1, 5), NO_COUNT),
 }  # fmt: skip

@@ -1,0 +1,75 @@
+"""Numbers as cells of Markdown tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from entropix.report.paired import holm, student
+
+
+def markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a row for every record."""
+
+    def cell(content: Any) -> str:
+        return str(content).replace("|", "\\|")
+
+    escaped = [{cell(key): cell(value) for key, value in record.items()} for record in records]
+    return str(pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True))
+
+
+def spread(values: np.ndarray, unit: str) -> str:
+    """Mean ± standard deviation; of a single value, whose deviation is unknown, the value.
+
+    Example:
+      >>> spread(np.asarray([1.0, 1.2]), "nats"), spread(np.asarray([3.25]), "%")
+      ('1.10 ± 0.14', '3.25')
+    """
+    error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return number(values.mean(), unit, error) + plus_minus(values, lambda v: number(v, unit, v))
+
+
+def plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> str:
+    """The standard deviation, unknown for a single value."""
+    return f" ± {write(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+
+
+def number(value: float, unit: str, error: float, sign: str = "") -> str:
+    """Hundredths of a per cent; of any other unit, two digits of the error, if there is one."""
+    if unit == "%":
+        return f"{value:{sign}.2f}"
+    if not 1e-8 < error < 1e8:
+        return f"{value:{sign}.4g}"
+    exponent = int(f"{error:.1e}".partition("e")[2])
+    return f"{value:{sign}.{max(0, 1 - exponent)}f}"
+
+
+def short(value: float) -> str:
+    """Whole numbers from ten on, two digits below."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def intervals(pairs: Mapping[str, Sequence[float]], unit: str) -> dict[str, str]:
+    """Differences from a baseline: the mean, Student's 95 % interval and, of several runs, p.
+
+    Args:
+      pairs: run -> differences, seed by seed.
+      unit: of the measure.
+
+    Returns:
+      Run -> cell; p-values are corrected by Holm's method for all the runs.
+
+    Example:
+      >>> intervals({"hj": [1.0, 2.0, 3.0], "heat": [0.5]}, "nats")
+      {'hj': '+2.0 (-0.5 to +4.5), p = 0.074', 'heat': 'too few seeds'}
+    """
+    tests = {name: test for name, pair in pairs.items() if (test := student(pair))}
+    p_values = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    cells = dict.fromkeys(pairs, "too few seeds")
+    for name, (mean, half, _) in tests.items():
+        ends = mean, mean - half, mean + half
+        middle, low, high = (number(value, unit, half, "+") for value in ends)
+        p = f", p = {p_values[name]:.2g}" if len(pairs) > 1 else ""
+        cells[name] = f"{middle} ({low} to {high}){p}"
+    return cells
