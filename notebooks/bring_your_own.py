@@ -14,19 +14,18 @@
 # %% [markdown]
 # # Bring your own model, loss and data
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/entropix-jax/entropix/blob/v0.2.0/notebooks/bring_your_own.ipynb)
+#
 # An experiment needs a *problem*: how to start, a loss, data, and what to measure. Three of them
 # follow, none of which the package knows: a language model, a regression from a CSV file, and a
 # classifier written with Equinox. Each is trained by several algorithms from equally many gradients
 # and the same seeds; checkpoints, seeds and tables are the package's.
-#
-# In Colab, clone the repository and open this file from its `notebooks` folder; the next cell
-# installs the package from there. The third program needs Equinox too (`pip install equinox`).
 
 # %%
 import importlib.util
 
-if importlib.util.find_spec("entropix") is None:
-    # %pip install --quiet --editable "..[train]" equinox
+if getattr(importlib.util.find_spec("entropix"), "origin", None) is None:  # or a mere folder
+    # %pip install --quiet "entropix-jax[train] @ https://github.com/entropix-jax/entropix/releases/download/v0.2.0/entropix_jax-0.2.0-py3-none-any.whl" equinox
     pass
 
 # %%

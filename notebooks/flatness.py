@@ -14,6 +14,8 @@
 # %% [markdown]
 # # How flat are the minima?
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/entropix-jax/entropix/blob/v0.2.0/notebooks/flatness.ipynb)
+#
 # Entropy-SGD is chosen because it looks for wide minima. We train one network twice on handwritten
 # digits, with SGD and with Entropy-SGD, and measure: the spectrum of the Hessian, local energy,
 # sharpness, local entropy, the segment between the two, and a plane through each. The same
@@ -22,8 +24,8 @@
 # %%
 import importlib.util
 
-if importlib.util.find_spec("entropix") is None:
-    # %pip install --quiet --editable "..[train]"
+if getattr(importlib.util.find_spec("entropix"), "origin", None) is None:  # or a mere folder
+    # %pip install --quiet "entropix-jax[train] @ https://github.com/entropix-jax/entropix/releases/download/v0.2.0/entropix_jax-0.2.0-py3-none-any.whl"
     pass
 
 # %%

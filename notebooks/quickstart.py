@@ -14,19 +14,18 @@
 # %% [markdown]
 # # Entropix in five minutes
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/entropix-jax/entropix/blob/v0.2.0/notebooks/quickstart.ipynb)
+#
 # Ordinary optimisers follow the gradient of a loss $f$. The optimisers of this package follow the
 # gradient of a *smoother relative* of $f$: the solution of a partial differential equation that
 # starts at $f$, estimated by a short inner loop of gradient steps. We begin with a plain Optax loop,
 # change two lines of it, and end with the comparison of all algorithms.
-#
-# In Colab, clone the repository and open this file from its `notebooks` folder; the next cell
-# installs the package from there.
 
 # %%
 import importlib.util
 
-if importlib.util.find_spec("entropix") is None:
-    # %pip install --quiet --editable "..[train]"
+if getattr(importlib.util.find_spec("entropix"), "origin", None) is None:  # or a mere folder
+    # %pip install --quiet "entropix-jax[train] @ https://github.com/entropix-jax/entropix/releases/download/v0.2.0/entropix_jax-0.2.0-py3-none-any.whl"
     pass
 
 # %%

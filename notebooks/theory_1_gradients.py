@@ -14,20 +14,21 @@
 # %% [markdown]
 # # Local entropy and proximal maps
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/entropix-jax/entropix/blob/v0.2.0/notebooks/theory_1_gradients.ipynb)
+#
 # [Deep Relaxation](https://arxiv.org/abs/1704.04932) replaces a loss $f$ by the solution
 # $u(\cdot, \gamma)$ of a partial differential equation that starts at $f$. What are these solutions, and
 # how do gradients of $f$ alone give their gradients?
 #
 # **Lines are theory** (closed forms, quadrature, exact solvers of `entropix.pde`), **points are
 # measurements** (the optimisers, stochastic paths, independent schemes), bars are two standard
-# errors. The strict versions are the tests in `tests/theory`; `docs/statements.md` lists them. In
-# Colab, clone the repository and open this file from its `notebooks` folder.
+# errors. The strict versions are the tests in `tests/theory`; `docs/statements.md` lists them.
 
 # %%
 import importlib.util
 
-if importlib.util.find_spec("entropix") is None:
-    # %pip install --quiet --editable "..[train]"
+if getattr(importlib.util.find_spec("entropix"), "origin", None) is None:  # or a mere folder
+    # %pip install --quiet "entropix-jax[train] @ https://github.com/entropix-jax/entropix/releases/download/v0.2.0/entropix_jax-0.2.0-py3-none-any.whl"
     pass
 
 # %%

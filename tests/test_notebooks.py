@@ -1,11 +1,21 @@
 """Notebooks run from top to bottom, carry their outputs, and agree with their text twins."""
 
+import importlib.util
 import pathlib
+import shlex
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 
+import heads
 import nbclient
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
 from pairing import NOTEBOOKS, unpaired
+
+import entropix
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -16,6 +26,35 @@ def test_there_are_notebooks():
 
 def test_notebooks_match_their_text_twins():
     assert unpaired() == []
+
+
+def test_badges_and_install_cells_lead_to_the_release_of_this_version():
+    assert heads.headless() == [], "run: python tests/heads.py"
+
+
+def test_a_notebook_has_at_most_250_lines():
+    long = {
+        p.name: n for p in NOTEBOOKS.glob("*.py") if (n := len(p.read_text().splitlines())) > 250
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_the_wheel_is_installed_only_where_the_package_is_missing(path, monkeypatch):
+    first = next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    code, asked = TransformerManager().transform_cell(first.source), []
+    shell = SimpleNamespace(run_line_magic=lambda magic, line: asked.append((magic, line)))
+    folder = ModuleSpec("entropix", loader=None)  # an unpacked sdist, say, beside the notebook
+    for found, calls in ((ModuleSpec("entropix", None, origin="file"), 0), (None, 1), (folder, 2)):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+        exec(code, {"get_ipython": lambda: shell})
+        assert len(asked) == calls
+    magic, line = asked[0]
+    command, quiet, requirement, *_ = shlex.split(line)
+    wanted = Requirement(requirement)
+    assert (magic, command, quiet, wanted.extras) == ("pip", "install", "--quiet", {"train"})
+    name, version, *_ = parse_wheel_filename(wanted.url.rpartition("/")[2])
+    assert (name, str(version)) == (wanted.name, entropix.__version__)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
