@@ -179,11 +179,14 @@ def test_without_the_extra_the_command_says_which_one_is_missing():
     assert all(re.match("entropix: this command needs the package [a-z_]+,", x) for x in lines)
 
 
-def test_ctrl_c_while_jax_is_imported(tmp_path):
+INSTALLED = "import sys, entropix_command\nsys.exit(entropix_command.main())"
+
+
+@pytest.mark.parametrize("command", [("-c", INSTALLED), ("-m", "entropix")])
+def test_ctrl_c_while_jax_is_imported(command, tmp_path):
     (tmp_path / "jax.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    program = "import sys, entropix_command\nsys.exit(entropix_command.main())"
     done = subprocess.run(
-        [sys.executable, "-c", program, "train"],
+        [sys.executable, *command, "train"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
@@ -284,7 +287,12 @@ def test_report_rebuilds_table_and_figure(compared, capsys, monkeypatch, tmp_pat
 def test_report_of_runs_that_differ_needs_mixed(compared, tmp_path, capsys):
     shutil.copytree(compared[0] / "runs" / "digits", tmp_path / "runs")
     path = tmp_path / "runs" / "sgd" / "run.json"
-    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    content = json.loads(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    path.write_text(json.dumps(content))
+    assert main(["report", f"{tmp_path}/runs", f"--workdir={tmp_path}/report"]) == 2
+    assert "it was changed after it was written" in capsys.readouterr().err
+    del content["digest"]
+    path.write_text(json.dumps(content))
     argv = ["report", f"{tmp_path}/runs", f"--workdir={tmp_path}/report"]
     assert main(argv) == 2
     assert "not comparable" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Finished trials on disk: a search that was interrupted goes on where it was."""
 
+import hashlib
 import json
 import math
 import os
@@ -49,6 +50,7 @@ class TrialLog:
             self._write_identity()
         # JSON has no word for infinity.
         plain = {k: v if math.isfinite(v) else None for k, v in trial.items()}
+        plain["digest"] = _digest(plain)
         with self._path.open("a") as file:
             file.write(json.dumps(plain) + "\n")
             file.flush()
@@ -75,13 +77,20 @@ def _read(path: pathlib.Path) -> list[Trial]:
     for number, line in enumerate(complete.splitlines(), start=1):
         try:
             trial = json.loads(line)
+            if trial.pop("digest", None) not in (None, _digest(trial)):
+                raise ValueError("it was changed after it was written")
             trials.append({k: math.inf if v is None else float(v) for k, v in trial.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}, line {number}, is no trial: {error}. Remove that line and the later "
                 "ones; their trials will be run again."
             ) from error
     return trials
+
+
+def _digest(trial: dict[str, Any]) -> str:
+    """Of a trial's numbers as they are written."""
+    return hashlib.sha256(json.dumps(trial).encode()).hexdigest()[:16]
 
 
 def _read_identities(path: pathlib.Path) -> dict[str, Any]:
