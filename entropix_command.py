@@ -15,7 +15,12 @@ def main() -> int:
     leave_on_ctrl_c()
     from entropix.cli import main as run
 
-    return run()
+    status = run()
+    if status:  # what failed is said; threads of libraries may wait minutes for what never comes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def leave_on_ctrl_c() -> None:

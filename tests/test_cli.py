@@ -192,6 +192,24 @@ def test_ctrl_c_while_jax_is_imported(command, tmp_path):
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
 
 
+def test_a_command_that_failed_waits_for_no_thread(tmp_path):
+    """After an error the storage library may wait for minutes for what it could not write."""
+    (tmp_path / "entropix").mkdir()
+    (tmp_path / "entropix" / "__init__.py").touch()
+    (tmp_path / "entropix" / "cli.py").write_text(
+        "import threading, time\n"
+        "def main():\n"
+        "    threading.Thread(target=time.sleep, args=(100,)).start()\n"
+        "    print('said')\n"
+        "    return 2\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALLED], env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "")
+
+
 PROBLEM = """
 import os, signal
 import jax, jax.numpy as jnp

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 import entropix
 from entropix.experiment.run import Run
-from entropix.files import write_atomic
+from entropix.files import write_atomic, writing
 from entropix.rows import (
     COMPLETE_FILE,
     METRICS_FILE,
@@ -104,7 +104,8 @@ class RunFolder:
         """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
         old = read_run(self.path) if self.begun() else {}
         if self.changed():
-            with (self.path / _FORKS).open("a") as file:
+            forks = self.path / _FORKS
+            with writing(forks), forks.open("a") as file:
                 file.write(json.dumps(old) + "\n")
         (self.path / COMPLETE_FILE).unlink(missing_ok=True)
         versions, before = _versions(), old.get("versions", {})
