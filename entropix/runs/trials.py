@@ -53,7 +53,7 @@ class TrialLog:
         if not self.trials:
             self._write_identity()
         # JSON has no word for infinity.
-        plain = {k: v if math.isfinite(v) else None for k, v in trial.items()}
+        plain: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in trial.items()}
         plain["digest"] = _digest(plain)
         with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(plain) + "\n")

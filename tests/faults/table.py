@@ -105,7 +105,9 @@ def page(counts, before):
         "| fault | what is done | cases | well | in words | foreign | wrong | seconds |\n"
         "|---|---|--:|--:|--:|--:|--:|--:|\n"
     )
-    return INTRODUCTION + head + "".join(rows)
+    missing = [kind for kind, text in zip(KINDS, rows, strict=True) if not text]
+    foot = f"\nTests without a recorded count: {'; '.join(missing)}.\n" if missing else ""
+    return INTRODUCTION + head + "".join(rows) + foot
 
 
 if __name__ == "__main__":
