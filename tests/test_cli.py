@@ -205,7 +205,7 @@ def test_a_command_that_failed_waits_for_no_thread(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", INSTALLED], env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True, text=True, timeout=50,
+        cwd=tmp_path, capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "")
 
