@@ -1,7 +1,7 @@
 """The command `entropix`, from before its first import: Ctrl-C is one line and status 130, always.
 
 Importing JAX takes seconds, and an extension module that is interrupted while it is imported raises
-errors of its own.
+errors of its own. So does an interpreter that is interrupted while it ends.
 """
 
 import os
@@ -12,14 +12,22 @@ from types import FrameType
 
 def main() -> int:
     """Runs the command line; see `entropix.cli.main`."""
-    before = signal.signal(signal.SIGINT, _leave)
+    leave_on_ctrl_c()
     from entropix.cli import main as run
 
-    signal.signal(signal.SIGINT, before)
-    return run()
+    status = run()
+    if status:  # what failed is said; threads of libraries may wait minutes for what never comes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def leave_on_ctrl_c() -> None:
+    """Lets Ctrl-C end the process, wherever the command has nothing that could be lost."""
+    signal.signal(signal.SIGINT, _leave)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    """Ends the process: nothing is begun yet that could be lost."""
     print("entropix: stopped by Ctrl-C.", file=sys.stderr, flush=True)
     os._exit(128 + signum)

@@ -8,7 +8,7 @@ The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
 import importlib
 from types import ModuleType
 
-from entropix import replicas
+from entropix import ctrl_c, replicas  # noqa: F401  ctrl_c before all that takes seconds
 from entropix.optimizers import (
     easgd,
     elastic_sgd,

@@ -2,7 +2,7 @@
 
 import sys
 
-from entropix.cli import main
+from entropix_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,24 @@
 """Files that are replaced as a whole: a reader sees the old one or the new one."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in an `OSError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # it is one of those
+            raise
+        raise OSError(
+            f"{path} could not be written ({error.strerror}). Free some space, or restore the "
+            "permissions, and run the same command again: what was saved before stays."
+        ) from error
 
 
 def write_atomic(path: str | pathlib.Path, content: bytes) -> None:
@@ -17,9 +33,15 @@ def write_atomic(path: str | pathlib.Path, content: bytes) -> None:
       content: all of it.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: naming the file, if it cannot be written.
     """
     path = pathlib.Path(path).resolve()
+    with writing(path):
+        _write(path, content)
+        _sync_folder(path.parent)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
@@ -31,7 +53,6 @@ def write_atomic(path: str | pathlib.Path, content: bytes) -> None:
         except BaseException:  # Ctrl-C too: leave nothing half-written behind
             os.unlink(file.name)
             raise
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

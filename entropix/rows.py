@@ -1,6 +1,7 @@
 """A row: what one seed of one run measured at one evaluation, and the file that holds rows."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -115,26 +116,66 @@ def read_rows(folder: str | pathlib.Path) -> list[Row]:
     """Reads the rows in a folder's metric file.
 
     Raises:
-      ValueError: if there is none, or a line of it is no row.
+      ValueError: if there is none, a line of it is no row, or the run is finished and these are
+        not the rows that it finished with.
     """
     path = pathlib.Path(folder) / METRICS_FILE
     if not path.exists():
         raise ValueError(f"{path} does not exist: no run has written rows there.")
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            rows.append(Row.from_json(line))
+            rows.append(Row.from_json(line.decode()))
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number}, is not a row: {error}. If its run was killed, run the "
                 "same command again: it writes the file anew from the checkpoint."
             ) from error
+    complete = path.with_name(COMPLETE_FILE)
+    if complete.exists() and _finished_with(complete) not in (None, digest_of_rows(rows)):
+        raise ValueError(
+            f"{path} has other rows than its run finished with. Run the same command again: it "
+            "writes the file anew from the checkpoint."
+        )
     return rows
+
+
+def _finished_with(path: pathlib.Path) -> str | None:
+    """The digest of a finished run's rows; None where the file has none."""
+    try:
+        found = json.loads(path.read_bytes()).get("digest")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Run the same command again: it writes the file anew "
+            "from the checkpoint."
+        ) from error
+    return None if found is None else str(found)
 
 
 def rows_as_lines(rows: Iterable[Row]) -> bytes:
     """The content of a metric file."""
     return "".join(row.to_json() + "\n" for row in rows).encode()
+
+
+def digest_of_rows(rows: Iterable[Row]) -> str:
+    """SHA-256 of the rows as they are written."""
+    return hashlib.sha256(rows_as_lines(rows)).hexdigest()
+
+
+def digest_of_run(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what `run.json` says, but for the entry `digest`, which keeps this."""
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    plain = json.loads(json.dumps(rest))  # the names of JSON's objects are strings
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def check_run_digest(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if `run.json` says something else than was written."""
+    if "digest" in content and content["digest"] != digest_of_run(content):
+        raise ValueError(
+            f"{path} cannot be read (it was changed after it was written). Restore the file or, if "
+            'the change is meant, remove its entry "digest".'
+        )
 
 
 _NUMBER = (int, float)

@@ -179,14 +179,35 @@ def test_without_the_extra_the_command_says_which_one_is_missing():
     assert all(re.match("entropix: this command needs the package [a-z_]+,", x) for x in lines)
 
 
-def test_ctrl_c_while_jax_is_imported(tmp_path):
+INSTALLED = "import sys, entropix_command\nsys.exit(entropix_command.main())"
+
+
+@pytest.mark.parametrize("command", [("-c", INSTALLED), ("-m", "entropix")])
+def test_ctrl_c_while_jax_is_imported(command, tmp_path):
     (tmp_path / "jax.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    program = "import sys, entropix_command\nsys.exit(entropix_command.main())"
     done = subprocess.run(
-        [sys.executable, "-c", program, "train"],
+        [sys.executable, *command, "train"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
+
+
+def test_a_command_that_failed_waits_for_no_thread(tmp_path):
+    """After an error the storage library may wait for minutes for what it could not write."""
+    (tmp_path / "entropix").mkdir()
+    (tmp_path / "entropix" / "__init__.py").touch()
+    (tmp_path / "entropix" / "cli.py").write_text(
+        "import threading, time\n"
+        "def main():\n"
+        "    threading.Thread(target=time.sleep, args=(100,)).start()\n"
+        "    print('said')\n"
+        "    return 2\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALLED], env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "")
 
 
 PROBLEM = """
@@ -294,7 +315,12 @@ def test_report_shows_the_measures_named(compared, tmp_path, capsys):
 def test_report_of_runs_that_differ_needs_mixed(compared, tmp_path, capsys):
     shutil.copytree(compared[0] / "runs" / "digits", tmp_path / "runs")
     path = tmp_path / "runs" / "sgd" / "run.json"
-    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    content = json.loads(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    path.write_text(json.dumps(content))
+    assert main(["report", f"{tmp_path}/runs", f"--workdir={tmp_path}/report"]) == 2
+    assert "it was changed after it was written" in capsys.readouterr().err
+    del content["digest"]
+    path.write_text(json.dumps(content))
     argv = ["report", f"{tmp_path}/runs", f"--workdir={tmp_path}/report"]
     assert main(argv) == 2
     assert "not comparable" in capsys.readouterr().err

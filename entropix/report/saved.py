@@ -5,7 +5,15 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, RUN_FILE, Row, read_rows
+from entropix.rows import (
+    COMPLETE_FILE,
+    METRICS_FILE,
+    PARTS,
+    RUN_FILE,
+    Row,
+    check_run_digest,
+    read_rows,
+)
 
 COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
 _TYPES: dict[str, Any] = {
@@ -68,6 +76,7 @@ def read_run(folder: pathlib.Path) -> SavedRun:
         ]
     if wrong:
         raise ValueError(_damaged(path, f"{', '.join(wrong)} missing or of the wrong type"))
+    check_run_digest(path, content)
     finished, measured = ((folder / name).exists() for name in (COMPLETE_FILE, METRICS_FILE))
     rows = read_rows(folder) if finished or measured else []
     name, seeds = content["run"], content["seeds"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -16,14 +15,16 @@ from flax.traverse_util import flatten_dict
 
 import entropix
 from entropix.experiment.run import Run
-from entropix.files import write_atomic
+from entropix.files import write_atomic, writing
 from entropix.rows import (
     COMPLETE_FILE,
     METRICS_FILE,
     RUN_FILE,
     Row,
+    check_run_digest,
+    digest_of_rows,
+    digest_of_run,
     read_rows,
-    rows_as_lines,
 )
 from entropix.runs.checkpoint import CHECKPOINTS
 from entropix.runs.record import Failure
@@ -92,7 +93,7 @@ class RunFolder:
             complete = json.loads(path.read_text())
             failures = [Failure(**failure) for failure in complete["failures"]]
             rows = read_rows(self.path)
-            if complete["digest"] == _digest(rows):
+            if complete["digest"] == digest_of_rows(rows):
                 return rows, failures
         except (ValueError, KeyError, TypeError):
             pass
@@ -103,7 +104,8 @@ class RunFolder:
         """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
         old = read_run(self.path) if self.begun() else {}
         if self.changed():
-            with (self.path / _FORKS).open("a") as file:
+            forks = self.path / _FORKS
+            with writing(forks), forks.open("a") as file:
                 file.write(json.dumps(old) + "\n")
         (self.path / COMPLETE_FILE).unlink(missing_ok=True)
         versions, before = _versions(), old.get("versions", {})
@@ -122,11 +124,15 @@ class RunFolder:
             "versions": versions,
             "config": self._run.config,
         }
+        content["digest"] = digest_of_run(content)
         write_atomic(self.path / RUN_FILE, _json(content))
 
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
         """Marks the run as finished, with these rows."""
-        content = {"digest": _digest(rows), "failures": [failure._asdict() for failure in failures]}
+        content = {
+            "digest": digest_of_rows(rows),
+            "failures": [failure._asdict() for failure in failures],
+        }
         write_atomic(self.path / COMPLETE_FILE, _json(content))
 
 
@@ -135,10 +141,6 @@ def has_results(folder: pathlib.Path) -> bool:
     metrics = folder / METRICS_FILE
     measured = metrics.exists() and metrics.stat().st_size > 0
     return measured or any((folder / CHECKPOINTS).glob("[0-9]*"))
-
-
-def _digest(rows: list[Row]) -> str:
-    return hashlib.sha256(rows_as_lines(rows)).hexdigest()
 
 
 def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -164,12 +166,13 @@ def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
             or not all(type(t) is str for t in texts)
         ):
             raise ValueError("its fields have other types")
-        return dict(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}), so that nobody knows which run the results in "
             f"{folder} belong to. Restore the file, or choose another --workdir."
         ) from error
+    check_run_digest(path, content)
+    return dict(content)
 
 
 def _versions() -> dict[str, str]:

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
 
 from tensorboardX import SummaryWriter
 
-from entropix.files import write_atomic
+from entropix.files import write_atomic, writing
 from entropix.rows import METRICS_FILE, Row, rows_as_lines
 
 
@@ -22,15 +22,15 @@ class MetricWriter:
 
     def __init__(self, folder: str | pathlib.Path, rows: Iterable[Row] = ()):
         self._folder = pathlib.Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # Events are written anew; partial files are what a killed writer of the metrics left.
-        for pattern in ("tensorboard/seed_*/events.*", f"{METRICS_FILE}{'?' * 8}"):
-            for stale in self._folder.glob(pattern):
-                stale.unlink()
         self._boards: dict[int, SummaryWriter] = {}
         self._path = self._folder / METRICS_FILE
         rows = list(rows)
-        with self._named_errors():
+        with writing(self._path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Events are written anew; partial files are what a killed writer of the metrics left.
+            for pattern in ("tensorboard/seed_*/events.*", f"{METRICS_FILE}{'?' * 8}"):
+                for stale in self._folder.glob(pattern):
+                    stale.unlink()
             write_atomic(self._path, rows_as_lines(rows))
             self._file = self._path.open("a")
         for row in rows:
@@ -42,7 +42,7 @@ class MetricWriter:
         Raises:
           OSError: naming the file, if the disk is full.
         """
-        with self._named_errors():
+        with writing(self._path):
             self._file.write(row.to_json() + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -52,7 +52,8 @@ class MetricWriter:
         seed = row.seed
         if seed not in self._boards:
             folder = self._folder / "tensorboard" / f"seed_{seed}"
-            self._boards[seed] = SummaryWriter(str(folder))
+            with writing(folder):
+                self._boards[seed] = SummaryWriter(str(folder))
         if not _is_alive(self._boards[seed]):
             raise OSError(
                 f"TensorBoard's events in {self._folder} could not be written. Free some space and "
@@ -63,17 +64,6 @@ class MetricWriter:
         for name, value in values.items():
             if value is not None:
                 self._boards[seed].add_scalar(name, value, row.gradients)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(
-                f"{self._path} could not be written ({error.strerror}). Free some space, or "
-                "restore the permissions, and run the same command again: it continues from the "
-                "last checkpoint."
-            ) from error
 
     def __enter__(self) -> "MetricWriter":
         return self

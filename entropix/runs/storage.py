@@ -25,8 +25,8 @@ def alone() -> ocp.options.MultiprocessingOptions:
 def without_tracebacks() -> Iterator[None]:
     """Keeps the storage library from printing the tracebacks of an error that we report ourselves.
 
-    It logs them; and what else it was writing then reports to an event loop that it has closed, at
-    any later time, so that after an error such reports stay filtered out.
+    It logs them; and what else it was writing then reports to an event loop that it has closed, or
+    logs minutes later that it has waited in vain. After an error such reports stay filtered out.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
@@ -40,8 +40,15 @@ def without_tracebacks() -> Iterator[None]:
     try:
         yield
         sys.unraisablehook = hook
+    except BaseException:
+        logger.addFilter(_is_no_late_report)  # once, however often
+        raise
     finally:
         logger.setLevel(level)
+
+
+def _is_no_late_report(record: logging.LogRecord) -> bool:
+    return "_SignalingThread" not in record.getMessage()
 
 
 def first_line(error: BaseException) -> str:

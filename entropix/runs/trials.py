@@ -1,5 +1,6 @@
 """Finished trials on disk: a search that was interrupted goes on where it was."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from entropix.files import write_atomic
+from entropix.files import write_atomic, writing
 
 Trial = dict[str, float]
 _IDENTITY = "tune.json"
@@ -44,12 +45,17 @@ class TrialLog:
             _check_same(self._path, known.get(algorithm, {}), self._identity[algorithm])
 
     def append(self, trial: Trial) -> None:
-        """Adds a finished trial; it is on disk when this returns."""
+        """Adds a finished trial; it is on disk when this returns.
+
+        Raises:
+          OSError: naming the file, if the disk is full.
+        """
         if not self.trials:
             self._write_identity()
         # JSON has no word for infinity.
-        plain = {k: v if math.isfinite(v) else None for k, v in trial.items()}
-        with self._path.open("a") as file:
+        plain: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in trial.items()}
+        plain["digest"] = _digest(plain)
+        with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(plain) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -58,7 +64,8 @@ class TrialLog:
     def _write_identity(self) -> None:
         """Before the first trial: one without an identity could belong to any search."""
         path = self._path.parent / _IDENTITY
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_read_identities(path) | self._identity, indent=1, sort_keys=True) + "\n"
         write_atomic(path, text.encode())
 
@@ -70,18 +77,26 @@ def _read(path: pathlib.Path) -> list[Trial]:
     content = path.read_bytes()
     complete = content[: content.rfind(b"\n") + 1]
     if complete != content:
-        os.truncate(path, len(complete))
+        with writing(path):
+            os.truncate(path, len(complete))
     trials = []
     for number, line in enumerate(complete.splitlines(), start=1):
         try:
             trial = json.loads(line)
+            if trial.pop("digest", None) not in (None, _digest(trial)):
+                raise ValueError("it was changed after it was written")
             trials.append({k: math.inf if v is None else float(v) for k, v in trial.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}, line {number}, is no trial: {error}. Remove that line and the later "
                 "ones; their trials will be run again."
             ) from error
     return trials
+
+
+def _digest(trial: dict[str, Any]) -> str:
+    """Of a trial's numbers as they are written."""
+    return hashlib.sha256(json.dumps(trial).encode()).hexdigest()[:16]
 
 
 def _read_identities(path: pathlib.Path) -> dict[str, Any]:

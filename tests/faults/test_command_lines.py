@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from faults.rehearsal import cases, drawn
 
 import entropix.workflow
 from entropix.cli import commands, main
@@ -200,18 +201,20 @@ def outcome(rng: np.random.Generator, folder: pathlib.Path) -> str:
     return "refused" if wrong in text else f"no word of {wrong}: {text}; {argv}"
 
 
-def faults(seed: int, count: int, folder: pathlib.Path) -> list[str]:
+def outcomes(seed: int, count: int, folder: pathlib.Path) -> tuple[int, int, list[str]]:
+    """How many command lines were right, and refused; and descriptions of faults."""
     rng = np.random.default_rng(seed)
     found = collections.Counter(outcome(rng, folder) for _ in range(count))
-    assert found["right"] > count / 10
-    assert found["refused"] > count / 3
-    return [text for text in found if text not in ("right", "refused")]
+    right, refused = found.pop("right"), found.pop("refused")
+    assert right > count / 10
+    assert refused > count / 3
+    return right, refused, list(found.elements())
 
 
 def test_command_lines_right_and_wrong(folder):
-    assert faults(0, 150, folder) == []
+    assert outcomes(0, 150, folder)[2] == []
 
 
 @pytest.mark.slow
-def test_one_thousand_five_hundred_command_lines(folder):
-    assert faults(1, 1_500, folder) == []
+def test_one_thousand_five_hundred_command_lines(folder, counted):
+    counted("command lines", drawn(*outcomes(1, cases(1_500, 50), folder)))

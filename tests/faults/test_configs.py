@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.rehearsal import cases, drawn
 
 from entropix.experiment import ALGORITHMS, make_config
 from entropix.experiment.plan import check_plan
@@ -175,19 +176,21 @@ def outcome(rng: np.random.Generator) -> str:
     return f"a wrong config passes ({wrong}): {given} {later}" if wrong else "right"
 
 
-def faults(seed: int, count: int) -> list[str]:
+def outcomes(seed: int, count: int) -> tuple[int, int, list[str]]:
+    """How many configs were right, and refused; and descriptions of faults."""
     rng = np.random.default_rng(seed)
     found = collections.Counter(outcome(rng) for _ in range(count))
-    assert found["right"] > count / 10
-    assert found["refused"] > count / 3
-    return [text for text in found if text not in ("right", "refused")]
+    right, refused = found.pop("right"), found.pop("refused")
+    assert right > count / 10
+    assert refused > count / 3
+    return right, refused, list(found.elements())
 
 
 def test_configs_right_and_wrong():
-    assert faults(0, 120) == []
+    assert outcomes(0, 120)[2] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_ten_thousand_configs(seed):
-    assert faults(seed, 1_000) == []
+def test_ten_thousand_configs(seed, counted):
+    counted("configs", drawn(*outcomes(seed, cases(1_000, 50))))

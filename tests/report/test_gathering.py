@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from entropix.report import check_workdir, colours, gather, make_table
-from entropix.rows import read_rows
+from entropix.rows import digest_of_rows, read_rows
 
 SGD = np.asarray([[9.0, 8.0], [4.0, 3.0], [2.0, 2.2]])
 HJ = SGD - 0.5
@@ -88,6 +88,35 @@ def test_rows_of_another_run_are_refused(comparison):
     (folder / "hj" / "metrics.jsonl").write_bytes((folder / "sgd" / "metrics.jsonl").read_bytes())
     with pytest.raises(ValueError, match=r"has a row of sgd, seed 0, and .* is of hj, seeds"):
         gather([folder], report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("complete", "what"),
+    [
+        (None, "metrics.jsonl has other rows than its run finished with"),
+        ("{", "complete.json is damaged"),
+        ("[]", "complete.json is damaged"),
+    ],
+)
+def test_changed_rows_of_a_finished_run_are_refused(complete, what, comparison):
+    folder, rows = comparison
+    path = folder / "hj" / "complete.json"
+    mine = read_rows(folder / "hj")
+    path.write_text(json.dumps({"digest": digest_of_rows(mine)}))
+    assert len(gather([folder], report=quiet)) == len(rows)
+    metrics = folder / "hj" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
+    if complete is not None:
+        path.write_text(complete)
+    with pytest.raises(ValueError, match=what):
+        gather([folder], report=quiet)
+
+
+def test_bytes_that_are_no_text_are_no_row(comparison):
+    path = comparison[0] / "hj" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"hj", b"h\xff", 1))
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1, is not a row: 'utf-8' codec"):
+        gather([comparison[0]], report=quiet)
 
 
 def test_other_folders_are_refused(comparison, tmp_path):

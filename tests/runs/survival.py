@@ -32,15 +32,20 @@ def get_config(algorithms=""):
 class Experiment:
     """One experiment that processes run, again and again, in folders below `folder`."""
 
-    def __init__(self, folder: pathlib.Path, **options):
+    def __init__(self, folder: pathlib.Path, config: str = CONFIG, **options):
         defaults = {"width": 16, "gradients_per_eval": 20, "num_evals": 4}
         self.folder = folder
         self.config = folder / "config.py"
-        self.config.write_text(CONFIG.format(**{"checkpoint_seconds": 0.0} | defaults | options))
+        self.config.write_text(config.format(**{"checkpoint_seconds": 0.0} | defaults | options))
+
+    def argv(self, name: str, *flags: str, command: str = "train") -> list[str]:
+        """The command line, without the program's name, of a run in the folder `name`."""
+        workdir = f"--workdir={self.folder / name}"
+        return [command, f"--config={self.config}", workdir, "--noprogress", *flags]
 
     def start(self, name: str, *flags: str, file_limit: int | None = None) -> subprocess.Popen:
         """Starts a process that trains; none of its files may exceed `file_limit` bytes."""
-        command = [sys.executable, "-m", "entropix", "train", f"--config={self.config}"]
+        command = [sys.executable, "-m", "entropix"]
         if file_limit is not None:  # by a shell, since forking with threads is not safe
             command = ["sh", "-c", f'ulimit -f {file_limit // 512}; exec "$@"', "sh", *command]
         environment = os.environ | {
@@ -48,7 +53,7 @@ class Experiment:
             "JAX_ENABLE_COMPILATION_CACHE": "true",
         }
         return subprocess.Popen(
-            [*command, f"--workdir={self.folder / name}", "--noprogress", *flags],
+            [*command, *self.argv(name, *flags)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

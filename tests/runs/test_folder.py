@@ -80,6 +80,16 @@ def test_whose_a_folder_is_must_be_known(copy, content, complete):
             train(one_run(budget=(20, 1)), copy, fork=fork)
 
 
+def test_a_changed_seed_is_no_other_seed(copy):
+    """One wrong digit would give the state of seed 1 to seed 7."""
+    path = copy / "run.json"
+    text = path.read_text()
+    path.write_text(text.replace("1\n  ],", "7\n  ],"))
+    assert path.read_text() != text
+    with pytest.raises(ValueError, match=r"run\.json cannot be read \(it was changed after it was"):
+        train(one_run(budget=(20, 1)), copy)
+
+
 def test_a_folder_without_results_is_free(tmp_path):
     (tmp_path / "run.json").write_text("null")
     (tmp_path / "notes.txt").write_text("mine")
@@ -98,6 +108,7 @@ def test_other_versions_are_said(copy, caplog):
     (copy / "complete.json").unlink()
     content = json.loads((copy / "run.json").read_text())
     content["versions"]["jax"] = "0.1"
+    del content["digest"]
     (copy / "run.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"made with jax 0\.1, and this is .* digests may differ"):
         train(one_run(problem=line(data=arrays(5)), budget=(20, 1)), copy)
@@ -108,7 +119,7 @@ def test_other_versions_are_said(copy, caplog):
 def test_run_json_says_all_that_a_report_needs(finished):
     content = read_run(finished)
     assert set(content) == {
-        "run", "label", "colour", "identity", "seeds", "versions", "config"
+        "run", "label", "colour", "identity", "seeds", "versions", "config", "digest"
     }  # fmt: skip
     assert (content["run"], content["label"], content["seeds"]) == ("hj", "hj", [0, 1])
     assert set(content["identity"]) == {

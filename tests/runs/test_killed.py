@@ -1,43 +1,13 @@
-"""Real processes, really killed: what they leave must go on to the very same end."""
+"""Real processes that are asked to stop, or meet a full disk, go on to the very same end.
 
-import random
+Those that are killed are in `tests/faults/test_kills.py`.
+"""
+
 import signal
 import time
 
 import pytest
 from runs.survival import Experiment, assert_identical
-
-KILLS, EVALS = 50, 400
-STEPS = 4 * EVALS  # outer ones
-
-
-@pytest.mark.slow
-def test_fifty_kills_change_no_bit(tmp_path):
-    experiment = Experiment(tmp_path, num_evals=EVALS)
-    experiment.finish("whole")
-    moments = random.Random(0)
-    left = []
-    for kill in range(KILLS):
-        process = experiment.start("broken")
-        if kill % 5 == 0:  # while it starts, reads a checkpoint, or begins to run
-            time.sleep(moments.uniform(0.0, 3.0))
-        else:  # while it runs and saves, ever later; the last third of the run is never reached
-            target = int(STEPS * (kill + moments.random()) / (1.5 * KILLS))
-            deadline = time.monotonic() + 120
-            while experiment.newest("broken") < target and time.monotonic() < deadline:
-                assert process.poll() is None, process.communicate()[1]
-                time.sleep(0.005)
-            time.sleep(moments.uniform(0.0, 0.3))
-        assert process.poll() is None, "it was too quick to be killed"
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        left.append(experiment.newest("broken"))
-        print(f"kill {kill}: newest checkpoint at outer step {left[-1]} of {STEPS}")
-    assert -1 < left[-1] < STEPS
-    assert len(set(left)) > KILLS // 3  # it went on, and was killed in different places
-    said = experiment.finish("broken")
-    assert f"continuing at outer step {left[-1]}, with" in said
-    assert_identical(experiment.result("broken"), experiment.result("whole"))
 
 
 @pytest.fixture(scope="module")

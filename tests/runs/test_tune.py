@@ -122,6 +122,19 @@ def test_another_search_is_refused(done, options, fields):
     assert search(folder) == tried
 
 
+def test_a_changed_trial_is_refused(done, tmp_path):
+    """One wrong digit would choose other values, or show other errors."""
+    for path in done[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "tune_sgd.jsonl"
+    text = path.read_text()
+    path.write_text(text.replace('"gradients": 30.0', '"gradients": 31.0', 1))
+    assert path.read_text() != text
+    message = r"tune_sgd.jsonl, line 1, is no trial: it was changed after it was written\. Remove"
+    with pytest.raises(ValueError, match=message):
+        search(tmp_path)
+
+
 def test_a_diverged_trial_is_infinitely_bad(tmp_path):
     ranges = {"sgd": {"learning_rate": (0.1, 9e5)}}
     trials = search(tmp_path, {"sgd": "sgd"}, search=ranges, trials=3)["sgd"]
