@@ -10,9 +10,10 @@ and average, then x moves by the displacement. PyTorch's Entropy-SGD is written 
 published algorithm, with in-place operations; its convolutions run with images of channels first
 and of channels last (`channels_last`), eager, and compiled with --compile.
 
-Ours draws its noise from "popcount", the package's default, and from "normal". Rounds interleave all
-variants in one process, medians and quartiles of ms per gradient are shown, and ratios to PyTorch's
-best variant of the same round. --report does this in processes of their own, on one CPU and on all.
+Ours draws its noise from "popcount", the package's default, and from "normal". Rounds interleave
+all variants in one process, medians and quartiles of ms per gradient are shown, and ratios to
+PyTorch's best variant of the same round. --report does this in processes of their own, on one CPU
+and on all.
 """
 
 import argparse

@@ -5,9 +5,10 @@
     entropix compare --config=language:batch_32,adamw,snoo --workdir=runs/language_32
 
 A decoder of 0.47 million parameters, 2,400 gradients of 8 windows of 96 bytes, or, with `batch_32`
-in front of the runs, 600 gradients of 32: equally many bytes. Every run has a cosine for the learning
-rate, after a warm-up, but `schedule_free`, which needs none. One in ten packages of the library is
-the validation set. The text differs with the version of Python, which is part of the run's identity.
+in front of the runs, 600 gradients of 32: equally many bytes. Every run has a cosine for the
+learning rate, after a warm-up, but `schedule_free`, which needs none. One in ten packages of the
+library is the validation set. The text differs with the version of Python, which is part of the
+run's identity.
 
 The constants are starting points: tune first.
 """

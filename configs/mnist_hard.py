@@ -19,8 +19,8 @@ from entropix.experiment import make_config
 DATA = {f"wrong_{p}": {"examples": 10_000, "wrong": p / 100} for p in (0, 20, 40, 60)} | {
     f"few_{n}": {"examples": n, "wrong": 0.0} for n in (300, 1_000, 3_000)
 }
-# Without dropout: with it, 0.6 % of the wrong labels are learnt in 800 gradients, and there is little
-# to tell apart.
+# Without dropout: with it, 0.6 % of the wrong labels are learnt in 800 gradients, and there is
+# little to tell apart.
 LENET = {"name": "lenet", "dropout": 0.0}
 DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
 # gamma stays as large as it starts, or falls to 1 at most.
