@@ -31,8 +31,14 @@ def spread(values: np.ndarray, unit: str) -> str:
 
 
 def plus_minus(values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> str:
-    """The standard deviation, unknown for a single value."""
-    return f" ± {write(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    """The standard deviation, unknown for a single value; of equal values exactly 0.
+
+    Example:
+      >>> plus_minus([6.1, 6.1, 6.1], "{:g}".format)
+      ' ± 0'
+    """
+    centred = np.asarray(values) - values[0]
+    return f" ± {write(float(np.std(centred, ddof=1)))}" if len(values) > 1 else ""
 
 
 def number(value: float, unit: str, error: float, sign: str = "") -> str:
