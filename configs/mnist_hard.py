@@ -9,7 +9,9 @@ The data stand first behind the colon, and the runs after it: `wrong_0`, `wrong_
 `few_3000` so many images with right ones. Every run has 2,400 gradients of 128 images and the same
 drops of the learning rate. Errors are of the whole test set, with its right labels.
 
-The constants are starting points: tune first.
+The constants of `sgd`, `sam`, `entropy_sgd` and `hj` are the best of nine trials each at 40 % wrong
+labels (`results/mnist_wrong_40`, with the comparison). Those of `heat` and `sgd_ema`, and all of
+them on other data, are starting points: tune first.
 """
 
 from ml_collections import ConfigDict
@@ -26,12 +28,12 @@ DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
 # gamma stays as large as it starts, or falls to 1 at most.
 RELAXED = {
     **DROPS, "inner": "nesterov", "output": "displacement", "num_steps": 20,
-    "learning_rate": 0.5, "gamma": 100.0, "gamma_end": 1.0,
+    "learning_rate": 0.0535, "gamma": 11.12, "gamma_end": 1.0,
 }  # fmt: skip
 OPTIMIZERS = {
-    "sgd": {**DROPS, "learning_rate": 0.1},
-    "sam": {**DROPS, "learning_rate": 0.1, "rho": 0.1},
-    "entropy_sgd": {**RELAXED, "temperature": 1e-6},
+    "sgd": {**DROPS, "learning_rate": 0.2825},
+    "sam": {**DROPS, "learning_rate": 0.03377, "rho": 0.4614},
+    "entropy_sgd": {**RELAXED, "temperature": 1.795e-5},
     "hj": RELAXED,
     "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.99},
