@@ -11,8 +11,9 @@ library is the validation set. The text differs with the version of Python, whic
 run's identity.
 
 The constants of `adamw`, `snoo`, `hj`, `entropy_sgd`, `schedule_free` and `sam` are the best of
-nine trials each (`results/language`, with the comparison: 6 minutes a run of three seeds on one core
-of an AMD EPYC, and as long for its search). Those of the other runs are starting points: tune first.
+nine trials each (`results/language`, with the comparison: 6 minutes a run of three seeds on one
+core of an AMD EPYC, and as long for its search). Those of the other runs are starting points: tune
+first.
 """
 
 from ml_collections import ConfigDict
