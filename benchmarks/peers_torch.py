@@ -108,7 +108,7 @@ class TorchWork:
                 p.copy_(m)  # x - 1 (x - <y>)
 
 
-def our_work(name, images, labels, algorithm, **options):
+def our_work(name, images, labels, algorithm, learning_rate=RATE, **options):
     """A function that makes so many gradients, compiled once."""
     import jax
 
@@ -120,7 +120,7 @@ def our_work(name, images, labels, algorithm, **options):
     problem = experiment.classification(
         (images, labels, images[:BATCH], labels[:BATCH]), {"name": name}, batch_size=BATCH
     )
-    chosen = experiment.algorithm(algorithm, learning_rate=RATE, **options)
+    chosen = experiment.algorithm(algorithm, learning_rate=learning_rate, **options)
     (run,) = make_runs(problem, {algorithm: chosen}, experiment.Budget(10**6, 1), 1)
     starter = make_starter(run)
     cycles = max(1, STEPS[name] // starter.method.relaxation.num_steps)
@@ -141,8 +141,10 @@ def variants(name, compiled):
     images = rng.random((EXAMPLES, *SHAPES[name]), np.float32)
     labels = rng.integers(0, 10, EXAMPLES)
     relaxed = {
+        "learning_rate": 1.0,
         "num_steps": STEPS[name], "inner": "nesterov", "output": "displacement", "momentum": None,
-        "gamma": GAMMA, "temperature": 1e-8, "step_size": RATE, "averaging": AVERAGING,
+        "gamma": GAMMA, "scoping_rate": 0.0, "temperature": NOISE**2 / (2 * RATE),
+        "step_size": RATE, "averaging": AVERAGING,
     }  # fmt: skip
     ours = functools.partial(our_work, name, images, labels)
     made = {
