@@ -192,6 +192,21 @@ def test_ctrl_c_while_jax_is_imported(command, tmp_path):
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
 
 
+def test_ctrl_c_of_another_program_stays_its_own(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("import entropix\n")
+    (tmp_path / "theirs" / "__main__.py").write_text(
+        "import os, signal, time\ntry:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(50)\n"
+        "except KeyboardInterrupt:\n    print('saved')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "theirs", "entropix"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "saved\n", "")
+
+
 def test_a_command_that_failed_waits_for_no_thread(tmp_path):
     """After an error the storage library may wait for minutes for what it could not write."""
     (tmp_path / "entropix").mkdir()
