@@ -75,6 +75,7 @@ class TorchWork:
         self.labels = torch.tensor(labels)
         self.params = list(self.model.parameters())
         self.velocity = [torch.zeros_like(p) for p in self.params]
+        self.optimizer = torch.optim.SGD(self.params, RATE, MOMENTUM, nesterov=True)
 
     def backward(self):
         chosen = self.torch.randint(EXAMPLES, (BATCH,))
@@ -83,8 +84,6 @@ class TorchWork:
         self.loss_of(self.forward(self.images[chosen]), self.labels[chosen]).backward()
 
     def sgd(self, steps):
-        if not hasattr(self, "optimizer"):
-            self.optimizer = self.torch.optim.SGD(self.params, RATE, MOMENTUM, nesterov=True)
         for _ in range(steps):
             self.backward()
             self.optimizer.step()

@@ -162,9 +162,10 @@ def _prepare(options: _Options) -> tuple[Any, list[str]]:
 
 def _draw(rows: Any, folders: list[str], workdir: str, measures: list[str] | None = None) -> None:
     from entropix.report import colours, convergence
+    from entropix.report.curves import MOST_PANELS
 
-    path = f"{workdir}/figure.png"
-    convergence(rows, path, measures=measures and measures[:4], colours=colours(folders))
+    drawn = None if measures is None else measures[:MOST_PANELS]
+    convergence(rows, f"{workdir}/figure.png", measures=drawn, colours=colours(folders))
     _say(f"{workdir}/ now holds metrics.jsonl, table.md, figure.png")
 
 

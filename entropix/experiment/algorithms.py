@@ -104,14 +104,17 @@ class Algorithm:
         return dataclasses.replace(self, options={**self.options, **options})
 
 
-def _complete(name: str, learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
-    """A complete optimiser, to go inside an outer one or behind a relaxation."""
+def _complete(
+    name: str, learning_rate: Any, weight_decay: float, momentum: float | None = 0.9
+) -> optax.GradientTransformation:
+    """A complete optimiser, inside an outer one or behind a relaxation; `momentum` is SGD's."""
     check_name("optimizer", name, ("adamw", "muon", "sgd"))
     if name == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
     if name == "muon":
         return optax.contrib.muon(learning_rate, weight_decay=weight_decay)
-    return optax.chain(optax.add_decayed_weights(weight_decay), entropix.sgd(learning_rate))
+    decayed = optax.add_decayed_weights(weight_decay)
+    return optax.chain(decayed, entropix.sgd(learning_rate, momentum))
 
 
 def _lookahead(
@@ -175,12 +178,8 @@ def _sam(
     num_ascents: int = 1,
     adaptive: bool = False,
 ) -> optax.GradientTransformation:
-    if optimizer == "sgd":
-        decayed = optax.add_decayed_weights(weight_decay)
-        behind = optax.chain(decayed, entropix.sgd(learning_rate, momentum))
-    else:
-        behind = _complete(optimizer, learning_rate, weight_decay)
     relaxation = entropix.sharpness(rho, num_ascents=num_ascents, adaptive=adaptive)
+    behind = _complete(optimizer, learning_rate, weight_decay, momentum)
     return entropix.stepwise(relaxation, behind)
 
 

@@ -60,11 +60,10 @@ def noisy_labels(
     if count > dataset.num_train:
         raise refusal("examples", f"at most {dataset.num_train}, which the data set has", examples)
     kept, labels, is_wrong = _draw(np.asarray(dataset.train_labels), count, wrong, label_seed)
-    train_images = np.asarray(dataset.train_images)[kept]
-    problem = classification(
-        (train_images, labels, np.asarray(dataset.test_images), np.asarray(dataset.test_labels)),
-        model, batch_size=batch_size,
-    )  # fmt: skip
+    part = dataset._replace(
+        train_images=dataset.train_images[kept], train_labels=jnp.asarray(labels)
+    )
+    problem = classification(part, model, batch_size=batch_size)
     name = data if isinstance(data, str) else "classification"
     chosen = {"data": name, "examples": count, "wrong": wrong, "label_seed": label_seed}
     right = jnp.zeros(len(dataset.test_labels), bool)

@@ -133,12 +133,11 @@ class Problem:
         The loss is the measure "loss" or, where there is none, `loss` in training mode. The same
         two functions are given every time: all that is compiled for them serves all runs.
         """
-        known, training_loss = self.measures, self.loss
+        known = self.measures
+        of_loss = known["loss"].function if "loss" in known else self._training_loss
 
         def loss(model_state: Any, params: Any, batch: Any) -> Array:
-            if "loss" in known:
-                return jnp.asarray(known["loss"].function(params, model_state, batch))
-            return training_loss(params, model_state, batch, jax.random.key(0))[0]
+            return jnp.asarray(of_loss(params, model_state, batch))
 
         def figures(model_state: Any, params: Any, batch: Any) -> dict[str, Array]:
             return {name: m.function(params, model_state, batch) for name, m in known.items()}

@@ -16,7 +16,7 @@ from entropix.report.series import axis_of, by_run, curve, measures_of
 from entropix.report.style import PALETTE, fixed_style
 from entropix.rows import Row
 
-_MOST = 4  # panels side by side
+MOST_PANELS = 4  # side by side
 _DASHES = ("-", "--", ":", "-.")  # of runs with one colour, in their order
 
 
@@ -59,9 +59,9 @@ def convergence(
     if not rows:
         raise ValueError("convergence needs at least one row; got none.")
     shown = measures_of(rows, measures)
-    if measures is not None and len(shown) > _MOST:
-        raise ValueError(f"convergence draws at most {_MOST} measures; got {len(shown)}.")
-    shown = shown[:_MOST]
+    if measures is not None and len(shown) > MOST_PANELS:
+        raise ValueError(f"convergence draws at most {MOST_PANELS} measures; got {len(shown)}.")
+    shown = shown[:MOST_PANELS]
     axis, runs = axis_of(rows), by_run(rows)
     styles = _styles([own[0].run for own in runs.values()], colours or {})
     counts = {axis.replace("_", " "): False}

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from entropix.report.cells import intervals, markdown, spread
-from entropix.report.series import baseline_of
+from entropix.report.series import baseline_of, distinct
 from entropix.report.style import PALETTE, fixed_style
 from entropix.rows import FLATNESS, Measurement, Row
 
@@ -96,7 +96,7 @@ def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
         for name, unit in units.items()
         if not (name.endswith("_se") and name.removesuffix("_se") in units)
     }
-    labels = _labels(found)
+    labels = distinct({entry.run: entry.label for entry in found})
     results = [
         {"measure": title}
         | {labels[run]: _cell(list(s.values()), name, units[name]) for run, s in runs.items()}
@@ -120,13 +120,6 @@ def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
         how.append("differences are paired by seed, with 95 % intervals")
         how += ["p is Holm's, for all runs in a row"] if len(others) > 1 else []
     return "\n\n".join([*parts, "; ".join([*how, _NOTE])]) + "\n"
-
-
-def _labels(found: Sequence[Entry]) -> dict[str, str]:
-    """Run -> label; where several runs have one label, their names follow."""
-    labels = {entry.run: entry.label for entry in found}
-    used = collections.Counter(labels.values())
-    return {run: label if used[label] == 1 else f"{label} ({run})" for run, label in labels.items()}
 
 
 def _cell(seeds: Sequence[Numbers], name: str, unit: str) -> str:

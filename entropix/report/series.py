@@ -1,7 +1,7 @@
 """Rows as series: runs, measures, and the curve of a measure over gradients."""
 
 import collections
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,12 +93,19 @@ def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
     runs: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
         runs[row.run].append(row)
-    labels = {run: own[0].label for run, own in runs.items()}
+    labels = distinct({run: own[0].label for run, own in runs.items()})
+    return {labels[run]: own for run, own in runs.items()}
+
+
+def distinct(labels: Mapping[str, str]) -> dict[str, str]:
+    """Run -> label; where several runs have one label, their names follow.
+
+    Example:
+      >>> distinct({"hj": "HJ", "hj_wide": "HJ", "sgd": "SGD"})
+      {'hj': 'HJ (hj)', 'hj_wide': 'HJ (hj_wide)', 'sgd': 'SGD'}
+    """
     used = collections.Counter(labels.values())
-    return {
-        label if used[label] == 1 else f"{label} ({run})": runs[run]
-        for run, label in labels.items()
-    }
+    return {run: label if used[label] == 1 else f"{label} ({run})" for run, label in labels.items()}
 
 
 def axis_of(rows: Sequence[Row]) -> str:

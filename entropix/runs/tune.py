@@ -95,8 +95,8 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
         an order that matters, the last ones are held out.
 
     Returns:
-      A `Problem`; its former validation set plays no part in it, but that no more examples are
-      measured than that set has: a trial's evaluation costs no more than a run's.
+      A `Problem`. Of its former validation set the size alone counts: no more held-out examples are
+      measured than that set has, so that a trial's evaluation costs no more than a run's.
 
     Raises:
       ValueError: for a loader on the host.
@@ -119,7 +119,7 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
         problem,
         data=jax.tree.map(lambda leaf: leaf[kept], problem.data),
         validation=jax.tree.map(lambda leaf: leaf[out], problem.data),
-        digest=f"{problem.identity['digest']}, a share of {fraction} held out",
+        digest=f"{problem.identity['digest']}, a share of {fraction} held out, {len(out)} measured",
     )
 
 

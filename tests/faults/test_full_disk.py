@@ -9,14 +9,13 @@ Once there is space, the same command ends bit for bit like a run without a faul
 import contextlib
 import errno
 import os
-import resource
 import shutil
 import sys
 
 import pytest
 from faults.rehearsal import FOREIGN, REFUSED, WELL, WRONG, cases, judge, spread
 from runs.saver import CHANGES
-from runs.survival import assert_identical, result
+from runs.survival import assert_identical, no_file_beyond, result
 from small import ALWAYS, one_run
 
 from entropix.runs.train import train_run
@@ -64,16 +63,6 @@ class Disk:
 @pytest.fixture(scope="module")
 def disk():
     return Disk()
-
-
-@contextlib.contextmanager
-def no_file_beyond(size):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def train(workdir):

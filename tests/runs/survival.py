@@ -1,8 +1,10 @@
 """Runs as they lie on the disk, and as real processes, for tests of what interrupts them."""
 
+import contextlib
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -27,6 +29,17 @@ def get_config(algorithms=""):
         checkpoint_seconds={checkpoint_seconds},
     )
 """
+
+
+@contextlib.contextmanager
+def no_file_beyond(size: int):
+    """No file of this process may be longer, as where no space is left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Experiment:

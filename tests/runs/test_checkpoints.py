@@ -1,11 +1,9 @@
 """Checkpoints under kills, full disks and forgery: the newest or the one before it is whole."""
 
-import contextlib
 import json
 import os
 import pathlib
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from runs.saver import checkpoint, state
+from runs.survival import no_file_beyond
 
 from entropix.runs.arrays import digest
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, check_record
@@ -89,17 +88,6 @@ def test_many_kills_in_the_middle_of_saving(tmp_path, keep):
     assert kill_often(tmp_path, kills=20, keep=keep) > 20
 
 
-@contextlib.contextmanager
-def full_disk(size=4096):
-    """No file may be longer, as where no space is left."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def noise(number):
     """A state that cannot be compressed to fit."""
     return {"x": np.random.default_rng(number).random(50_000)}
@@ -111,7 +99,7 @@ def test_a_full_disk_leaves_the_newest(tmp_path, keep, step):
     with Checkpoints(tmp_path, keep) as checkpoints:
         checkpoints.save(Checkpoint(1, noise(0), {"rows": []}))
         message = f"of outer step {step} could not be written .*of outer step 1 is as it was"
-        with full_disk(), pytest.raises(OSError, match=message) as raised:
+        with no_file_beyond(4096), pytest.raises(OSError, match=message) as raised:
             checkpoints.save(Checkpoint(step, noise(1), {"rows": [{"seed": 0}]}))
         assert "\n" not in str(raised.value)
         assert names(tmp_path) == ["1"]  # what was unfinished does not take the space that lacks
@@ -123,7 +111,7 @@ def test_a_full_disk_leaves_the_newest(tmp_path, keep, step):
 
 def test_a_first_checkpoint_that_fails_does_not_speak_of_others(tmp_path):
     with Checkpoints(tmp_path, 1) as checkpoints:
-        with full_disk(), pytest.raises(OSError, match=r"There is no earlier one\."):
+        with no_file_beyond(4096), pytest.raises(OSError, match=r"There is no earlier one\."):
             checkpoints.save(Checkpoint(1, noise(0), {"rows": []}))
         assert checkpoints.newest is None
 
