@@ -76,11 +76,14 @@ def mean_loss(params, batch, key):
     return problem.loss(params, model_state, batch, key)[0]
 
 
+def gradient(params, key):  # of a mini-batch, which the key draws
+    draw, dropout = jax.random.split(key)
+    return jax.grad(mean_loss)(params, problem.draw(draw, problem.data), dropout)
+
+
 @jax.jit
 def step(params, state, key):
-    draw, dropout = jax.random.split(key)
-    grads = jax.grad(mean_loss)(params, problem.draw(draw, problem.data), dropout)
-    updates, state = snoo.update(grads, state, params)
+    updates, state = snoo.update(gradient(params, key), state, params)
     return optax.apply_updates(params, updates), state
 
 
@@ -127,9 +130,7 @@ adamw, nesterov = optax.adamw(3e-3), optax.sgd(0.7, momentum=0.6, nesterov=True)
 def outer_step(x, inner_state, outer_state, keys):
     def walk(carry, key):
         y, inner_state = carry
-        draw, dropout = jax.random.split(key)
-        grads = jax.grad(mean_loss)(y, problem.draw(draw, problem.data), dropout)
-        updates, inner_state = adamw.update(grads, inner_state, y)
+        updates, inner_state = adamw.update(gradient(y, key), inner_state, y)
         return (optax.apply_updates(y, updates), inner_state), None
 
     (y, inner_state), _ = jax.lax.scan(walk, (x, inner_state), keys)  # AdamW's state is kept
@@ -177,9 +178,7 @@ def trained_loss(label, rate):
 
     def one(carry, key):
         params, state = carry
-        draw, dropout = jax.random.split(key)
-        grads = jax.grad(mean_loss)(params, problem.draw(draw, problem.data), dropout)
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(gradient(params, key), state, params)
         return (optax.apply_updates(params, updates), state), None
 
     keys = jax.random.split(jax.random.key(101), GRADIENTS)
