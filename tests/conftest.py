@@ -49,6 +49,12 @@ if (
 gc.set_threshold(100_000, 50, 50)
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: the collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_go_with_their_module():
     """Forgets what a module has traced and compiled; programs stay in the session's folder."""

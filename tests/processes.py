@@ -24,10 +24,15 @@ def ended(process: subprocess.Popen, seconds: float) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def on_devices(number: int) -> dict[str, str]:
+    """The environment of a process with so many CPU devices, compiled as the tests are."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip()}
+
+
 def assert_tests_pass(program: pathlib.Path, devices: int, selected: str) -> None:
     """Runs a file of tests on so many CPU devices, which must be asked for before JAX starts."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    environment = on_devices(devices)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected]
     done = subprocess.run(
         [*command, program], env=environment, capture_output=True, text=True, check=False
