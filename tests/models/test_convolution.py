@@ -56,6 +56,16 @@ def loss_of(convolve):
     return lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel)).astype(jnp.float32))
 
 
+def grads(convolve, x, kernel, argnums=(0, 1)):
+    return jax.jit(jax.grad(loss_of(convolve), argnums))(x, kernel)
+
+
+def derivative(convolve, *primals):
+    """Value and forward derivative, in the direction of the cosine of each argument."""
+    tangents = tuple(map(jnp.cos, primals))
+    return jax.jit(lambda p, t: jax.jvp(convolve, p, t))(primals, tangents)
+
+
 def assert_close(ours, theirs, rtol=2e-5):
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == b.dtype
@@ -68,7 +78,7 @@ def test_values_and_gradients(x_shape, kernel_shape, strides, padding):
     ours, theirs = both(strides, padding)
     x, kernel = arrays(x_shape, kernel_shape)
     np.testing.assert_array_equal(ours(x, kernel), theirs(x, kernel))
-    assert_close(*(jax.grad(loss_of(f), (0, 1))(x, kernel) for f in (ours, theirs)))
+    assert_close(*(grads(f, x, kernel) for f in (ours, theirs)))
 
 
 @every_shape
@@ -79,18 +89,21 @@ def test_images_of_few_channels(monkeypatch, x_shape, kernel_shape, strides, pad
     monkeypatch.setattr(convolution, "_PIECE_BYTES", piece_bytes)
     ours, theirs = both(strides, padding)
     x, kernel = arrays(x_shape, kernel_shape)
-    tangents = jnp.cos(x), jnp.cos(kernel)
-    assert_close(*(jax.jvp(f, (x, kernel), tangents) for f in (ours, theirs)))
-    for argnums in (0, 1, (0, 1)):
-        assert_close(*(jax.grad(loss_of(f), argnums)(x, kernel) for f in (ours, theirs)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of(convolve, x, kernel):
+        gradients = [jax.grad(loss_of(convolve), n)(x, kernel) for n in (0, 1, (0, 1))]
+        tangents = jnp.cos(x), jnp.cos(kernel)
+        return jax.jvp(convolve, (x, kernel), tangents), gradients
+
+    assert_close(*(all_of(f, x, kernel) for f in (ours, theirs)))
 
 
 @every_shape
 def test_forward_mode(x_shape, kernel_shape, strides, padding):
     ours, theirs = both(strides, padding)
     x, kernel = arrays(x_shape, kernel_shape)
-    tangents = jnp.cos(x), jnp.cos(kernel)
-    assert_close(*(jax.jvp(f, (x, kernel), tangents) for f in (ours, theirs)))
+    assert_close(*(derivative(f, x, kernel) for f in (ours, theirs)))
 
 
 @pytest.mark.parametrize("many_images", [1, 32], ids=["batch_last", "channels_last"])
@@ -102,7 +115,7 @@ def test_hessian_vector_products(monkeypatch, many_images):
 
     def hvp(convolve):
         grad = jax.grad(lambda kernel: loss_of(convolve)(x, kernel))
-        return jax.jvp(grad, (kernel,), (direction,))[1]
+        return jax.jit(lambda v: jax.jvp(grad, (kernel,), (v,))[1])(direction)
 
     assert_close(hvp(ours), hvp(theirs), rtol=1e-4)
 
@@ -112,7 +125,7 @@ def test_other_ranks(rank):
     numbers = [("NWC", "WIO", "NWC"), None, ("NDHWC", "DHWIO", "NDHWC")][rank - 1]
     ours, theirs = both((2,) * rank, "SAME", numbers)
     x, kernel = arrays((2, *(6,) * rank, 3), (*(3,) * rank, 3, 4))
-    assert_close(*(jax.grad(loss_of(f), (0, 1))(x, kernel) for f in (ours, theirs)))
+    assert_close(*(grads(f, x, kernel) for f in (ours, theirs)))
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.bfloat16, 3e-2), (jnp.float16, 5e-3)])
@@ -120,18 +133,15 @@ def test_low_precision(dtype, rtol):
     ours, theirs = both((1, 1), "SAME")
     x, kernel = arrays((2, 8, 8, 3), (3, 3, 3, 4), dtype)
     assert ours(x, kernel).dtype == dtype
-    assert_close(*(jax.grad(loss_of(f), (0, 1))(x, kernel) for f in (ours, theirs)), rtol=rtol)
+    assert_close(*(grads(f, x, kernel) for f in (ours, theirs)), rtol=rtol)
 
 
 def test_double_precision():
     with jax.enable_x64(True):
         ours, theirs = both((2, 1), [(1, 0), (0, 1)])
         x, kernel = arrays((2, 8, 7, 3), (3, 3, 3, 4), jnp.float64)
-        grads = [
-            jax.grad(lambda x, k, f=f: jnp.sum(f(x, k) ** 3), (0, 1))(x, kernel)
-            for f in (ours, theirs)
-        ]
-        assert_close(*grads, rtol=1e-13)
+        cubes = (lambda x, k, f=f: jnp.sum(f(x, k) ** 3) for f in (ours, theirs))
+        assert_close(*(jax.jit(jax.grad(f, (0, 1)))(x, kernel) for f in cubes), rtol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_inside_scan_and_vmap(monkeypatch, many_images):
         xs = x if axes[0] == 0 else x[0]
         ks = kernel if axes[1] is None else jnp.stack([kernel, 2 * kernel])
         assert_close(
-            *(jax.vmap(jax.grad(loss_of(f), (0, 1)), axes)(xs, ks) for f in (ours, theirs))
+            *(jax.jit(jax.vmap(jax.grad(loss_of(f), (0, 1)), axes))(xs, ks) for f in (ours, theirs))
         )
 
 
@@ -164,10 +174,10 @@ def test_large_batches_go_in_pieces(monkeypatch):
     """Any piece size gives the same gradient; a prime batch ends in pieces of one image."""
     ours, theirs = both((1, 1), "SAME")
     x, kernel = arrays((7, 6, 6, 2), (3, 3, 2, 3))
-    expected = jax.grad(loss_of(theirs), (0, 1))(x, kernel)
+    expected = grads(theirs, x, kernel)
     for size in (1, 5_000, 2**30):
         monkeypatch.setattr(convolution, "_PIECE_BYTES", size)
-        assert_close(jax.grad(loss_of(ours), (0, 1))(x, kernel), expected)
+        assert_close(grads(ours, x, kernel), expected)
 
 
 def test_empty_batch():
@@ -230,5 +240,5 @@ def test_serves_flax():
         for function in (conv_general_dilated, lax.conv_general_dilated)
     ]
     x, _ = arrays((2, 8, 8, 3), (1,))
-    grads = [nnx.grad(lambda layer: jnp.sum(jnp.sin(layer(x))))(layer) for layer in layers]
-    assert_close(nnx.state(grads[0]), nnx.state(grads[1]))
+    of_layer = [nnx.grad(lambda layer: jnp.sum(jnp.sin(layer(x))))(layer) for layer in layers]
+    assert_close(*map(nnx.state, of_layer))
