@@ -16,6 +16,24 @@ def rugged(x):
     return jnp.sum(jnp.cos(3 * x) + x**2 / 2)
 
 
+# Named once, so that a program serves all values of beta.
+BOWL = np.asarray([[2.0, 0.5], [0.5, 1.0]])
+TURN = np.asarray([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+VALLEY = TURN @ np.diag([200.0, 0.05]) @ TURN.T
+
+
+def bowl(x):
+    return x @ jnp.asarray(BOWL) @ x / 2
+
+
+def valley(x):
+    return x @ jnp.asarray(VALLEY) @ x / 2
+
+
+def wells(x):
+    return jnp.sum((x**2 - 1) ** 2)
+
+
 def dense(x, t, beta):
     """Value and gradient by one sum over two million nodes."""
     y = np.linspace(-7, 7, 2_000_001)
@@ -36,12 +54,11 @@ class TestColeHopf:
     @BETAS
     def test_quadratic_in_the_plane(self, beta):  # Lemma 4, Example 13
         grid, t = Grid((-6.0, -6.0), (6.0, 6.0), (61, 61)), 0.7
-        Q = np.asarray([[2.0, 0.5], [0.5, 1.0]])
         points = np.random.default_rng(0).uniform(-2, 2, size=(5, 3, 2))
-        u = cole_hopf(grid, lambda x: x @ jnp.asarray(Q) @ x / 2, t, beta, points)
-        M = np.linalg.solve(np.eye(2) + t * Q, Q)
+        u = cole_hopf(grid, bowl, t, beta, points)
+        M = np.linalg.solve(np.eye(2) + t * BOWL, BOWL)
         value = np.einsum("...i,ij,...j", points, M, points) / 2
-        value += np.log(np.linalg.det(np.eye(2) + t * Q)) / (2 * beta)
+        value += np.log(np.linalg.det(np.eye(2) + t * BOWL)) / (2 * beta)
         np.testing.assert_allclose(u.value, value, rtol=0, atol=1e-12)
         np.testing.assert_allclose(u.gradient, points @ M, rtol=0, atol=1e-11)
 
@@ -49,21 +66,18 @@ class TestColeHopf:
     @pytest.mark.parametrize("nodes", [61, 121])
     def test_wells_of_another_width_than_the_narrowest(self, beta, nodes):
         # Curvature grows to 300 in the corners of the box: what matters is where the mass is.
-        f = lambda x: jnp.sum((x**2 - 1) ** 2)  # noqa: E731
         x, t = np.asarray([[0.5, 0.3], [-1.2, 2.0]]), 0.4
-        plane = cole_hopf(Grid((-5.0, -5.0), (5.0, 5.0), (nodes, nodes)), f, t, beta, x)
-        line = cole_hopf(Grid(-5.0, 5.0, 4001), f, t, beta, x)  # the terms of a separable sum
+        plane = cole_hopf(Grid((-5.0, -5.0), (5.0, 5.0), (nodes, nodes)), wells, t, beta, x)
+        line = cole_hopf(Grid(-5.0, 5.0, 4001), wells, t, beta, x)  # the terms of a separable sum
         np.testing.assert_allclose(plane.value, line.value.sum(axis=1), rtol=0, atol=1e-12)
         np.testing.assert_allclose(plane.gradient, line.gradient, rtol=0, atol=1e-11)
 
     @pytest.mark.parametrize("beta", [2.0, 1e4])
     def test_a_long_narrow_valley_across_the_grid(self, beta):
         grid, t = Grid((-6.0, -6.0), (6.0, 6.0), (121, 121)), 1.0
-        turn = np.asarray([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
-        Q = turn @ np.diag([200.0, 0.05]) @ turn.T
         x = np.asarray([[0.3, 0.2], [1.0, -1.0]])
-        u = cole_hopf(grid, lambda x: x @ jnp.asarray(Q) @ x / 2, t, beta, x)
-        exact = x @ np.linalg.solve(np.eye(2) + t * Q, Q)
+        u = cole_hopf(grid, valley, t, beta, x)
+        exact = x @ np.linalg.solve(np.eye(2) + t * VALLEY, VALLEY)
         np.testing.assert_allclose(u.gradient, exact, rtol=0, atol=1e-11)
 
     def test_mass_in_too_many_cells_is_refused(self, monkeypatch):
