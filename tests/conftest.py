@@ -30,16 +30,13 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 
 def understood(flags: str) -> bool:
     """Whether this XLA knows the flags: one that it does not know ends the process."""
+    environment = os.environ | {"XLA_FLAGS": flags}
     start = [sys.executable, "-c", "import jax; jax.devices()"]
-    return not subprocess.run(
-        start, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True
-    ).returncode
+    return not subprocess.run(start, env=environment, capture_output=True).returncode
 
 
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ
-    and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"
-):
+quickly = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"
+if quickly and "PYTEST_XDIST_WORKER" not in os.environ:
     flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
     if understood(flags):
         os.environ["XLA_FLAGS"] = flags

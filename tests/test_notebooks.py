@@ -73,8 +73,9 @@ def quick_first(path: pathlib.Path):
 
 @pytest.mark.parametrize("path", [quick_first(path) for path in ALL])
 def test_notebook_runs(path: pathlib.Path, monkeypatch):
-    # Notebooks train: unlike in other tests, what is compiled runs for long.
+    # Notebooks train: unlike in other tests, what is compiled runs for long (conftest.py).
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "false")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
