@@ -19,6 +19,7 @@ from contract_cases import (
     assert_close,
     every_case,
     kinds,
+    matrix_parabola,
     parabola,
     rosenbrock,
     run,
@@ -74,8 +75,13 @@ def test_foreign_arguments_are_accepted_and_the_second_call_compiles_nothing(cas
         assert not caplog.records
 
 
+# A vector and a matrix alone are what `mixed_tensors` has as leaves of one tree.
+ALONE = (parabola, matrix_parabola)
+MARKED = [pytest.param(t, marks=[pytest.mark.slow] * (t in ALONE), id=t.__name__) for t in TARGETS]
+
+
 @every_case
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", MARKED)
 def test_converges(case, target):
     start, minimiser, objective = target()
     tx = case.make()
