@@ -134,7 +134,7 @@ def _landscape(parser: Parser) -> None:
     parser.add_argument("folders", nargs="*", type=path, help="of runs or of comparisons")
     _workdir(parser, "runs/landscape")
     parser.option("--examples", "of the training set (default: 4096)", count(1), 4096, "N")
-    parser.option("--batch_size", "in memory at once (default: 512)", count(1), 512, "N")
+    parser.option("--batch_size", "in memory at once (default: 128)", count(1), 128, "N")
     parser.option("--eigenvalues", "the largest ones (default: 3)", count(1), 3, "N")
     parser.option("--samples", samples, count(4), 20, "N")
     parser.option("--spectra", spectra, count(0), 0, "N")

@@ -19,7 +19,7 @@ from entropix.transforms.checks import check_count
 
 _log = logging.getLogger(__name__)
 
-EXAMPLES, BATCH_SIZE = 4096, 512
+EXAMPLES, BATCH_SIZE = 4096, 128
 
 
 class Sample(NamedTuple):
