@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-# In the folder of a run: its rows, whose they are, and that it is finished.
-METRICS_FILE, RUN_FILE, COMPLETE_FILE = "metrics.jsonl", "run.json", "complete.json"
+# In the folder of a run: its rows, and that it is finished.
+METRICS_FILE, COMPLETE_FILE = "metrics.jsonl", "complete.json"
 PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
 FLATNESS = "flatness/"  # what names of measures of flatness begin with
 
@@ -160,22 +160,6 @@ def rows_as_lines(rows: Iterable[Row]) -> bytes:
 def digest_of_rows(rows: Iterable[Row]) -> str:
     """SHA-256 of the rows as they are written."""
     return hashlib.sha256(rows_as_lines(rows)).hexdigest()
-
-
-def digest_of_run(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what `run.json` says, but for the entry `digest`, which keeps this."""
-    rest = {name: value for name, value in content.items() if name != "digest"}
-    plain = json.loads(json.dumps(rest))  # the names of JSON's objects are strings
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def check_run_digest(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Raises `ValueError` if `run.json` says something else than was written."""
-    if "digest" in content and content["digest"] != digest_of_run(content):
-        raise ValueError(
-            f"{path} cannot be read (it was changed after it was written). Restore the file or, if "
-            'the change is meant, remove its entry "digest".'
-        )
 
 
 _NUMBER = (int, float)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from entropix.files import write_atomic
-from entropix.report.saved import COMPARED, SavedRun, read_runs
+from entropix.report.saved import SavedRun, read_runs
 from entropix.report.table import make_table
-from entropix.rows import METRICS_FILE, RUN_FILE, Row, rows_as_lines
+from entropix.rows import METRICS_FILE, Row, rows_as_lines
+from entropix.run_file import COMPARED, RUN_FILE
 
 
 def gather(

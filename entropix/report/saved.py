@@ -1,25 +1,11 @@
-"""Saved runs: whose rows lie in a folder, and whether the run is finished."""
+"""Saved runs: the rows in a folder, whose they are, and whether the run is finished."""
 
-import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entropix.rows import (
-    COMPLETE_FILE,
-    METRICS_FILE,
-    PARTS,
-    RUN_FILE,
-    Row,
-    check_run_digest,
-    read_rows,
-)
-
-COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
-_TYPES: dict[str, Any] = {
-    "identity": dict, "run": str, "seeds": list, "label": str,
-    "colour": str | None, "versions": dict,
-}  # fmt: skip
+from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, Row, read_rows
+from entropix.run_file import RUN_FILE, read_run_file
 
 
 class SavedRun(NamedTuple):
@@ -61,35 +47,24 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
     """
     runs = [run for folder in folders for run in _run_folders(pathlib.Path(folder).expanduser())]
     parts = [part for run in runs for part in (run, *sorted(run.glob(PARTS))) if _is_run(part)]
-    return [read_run(part) for part in parts]
+    return [_saved_run(part) for part in parts]
 
 
-def read_run(folder: pathlib.Path) -> SavedRun:
-    """Reads a run, or one part of it; see `read_runs`."""
-    path = folder / RUN_FILE
-    content = _read_object(path)
-    wrong = [name for name, kind in _TYPES.items() if not isinstance(content.get(name), kind)]
-    identity: Any = content.get("identity")
-    if isinstance(identity, dict):
-        wrong += [
-            f"identity.{name}" for name in COMPARED if not isinstance(identity.get(name), dict)
-        ]
-    if wrong:
-        raise ValueError(_damaged(path, f"{', '.join(wrong)} missing or of the wrong type"))
-    check_run_digest(path, content)
+def _saved_run(folder: pathlib.Path) -> SavedRun:
+    """Reads a run, or one part of it."""
+    told = read_run_file(folder)
     finished, measured = ((folder / name).exists() for name in (COMPLETE_FILE, METRICS_FILE))
     rows = read_rows(folder) if finished or measured else []
-    name, seeds = content["run"], content["seeds"]
     for row in rows:
-        if row.run != name or row.seed not in seeds:
+        if row.run != told.run or row.seed not in told.seeds:
             raise ValueError(
-                f"{folder / METRICS_FILE} has a row of {row.run}, seed {row.seed}, and {path} is "
-                f"of {name}, seeds {seeds}: the files belong to different runs. Move the folder "
-                "away and run again."
+                f"{folder / METRICS_FILE} has a row of {row.run}, seed {row.seed}, and {RUN_FILE} "
+                f"beside that file is of {told.run}, seeds {told.seeds}: the files belong to "
+                "different runs. Move the folder away and run again."
             )
     return SavedRun(
-        folder, name, content["label"], content.get("colour"), seeds, identity,
-        content["versions"], rows, finished,
+        folder, told.run, told.label, told.colour, told.seeds, told.identity, told.versions, rows,
+        finished,
     )  # fmt: skip
 
 
@@ -116,26 +91,3 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _is_run(folder: pathlib.Path) -> bool:
     return any((folder / name).is_file() for name in (RUN_FILE, METRICS_FILE))
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-    """The object in a file of JSON; any other content is damage."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path} is missing: whose rows lie in that folder is unknown. Name folders of runs, "
-            "or of comparisons with their runs inside; or run the same command again."
-        ) from None
-    except ValueError as error:  # no JSON, or no text
-        raise ValueError(_damaged(path, str(error))) from error
-    if not isinstance(content, dict):
-        raise ValueError(_damaged(path, "no JSON object"))
-    return content
-
-
-def _damaged(path: pathlib.Path, what: str) -> str:
-    return (
-        f"{path} is damaged ({what}): whose rows lie in that folder is unknown. Leave the folder "
-        "out, or move it away and run again."
-    )

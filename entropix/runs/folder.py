@@ -8,7 +8,6 @@ import os
 import pathlib
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
@@ -16,16 +15,8 @@ from flax.traverse_util import flatten_dict
 import entropix
 from entropix.experiment.run import Run
 from entropix.files import write_atomic, writing
-from entropix.rows import (
-    COMPLETE_FILE,
-    METRICS_FILE,
-    RUN_FILE,
-    Row,
-    check_run_digest,
-    digest_of_rows,
-    digest_of_run,
-    read_rows,
-)
+from entropix.rows import COMPLETE_FILE, METRICS_FILE, Row, digest_of_rows, read_rows
+from entropix.run_file import RunFile, read_run_file, write_run_file
 from entropix.runs.checkpoint import CHECKPOINTS
 from entropix.runs.record import Failure
 
@@ -63,7 +54,7 @@ class RunFolder:
 
     def _about_versions(self, fields: list[str]) -> str:
         """A digest is of a program as JAX writes it: another JAX may write it in another way."""
-        before, now = read_run(self.path).get("versions", {}).get("jax"), metadata.version("jax")
+        before, now = read_run_file(self.path).versions.get("jax"), metadata.version("jax")
         if before == now or not all(field.endswith("digest") for field in fields):
             return ""
         return (
@@ -74,8 +65,8 @@ class RunFolder:
         """The fields in which the run differs from the one that the folder holds; often none."""
         if not self.begun():
             return []
-        saved = read_run(self.path)
-        before = {**saved["identity"], "seeds": saved["seeds"]}
+        saved = read_run_file(self.path)
+        before = {**saved.identity, "seeds": saved.seeds}
         now = {**self._identity, "seeds": list(self._run.seeds)}
         old, new = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
         return sorted(k for k in old | new if old.get(k) != new.get(k))
@@ -102,30 +93,24 @@ class RunFolder:
 
     def begin(self) -> None:
         """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
-        old = read_run(self.path) if self.begun() else {}
-        if self.changed():
+        old = read_run_file(self.path) if self.begun() else None
+        if old is not None and self.changed():
             forks = self.path / _FORKS
             with writing(forks), forks.open("a") as file:
-                file.write(json.dumps(old) + "\n")
+                file.write(json.dumps(old._asdict()) + "\n")
         (self.path / COMPLETE_FILE).unlink(missing_ok=True)
-        versions, before = _versions(), old.get("versions", {})
+        versions, before = _versions(), {} if old is None else old.versions
         other = sorted(n for n in versions if before.get(n, versions[n]) != versions[n])
         if other:
             _log.warning(
                 "%s was begun with other versions of %s: numbers may differ in their last bits "
                 "from those of a run without a break.", self.path, ", ".join(other),
             )  # fmt: skip
-        content = {
-            "run": self._run.name,
-            "label": self._run.label,
-            "colour": self._run.algorithm.colour,
-            "identity": self._identity,
-            "seeds": list(self._run.seeds),
-            "versions": versions,
-            "config": self._run.config,
-        }
-        content["digest"] = digest_of_run(content)
-        write_atomic(self.path / RUN_FILE, _json(content))
+        run, seeds = self._run, list(self._run.seeds)
+        content = RunFile(
+            run.name, run.label, run.algorithm.colour, self._identity, seeds, versions, run.config
+        )
+        write_run_file(self.path, content)
 
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
         """Marks the run as finished, with these rows."""
@@ -133,7 +118,8 @@ class RunFolder:
             "digest": digest_of_rows(rows),
             "failures": [failure._asdict() for failure in failures],
         }
-        write_atomic(self.path / COMPLETE_FILE, _json(content))
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomic(self.path / COMPLETE_FILE, text.encode())
 
 
 def has_results(folder: pathlib.Path) -> bool:
@@ -141,38 +127,6 @@ def has_results(folder: pathlib.Path) -> bool:
     metrics = folder / METRICS_FILE
     measured = metrics.exists() and metrics.stat().st_size > 0
     return measured or any((folder / CHECKPOINTS).glob("[0-9]*"))
-
-
-def read_run(folder: str | pathlib.Path) -> dict[str, Any]:
-    """Reads whose results a folder holds.
-
-    Raises:
-      ValueError: if that cannot be known, because `run.json` is missing or damaged.
-    """
-    path = pathlib.Path(folder) / RUN_FILE
-    if not path.exists() and path.with_name("config.json").exists():
-        raise ValueError(
-            f"{folder} holds results of version 0.1 of entropix, which this version does not "
-            "continue. Choose another --workdir, or go on with the version that made them."
-        )
-    try:
-        content = json.loads(path.read_text())
-        seeds, texts = content["seeds"], (content["run"], content["label"])
-        good = isinstance(content["identity"], dict) and isinstance(content["versions"], dict)
-        good = good and isinstance(seeds, list) and bool(seeds)
-        if (
-            not good
-            or not all(type(s) is int for s in seeds)
-            or not all(type(t) is str for t in texts)
-        ):
-            raise ValueError("its fields have other types")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}), so that nobody knows which run the results in "
-            f"{folder} belong to. Restore the file, or choose another --workdir."
-        ) from error
-    check_run_digest(path, content)
-    return dict(content)
 
 
 def _versions() -> dict[str, str]:
@@ -217,7 +171,3 @@ def claimed(path: pathlib.Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.rmdir()  # only if it is empty: nothing was begun
         os.close(descriptor)
-
-
-def _json(tree: dict[str, Any]) -> bytes:
-    return (json.dumps(tree, indent=2) + "\n").encode()

@@ -13,8 +13,9 @@ from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
 from entropix.rows import PARTS, Row, read_rows
+from entropix.run_file import RunFile, read_run_file
 from entropix.runs.checkpoint import Checkpoints
-from entropix.runs.folder import RunFolder, read_run
+from entropix.runs.folder import RunFolder
 from entropix.runs.restoring import restore
 from entropix.training.programs import make_starter
 from entropix.transforms.checks import refusal
@@ -70,10 +71,10 @@ def load(
     """
     folder = pathlib.Path(folder).expanduser()
     for part in sorted(folder.glob(PARTS)) if seed is not None else ():
-        if seed in read_run(part)["seeds"]:
+        if seed in read_run_file(part).seeds:
             folder = part
-    saved = read_run(folder)
-    seeds = tuple(saved["seeds"])
+    saved = read_run_file(folder)
+    seeds = tuple(saved.seeds)
     if seed is not None and seed not in seeds:
         raise refusal("seed", f"one of {', '.join(map(str, seeds))}", seed)
     run = _made_again(folder, saved) if run is None else run
@@ -91,21 +92,20 @@ def load(
         seeds = (seed,)
     rows = [row for row in read_rows(folder) if row.seed in seeds]
     return Trained(
-        run.problem.apply, params, model_state, seeds, run.problem, saved.get("config", {}),
-        saved["identity"], rows,
+        run.problem.apply, params, model_state, seeds, run.problem, saved.config, saved.identity,
+        rows,
     )  # fmt: skip
 
 
-def _made_again(folder: pathlib.Path, saved: Mapping[str, Any]) -> Run:
-    config = saved.get("config")
-    if not config:
+def _made_again(folder: pathlib.Path, saved: RunFile) -> Run:
+    if not saved.config:
         raise ValueError(
             f"the run in {folder} was made from Python, not from a config: give load the run, as "
             "entropix.experiment.runs(problem, algorithms, budget=..., seeds=...) makes it."
         )
-    made = plan(ConfigDict({**FIELDS, **config}))  # fields that are newer than the run
-    chosen = [run for run in made if run.name == saved["run"]]
+    made = plan(ConfigDict({**FIELDS, **saved.config}))  # fields that are newer than the run
+    chosen = [run for run in made if run.name == saved.run]
     if not chosen:
         names = ", ".join(run.name for run in made)
-        raise ValueError(f"{folder} says it is run {saved['run']!r}; its config has {names}.")
+        raise ValueError(f"{folder} says it is run {saved.run!r}; its config has {names}.")
     return chosen[0]

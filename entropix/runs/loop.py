@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from entropix.runs.preemption import Interrupted
 from entropix.runs.progress import Progress
 from entropix.runs.record import Failure, Record
 from entropix.runs.restoring import is_lead, restore
-from entropix.training.evaluation import measured
+from entropix.runs.seed_rows import SeedRows
 from entropix.training.programs import Programs
 from entropix.training.step import NEVER
 
@@ -59,10 +59,8 @@ class Loop:
     ):
         self._run, self._programs, self._checkpoints = run, programs, checkpoints
         self._workdir, self._callbacks = workdir, callbacks
-        self._measures, self._due = measured(run.problem), run.budget.due()
-        self._flatness = Flatness(run)
-        gamma = programs.method.gamma
-        self._gamma = None if gamma is None else jax.jit(gamma)  # one program for all steps
+        self._due, self._flatness = run.budget.due(), Flatness(run)
+        self._rows = SeedRows(run, programs)
         start = restore(checkpoints, programs)
         if start is None:
             self._now, self._step = programs.place(programs.init()), 0
@@ -218,14 +216,19 @@ class Loop:
         flatness: dict[int, dict[str, Measurement]] = {}
         if self._measures_flatness() and (places := self._running()):
             points = self._programs.points(self._now.state)
-            flatness = self._flatness.measure(points, places, self._seconds_per_gradient)
+            seconds = self._rows.seconds_per_gradient(self.record)
+            flatness = self._flatness.measure(points, places, seconds)
         rows = [
-            self._row(
-                place, at, float(losses[place]),
-                {n: float(v[place]) for n, v in values.items()}, flatness.get(place, {}),
+            self._rows.row(
+                place,
+                at,
+                self.record,
+                loss=float(losses[place]),
+                values={name: float(of_seeds[place]) for name, of_seeds in values.items()},
+                flatness=flatness.get(place),
             )
             for place in self._running()
-        ]  # fmt: skip
+        ]
         self.record.seconds, self.record.seed_steps, self.record.since_eval = 0.0, 0, 0
         self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
         for row in rows:
@@ -243,42 +246,6 @@ class Loop:
             for callback in self._callbacks:
                 callback(row)
 
-    @property
-    def _seconds_per_gradient(self) -> float:
-        return self.record.seconds / (max(self.record.seed_steps, 1) * self._cycle)
-
-    def _row(
-        self,
-        place: int,
-        at: tuple[int, int],
-        loss: float | None,
-        values: dict[str, float | None],
-        flatness: Mapping[str, Measurement],
-    ) -> Row:
-        """The row of a seed after so many outer steps and gradients."""
-        (step, gradients), run, method = at, self._run, self._programs.method
-        replicas, size = method.replicas or 1, run.problem.num_examples
-        return Row(
-            run=run.name,
-            algorithm=run.algorithm.name,
-            label=run.label,
-            seed=run.seeds[place],
-            replicas=replicas,
-            num_steps=method.relaxation.num_steps,
-            gradients=gradients,
-            gradients_per_replica=gradients // replicas,
-            effective_epochs=gradients * run.problem.batch_size / size if size else None,
-            outer_steps=step,
-            gamma=None if self._gamma is None else float(self._gamma(jnp.asarray(step))),
-            seconds_per_gradient=self._seconds_per_gradient,
-            minibatch_loss=loss,
-            measures={
-                name: Measurement(values.get(name), measure.unit, measure.better)
-                for name, measure in self._measures.items()
-            }
-            | dict(flatness),
-        )
-
     def _fail(self, place: int, outer_step: int, inner: int | None, at: tuple[int, int]) -> None:
         """Notes that a seed has diverged, and puts its last saved state in its place.
 
@@ -289,7 +256,7 @@ class Loop:
         failure = Failure(self._run.name, self._run.seeds[place], outer_step, inner, num_steps)
         _log.error("%s", failure)
         self.record.failures.append(failure)
-        self._write(self._row(place, at, None, {}, {}))
+        self._write(self._rows.row(place, at, self.record))
         chosen = jnp.arange(len(self._run.seeds)) == place
         good = self._programs.place(from_host(self._now, self._good))
         self._now = jax.tree.map(

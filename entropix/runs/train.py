@@ -11,8 +11,9 @@ from typing import Any
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
 from entropix.rows import PARTS, Row
+from entropix.run_file import read_run_file
 from entropix.runs.checkpoint import Checkpoints
-from entropix.runs.folder import RunFolder, claimed, has_results, read_run
+from entropix.runs.folder import RunFolder, claimed, has_results
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted, stop_requests
 from entropix.runs.record import Failure
@@ -81,7 +82,7 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
     found, changed = [], False
     for folder in (workdir, *sorted(workdir.glob(PARTS))):
         if has_results(folder):
-            part = dataclasses.replace(run, seeds=tuple(read_run(folder)["seeds"]))
+            part = dataclasses.replace(run, seeds=tuple(read_run_file(folder).seeds))
             contents = RunFolder(folder, part)
             contents.check(fork)
             changed = changed or bool(contents.changed())

@@ -7,7 +7,8 @@ import pytest
 from runs.survival import rows
 from small import arrays, line, one_run
 
-from entropix.runs.folder import RunFolder, read_run
+from entropix.run_file import read_run_file
+from entropix.runs.folder import RunFolder
 from entropix.runs.train import train_run
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -94,7 +95,7 @@ def test_a_folder_without_results_is_free(tmp_path):
     (tmp_path / "run.json").write_text("null")
     (tmp_path / "notes.txt").write_text("mine")
     assert len(train(one_run(budget=(20, 1)), tmp_path)) == 2
-    assert read_run(tmp_path)["run"] == "hj"
+    assert read_run_file(tmp_path).run == "hj"
 
 
 def test_results_of_version_0_1_are_named(tmp_path):
@@ -117,7 +118,7 @@ def test_other_versions_are_said(copy, caplog):
 
 
 def test_run_json_says_all_that_a_report_needs(finished):
-    content = read_run(finished)
+    content = json.loads((finished / "run.json").read_text())
     assert set(content) == {
         "run", "label", "colour", "identity", "seeds", "versions", "config", "digest"
     }  # fmt: skip

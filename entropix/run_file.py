@@ -1,0 +1,101 @@
+"""The file `run.json`, in the folder of a run: whose results lie there."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from entropix.files import write_atomic
+
+RUN_FILE = "run.json"
+COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
+
+
+class RunFile(NamedTuple):
+    """What `run.json` says.
+
+    Attributes:
+      run: the run's name in its comparison.
+      label: in tables and figures.
+      colour: in figures; None for the next that is free.
+      identity: problem, algorithm, budget, evaluation, replicas and start.
+      seeds: asked for; at least one.
+      versions: package -> version, of the process that began the run.
+      config: that the run was made from; empty for a run that was made from Python.
+    """
+
+    run: str
+    label: str
+    colour: str | None
+    identity: Mapping[str, Any]
+    seeds: list[int]
+    versions: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+def write_run_file(folder: pathlib.Path, content: RunFile) -> None:
+    """Writes `run.json`, with a digest of what it says."""
+    fields = content._asdict()
+    fields["digest"] = _digest(fields)
+    write_atomic(folder / RUN_FILE, (json.dumps(fields, indent=2) + "\n").encode())
+
+
+def read_run_file(folder: str | pathlib.Path) -> RunFile:
+    """Reads whose results a folder holds.
+
+    Raises:
+      ValueError: if that cannot be known, because `run.json` is missing, damaged or changed.
+    """
+    path = pathlib.Path(folder) / RUN_FILE
+    if not path.exists() and path.with_name("config.json").exists():
+        raise ValueError(
+            f"{folder} holds results of version 0.1 of entropix, which this version neither "
+            "continues nor reports. Choose another --workdir, leave the folder out, or go on with "
+            "the version that made them."
+        )
+    try:
+        return _checked(path)
+    except (OSError, ValueError, RecursionError) as error:
+        why = "it is missing" if isinstance(error, FileNotFoundError) else error
+        raise ValueError(
+            f"{path} cannot be read ({why}), so that nobody knows which run the results in "
+            f"{folder} belong to. Restore the file, leave the folder out, or choose another "
+            "--workdir."
+        ) from error
+
+
+def _checked(path: pathlib.Path) -> RunFile:
+    """The content, if its entries have the right types and are those that were written."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    fields: dict[str, Any] = {"colour": None, "config": {}} | content
+    wrong = [name for name, kind in _TYPES.items() if not isinstance(fields.get(name), kind)]
+    if "seeds" not in wrong and not (
+        fields["seeds"] and all(type(seed) is int for seed in fields["seeds"])
+    ):
+        wrong.append("seeds")
+    if "identity" not in wrong:
+        parts = {name: fields["identity"].get(name) for name in COMPARED}
+        wrong += [f"identity.{name}" for name, part in parts.items() if not isinstance(part, dict)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} missing or of the wrong type")
+    if "digest" in content and content["digest"] != _digest(content):
+        raise ValueError(
+            'it was changed after it was written; if that is meant, remove its entry "digest"'
+        )
+    return RunFile(**{name: fields[name] for name in RunFile._fields})
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of all entries but `digest`, which keeps this."""
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    plain = json.loads(json.dumps(rest))  # the names of JSON's objects are strings
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+_TYPES: dict[str, Any] = {
+    "run": str, "label": str, "colour": str | None, "identity": dict, "seeds": list,
+    "versions": dict, "config": dict,
+}  # fmt: skip
