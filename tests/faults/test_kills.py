@@ -101,7 +101,8 @@ def test_one_of_two_processes_or_both(tmp_path, counted):
         if kill % 5 == 0:  # while they start and meet: both, or the other would wait a minute
             victims = (0, 1)
             time.sleep(moments.uniform(0.0, 2.0))
-        else:
+        else:  # after they have met, and up to two thirds of the run
+            assert all(child.reaches("compile") for child in children)
             target = int(steps * (kill + moments.random()) / (1.5 * kills))
             wait_for(experiment, "broken", target, children[0])
             time.sleep(moments.uniform(0.0, 0.3))
