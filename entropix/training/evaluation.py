@@ -79,7 +79,7 @@ def make_evaluate(problem: Problem) -> Callable[[Point, EvaluationData], Evaluat
         if data.validation is not None:
             sets["val"] = data.validation
         for name, examples in sets.items():
-            values = _means(problem.measures, params, model_state, examples, size)
+            values = means(problem.measures, params, model_state, examples, size)
             found |= {f"{name}_{measure}": value for measure, value in values.items()}
         return found
 
@@ -105,7 +105,7 @@ def _mean_of_floats(seen: Array, before: Array) -> Array:
     return jnp.mean(seen, axis=0) if jnp.issubdtype(seen.dtype, jnp.inexact) else before
 
 
-def _means(
+def means(
     measures: Mapping[str, Measure], params: Any, state: Any, examples: Any, size: int
 ) -> dict[str, Array]:
     """Means over the examples, a batch at a time."""

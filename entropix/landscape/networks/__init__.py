@@ -6,6 +6,7 @@ an `Estimate` (value, standard_error) where random vectors are involved.
 """
 
 from entropix.landscape.networks.batches import batched
+from entropix.landscape.networks.compression import pruned, quantised
 from entropix.landscape.networks.eigenvalues import Eigenpairs, eigenpairs, eigenvalues
 from entropix.landscape.networks.energy import local_energy
 from entropix.landscape.networks.entropy import local_entropy
@@ -44,6 +45,8 @@ __all__ = [
     "local_entropy",
     "measures",
     "normalised",
+    "pruned",
+    "quantised",
     "relative",
     "segment",
     "sharpness",

@@ -1,0 +1,138 @@
+"""Do the weights of relaxed optimisers lose less when they are quantised or pruned?
+
+    python benchmarks/compressed.py RUN... --measure=loss [--flatness=FOLDER/landscape.jsonl]
+
+RUN... are folders of finished runs of one problem, with their checkpoints. The weights of every
+seed are rounded to 8, 6, 4 and 3 bits, and 50, 75, 90 and 95 % of them are set to zero
+(`entropix.landscape.quantised`, `pruned`), without retraining. A figure is the rise of a measure on
+the first validation examples. The first table has the rises, the second the differences from the
+baseline, paired by seed, with Student's 95 % intervals and Holm's p-values for the runs in a row.
+With --flatness, what `entropix landscape` has measured of the same runs, the third table has
+Spearman's rank correlation over all networks between a rise and each measure of flatness, with a
+95 % interval by bootstrap over networks. Networks of one algorithm resemble each other: the interval
+is too narrow as a statement about algorithms, of which there are few.
+
+The tables of `results/` that are called `compressed.md` were made by this command.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+
+import jax
+import numpy as np
+from scipy import stats
+
+from entropix.experiment import load
+from entropix.landscape import pruned, quantised
+from entropix.report.cells import intervals, markdown, spread
+from entropix.report.saved import read_runs
+from entropix.report.series import baseline_of, distinct
+from entropix.training.evaluation import means
+
+BITS, SHARES = (8, 6, 4, 3), (0.5, 0.75, 0.9, 0.95)
+FLATNESS = ("eigenvalue_1", "trace", "relative_trace", "local_energy_0.1", "sharpness")
+
+
+def rises(network, measure, examples):
+    """Change -> the rise of the measure, of every seed."""
+    problem = network.problem
+    measures = {measure: problem.measures[measure]}
+    data = jax.tree.map(lambda leaf: leaf[:examples], problem.validation)
+
+    @jax.jit
+    def at(params, state):
+        batch_size = problem.eval_batch_size or problem.batch_size
+        return means(measures, params, state, data, batch_size)[measure]
+
+    def of(change):
+        changed = [jax.jit(change)(params) for params in seeds]
+        return np.asarray([at(p, state) for p, state in zip(changed, states, strict=True)])
+
+    count = range(len(network.seeds))
+    seeds = [jax.tree.map(lambda leaf, k=k: leaf[k], network.params) for k in count]
+    states = [jax.tree.map(lambda leaf, k=k: leaf[k], network.model_state) for k in count]
+    before = of(lambda params: params)
+    found = {f"{bits} bits": of(lambda p, bits=bits: quantised(p, bits)) - before for bits in BITS}
+    return found | {
+        f"{share:.0%} zero": of(lambda p, share=share: pruned(p, share)) - before
+        for share in SHARES
+    }
+
+
+def tables(found, labels, unit, baseline):
+    """Rises, and differences from the baseline; `found` is run -> change -> values of seeds."""
+    changes = list(next(iter(found.values())))
+    first = [
+        {"change": c} | {labels[run]: spread(of[c], unit) for run, of in found.items()}
+        for c in changes
+    ]
+    yield markdown(first)
+    others = {run: of for run, of in found.items() if run != baseline}
+    differences = []
+    for change in changes:
+        pairs = {run: of[change] - found[baseline][change] for run, of in others.items()}
+        cells = intervals(pairs, unit)
+        row = {f"against {labels[baseline]}": change}
+        differences.append(row | {labels[run]: cell for run, cell in cells.items()})
+    if others and len(next(iter(found[baseline].values()))) > 1:
+        yield markdown(differences)
+
+
+def correlations(found, seeds, path):
+    """Spearman's correlation of every rise with every measure of flatness."""
+    measured = {
+        (entry["run"], entry["seed"]): entry["measures"]
+        for entry in map(json.loads, path.read_text().splitlines())
+    }
+    networks = [(run, seed) for run in found for seed in seeds[run]]
+    missing = [network for network in networks if network not in measured]
+    if missing:
+        raise SystemExit(f"{path} lacks {missing}: measure the same runs with entropix landscape.")
+    rows = []
+    for change in next(iter(found.values())):
+        rise = np.concatenate([found[run][change] for run in found])
+        row = {"change": change}
+        for name in FLATNESS:
+            values = np.asarray([measured[network][name] for network in networks])
+            test = stats.bootstrap(
+                (rise, values), lambda a, b: stats.spearmanr(a, b).statistic, paired=True,
+                vectorized=False, n_resamples=2000, method="percentile", rng=0,
+            )  # fmt: skip
+            low, high = test.confidence_interval
+            middle = stats.spearmanr(rise, values).statistic
+            row[name] = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+        rows.append(row)
+    return markdown(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--measure", default="loss")
+    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--baseline")
+    parser.add_argument("--flatness", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="gets the tables, too")
+    options = parser.parse_args()
+    found, seeds, labels = collections.OrderedDict(), {}, {}
+    for run in read_runs(options.folders):
+        network = load(run.folder)
+        unit = network.problem.measures[options.measure].unit
+        found[run.name] = rises(network, options.measure, options.examples)
+        seeds[run.name], labels[run.name] = network.seeds, run.label
+    baseline = baseline_of(list(found), options.baseline)
+    parts = list(tables(found, distinct(labels), unit, baseline))
+    if options.flatness is not None:
+        parts.append(correlations(found, seeds, options.flatness))
+    text = "\n\n".join(
+        [f"Rise of {options.measure} ({unit}), {options.examples:,} validation examples.", *parts]
+    )
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
