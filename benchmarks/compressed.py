@@ -9,8 +9,8 @@ the first validation examples. The first table has the rises, the second the dif
 baseline, paired by seed, with Student's 95 % intervals and Holm's p-values for the runs in a row.
 With --flatness, what `entropix landscape` has measured of the same runs, the third table has
 Spearman's rank correlation over all networks between a rise and each measure of flatness, with a
-95 % interval by bootstrap over networks. Networks of one algorithm resemble each other: the interval
-is too narrow as a statement about algorithms, of which there are few.
+95 % interval by bootstrap over networks. Networks of one algorithm resemble each other: as a
+statement about algorithms, of which there are few, the interval is too narrow.
 
 The tables of `results/` that are called `compressed.md` were made by this command.
 """
