@@ -76,8 +76,8 @@ def connected(
     try:
         yield
         farewell()
-    except jax.errors.JaxRuntimeError:
-        company.settle()  # a collective may fail before it is known who died
+    except Exception:
+        company.settle()  # a collective may fail, by any exception, before it is known who died
         raise
     finally:
         _company = None

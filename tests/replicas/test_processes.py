@@ -63,6 +63,16 @@ def test_when_one_is_killed_the_other_ends_with_a_clear_error(victim):
     ended(workers[victim], 60)
 
 
+def test_a_failure_that_comes_before_the_news_of_a_death_is_explained_by_that():
+    """JAX raises a ValueError where a collective fails while a result is fetched."""
+    first, second = pair(task="fail")
+    status, _, err = ended(second, 20)
+    assert status == LOST, err
+    assert "process 0 has ended before its work was done" in err
+    assert "Gloo" not in err
+    assert ended(first, 20)[0] == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("trial", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(8))])
 def test_a_request_to_stop_both_does_not_end_the_one_that_saves(trial, tmp_path):
     """The other has nothing to save and is done at once; saving takes two seconds."""

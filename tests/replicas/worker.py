@@ -79,6 +79,15 @@ def terminated(process, processes):
     time.sleep(60)
 
 
+def fail(process, processes):
+    """Process 0 dies, and the work of process 1 fails before it can know why."""
+    victim = int(replicas.agree([0 if process else os.getpid()])[0])
+    if process == 0:
+        time.sleep(60)
+    os.kill(victim, signal.SIGKILL)
+    raise ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+
+
 def main(task, port, processes, process, *arguments):
     logging.basicConfig(level=logging.INFO)
     process, processes = int(process), int(processes)
