@@ -63,6 +63,14 @@ def test_measures_of_a_quadratic_are_its_curvatures(trained, tmp_path):
     assert [entry["seed"] for entry in saved] == [f.seed for f in found]
     assert (tmp_path / "landscape.md").read_text() == said[-1]
     assert (tmp_path / "spectra.png").stat().st_size > 10_000
+    with np.load(tmp_path / "spectra.npz") as saved:
+        nodes, weights = saved["HJ, seed 0/nodes"], saved["HJ, seed 0/weights"]
+    np.testing.assert_allclose(nodes.max(axis=-1), 9.0, rtol=1e-4)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-4)
+    rows = [line for line in said[-1].splitlines() if line.startswith("| HJ, seed 0")]
+    shares = [[float(cell.split()[0]) for cell in row.split("|")[3:5]] for row in rows]
+    assert [sum(pair) for pair in shares] == pytest.approx([1.0] * 4, abs=1e-2)
+    assert [pair[0] for pair in shares[:3]] == [0.0, 0.0, 0.0]  # all curvatures are 1, 4 and 9
 
 
 def test_folders_without_runs_are_refused_before_work(tmp_path, capsys):

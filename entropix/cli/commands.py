@@ -97,7 +97,7 @@ def landscape(options: _Options) -> None:
         spectra=options.spectra,
         report=_say,
     )
-    drawn = ", spectra.png" if options.spectra else ""
+    drawn = ", spectra.png, spectra.npz" if options.spectra else ""
     _say(f"{folder}/ now holds landscape.jsonl, landscape.md{drawn}")
 
 
