@@ -16,7 +16,6 @@ The tables of `results/` that are called `compressed.md` were made by this comma
 """
 
 import argparse
-import collections
 import json
 import pathlib
 
@@ -32,7 +31,7 @@ from entropix.report.series import baseline_of, distinct
 from entropix.training.evaluation import means
 
 BITS, SHARES = (8, 6, 4, 3), (0.5, 0.75, 0.9, 0.95)
-FLATNESS = ("eigenvalue_1", "trace", "relative_trace", "local_energy_0.1", "sharpness")
+FLATNESS = ("eigenvalue_1", "trace", "relative_trace", "local_energy_0.1", "adaptive_sharpness")
 
 
 def rises(network, measure, examples):
@@ -80,22 +79,32 @@ def tables(found, labels, unit, baseline):
         yield markdown(differences)
 
 
-def correlations(found, seeds, path):
-    """Spearman's correlation of every rise with every measure of flatness."""
+def flatness(saved, path):
+    """Measure -> values of all seeds of the runs, in their order."""
     measured = {
         (entry["run"], entry["seed"]): entry["measures"]
         for entry in map(json.loads, path.read_text().splitlines())
     }
-    networks = [(run, seed) for run in found for seed in seeds[run]]
+    networks = [(run.name, seed) for run in saved for seed in run.seeds]
     missing = [network for network in networks if network not in measured]
     if missing:
         raise SystemExit(f"{path} lacks {missing}: measure the same runs with entropix landscape.")
+    known = measured[networks[0]]
+    # A problem that measures an error beside the loss has a local energy of either.
+    names = {name: name if name in known else f"{name}/loss" for name in FLATNESS}
+    return {
+        name: np.asarray([measured[network][key] for network in networks])
+        for name, key in names.items()
+    }
+
+
+def correlations(found, measured):
+    """Spearman's correlation of every rise with every measure of flatness."""
     rows = []
     for change in next(iter(found.values())):
         rise = np.concatenate([found[run][change] for run in found])
         row = {"change": change}
-        for name in FLATNESS:
-            values = np.asarray([measured[network][name] for network in networks])
+        for name, values in measured.items():
             test = stats.bootstrap(
                 (rise, values), lambda a, b: stats.spearmanr(a, b).statistic, paired=True,
                 vectorized=False, n_resamples=2000, method="percentile", rng=0,
@@ -116,16 +125,17 @@ def main():
     parser.add_argument("--flatness", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="gets the tables, too")
     options = parser.parse_args()
-    found, seeds, labels = collections.OrderedDict(), {}, {}
-    for run in read_runs(options.folders):
+    saved, found, labels = read_runs(options.folders), {}, {}
+    measured = None if options.flatness is None else flatness(saved, options.flatness)
+    for run in saved:
         network = load(run.folder)
         unit = network.problem.measures[options.measure].unit
         found[run.name] = rises(network, options.measure, options.examples)
-        seeds[run.name], labels[run.name] = network.seeds, run.label
+        labels[run.name] = run.label
     baseline = baseline_of(list(found), options.baseline)
     parts = list(tables(found, distinct(labels), unit, baseline))
-    if options.flatness is not None:
-        parts.append(correlations(found, seeds, options.flatness))
+    if measured is not None:
+        parts.append(correlations(found, measured))
     text = "\n\n".join(
         [f"Rise of {options.measure} ({unit}), {options.examples:,} validation examples.", *parts]
     )
