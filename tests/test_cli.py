@@ -194,7 +194,10 @@ def test_ctrl_c_while_jax_is_imported(command, tmp_path):
 
 def test_ctrl_c_of_another_program_stays_its_own(tmp_path):
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "__init__.py").write_text("import entropix\n")
+    (tmp_path / "theirs" / "__init__.py").write_text(
+        # What Python does at its start, unless its parent ignores the signal, as `nohup` does.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport entropix\n"
+    )
     (tmp_path / "theirs" / "__main__.py").write_text(
         "import os, signal, time\ntry:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(50)\n"
