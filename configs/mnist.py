@@ -9,9 +9,10 @@ Without runs, all of the paper's algorithms are compared, and the two of its aut
 `sgd_authors` and `entropy_sgd_authors` have every constant that was read from that code. `parle`,
 which is beyond the paper, is run when it is named.
 
-Run so far: `mlp,sgd_authors,entropy_sgd_authors` with `--config.num_evals=20`, 20 of 120 effective
-epochs, n = 3 (1.66 and 1.67 % error, 13 minutes a run on one core of an AMD EPYC;
-`results/mnist_mlp_authors`). **All else is not run yet** with the constants below, at any length.
+Run so far, n = 3: `mlp,sgd_authors,entropy_sgd_authors`, 120 effective epochs (1.15 and 1.21 %
+error, 62 to 66 minutes a run on one core of an AMD EPYC; `results/mnist_mlp_full`), and the same
+with `--config.num_evals=20` (1.66 and 1.67 %, 13 minutes a run; `results/mnist_mlp_authors`).
+**All else is not run yet** with the constants below, at any length.
 Earlier configs, with other schedules, were run for 20 effective epochs: `results/README.md` has
 what was seen. From their searches (8 random trials for each algorithm, 960 gradients and 1 seed a
 trial, a fifth of the training set held out) come the learning rates, gammas and temperatures of the
