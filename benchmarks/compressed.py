@@ -41,13 +41,13 @@ def rises(network, measure, examples):
     data = jax.tree.map(lambda leaf: leaf[:examples], problem.validation)
 
     @jax.jit
-    def at(params, state):
+    def at(params, state, data):
         batch_size = problem.eval_batch_size or problem.batch_size
         return means(measures, params, state, data, batch_size)[measure]
 
     def of(change):
         changed = [jax.jit(change)(params) for params in seeds]
-        return np.asarray([at(p, state) for p, state in zip(changed, states, strict=True)])
+        return np.asarray([at(p, state, data) for p, state in zip(changed, states, strict=True)])
 
     count = range(len(network.seeds))
     seeds = [jax.tree.map(lambda leaf, k=k: leaf[k], network.params) for k in count]
