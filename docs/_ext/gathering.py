@@ -42,7 +42,8 @@ def redirect(app: Any, docname: str, source: list[str]) -> None:
     up = "../" * docname.count("/")
     if docname.startswith("gathered/"):
         source[0] = BACK.sub(rf"\g<1>{up}", source[0])
-        if docname.endswith(("/table", "/tuning")):  # which pages lead to, and no list
+        tables = docname.startswith("gathered/results/") and not docname.endswith("/README")
+        if tables:  # which pages lead to, and no list
             source[0] = f"---\norphan: true\n---\n\n{source[0]}"
         return
     source[0] = OUTSIDE.sub(lambda m: f"{m[1]}{up}gathered/{_stored(m[3])}", source[0])
