@@ -18,11 +18,14 @@ activations of one batch:
 | mlp | 1,867,786 | 96 | 2.21 | 42.7 | 4.7 | 85.7 |
 | lenet | 131,220 | 81 | 2.44 | 38.1 | 61.6 | 142.6 |
 
-One core, shared with other work, 1,024 examples in batches of 128, `--rounds 2`:
+Two cores with little else running, `--networks mlp lenet --examples 1024 --rounds 3` and
+`--networks all_cnn --examples 32 --batch_size 16 --rounds 2`; a spectrum is one sample:
 
-| network | parameters | gradient, ms | product / gradient | spectrum / gradient | copies |Lanczos|
+| network | examples | gradient, ms | product / gradient | spectrum / gradient | copies | Lanczos |
 |---|---|---|---|---|---|---|
-| lenet | 131,220 | 828 | 2.57 | 202 | 61.6 | 142.6 |
+| mlp | 1,024 | 67 | 2.00 | 313 | 4.7 | 85.7 |
+| lenet | 1,024 | 130 | 2.17 | 161 | 61.6 | 142.6 |
+| all_cnn, 1,667,166 parameters | 32 | 446 | 2.69 | 230 | 31.1 | 111.9 |
 """
 
 import argparse
