@@ -30,34 +30,35 @@ from entropix.report.saved import read_runs
 from entropix.report.series import baseline_of, distinct
 from entropix.training.evaluation import means
 
-BITS, SHARES = (8, 6, 4, 3), (0.5, 0.75, 0.9, 0.95)
+CHANGES = {f"{bits} bits": (quantised, bits) for bits in (8, 6, 4, 3)} | {
+    f"{share:.0%} zero": (pruned, share) for share in (0.5, 0.75, 0.9, 0.95)
+}
 FLATNESS = ("eigenvalue_1", "trace", "relative_trace", "local_energy_0.1", "adaptive_sharpness")
 
 
-def rises(network, measure, examples):
-    """Change -> the rise of the measure, of every seed."""
-    problem = network.problem
+def make_rises(problem, measure, data):
+    """`network -> change -> the rise of the measure, of every seed`; one program serves all."""
     measures = {measure: problem.measures[measure]}
-    data = jax.tree.map(lambda leaf: leaf[:examples], problem.validation)
+    compiled = {change: jax.jit(change) for change in (quantised, pruned)}
 
     @jax.jit
     def at(params, state, data):
         batch_size = problem.eval_batch_size or problem.batch_size
         return means(measures, params, state, data, batch_size)[measure]
 
-    def of(change):
-        changed = [jax.jit(change)(params) for params in seeds]
-        return np.asarray([at(p, state, data) for p, state in zip(changed, states, strict=True)])
+    def rises(network):
+        points = [
+            jax.tree.map(lambda leaf, k=k: leaf[k], (network.params, network.model_state))
+            for k in range(len(network.seeds))
+        ]
+        before = np.asarray([at(params, state, data) for params, state in points])
+        return {
+            name: np.asarray([at(compiled[f](p, amount), state, data) for p, state in points])
+            - before
+            for name, (f, amount) in CHANGES.items()
+        }
 
-    count = range(len(network.seeds))
-    seeds = [jax.tree.map(lambda leaf, k=k: leaf[k], network.params) for k in count]
-    states = [jax.tree.map(lambda leaf, k=k: leaf[k], network.model_state) for k in count]
-    before = of(lambda params: params)
-    found = {f"{bits} bits": of(lambda p, bits=bits: quantised(p, bits)) - before for bits in BITS}
-    return found | {
-        f"{share:.0%} zero": of(lambda p, share=share: pruned(p, share)) - before
-        for share in SHARES
-    }
+    return rises
 
 
 def tables(found, labels, unit, baseline):
@@ -127,17 +128,22 @@ def main():
     options = parser.parse_args()
     saved, found, labels = read_runs(options.folders), {}, {}
     measured = None if options.flatness is None else flatness(saved, options.flatness)
+    if any(run.identity["problem"] != saved[0].identity["problem"] for run in saved):
+        raise SystemExit("the runs have different problems: compare those of one problem.")
+    problem = load(saved[0].folder).problem
+    unit = problem.measures[options.measure].unit
+    data = jax.tree.map(lambda leaf: leaf[: options.examples], problem.validation)
+    examples = len(jax.tree.leaves(data)[0])
+    rises = make_rises(problem, options.measure, data)
     for run in saved:
-        network = load(run.folder)
-        unit = network.problem.measures[options.measure].unit
-        found[run.name] = rises(network, options.measure, options.examples)
+        found[run.name] = rises(load(run.folder))
         labels[run.name] = run.label
     baseline = baseline_of(list(found), options.baseline)
     parts = list(tables(found, distinct(labels), unit, baseline))
     if measured is not None:
         parts.append(correlations(found, measured))
     text = "\n\n".join(
-        [f"Rise of {options.measure} ({unit}), {options.examples:,} validation examples.", *parts]
+        [f"Rise of {options.measure} ({unit}), {examples:,} validation examples.", *parts]
     )
     print(text)
     if options.out is not None:
