@@ -1,5 +1,6 @@
 """What does a gradient cost with this package's optimisers, and with their peers in JAX?
 
+    pip install blackjax
     python benchmarks/peers_jax.py [mlp] [transformer]
 
 The same task for all: GRADIENTS mini-batch gradients in one compiled scan, with the batches on the

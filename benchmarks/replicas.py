@@ -2,25 +2,19 @@
 
     JAX_NUM_CPU_DEVICES=8 python benchmarks/replicas.py [agreement] [layouts] [bytes] [scaling]
 
-Two cores of an AMD EPYC, LeNet, batch 128, jax 0.10.2. Time per replica-gradient over one replica's
-step alone, rounds interleaved (medians of ratios). Version one's runner, which interpreted JAX's
-programs, in the same rounds. The cores were shared with some twenty other threads: quartiles lie
-0.1 to 0.2 from the medians, 0.5 for p = 8. Only the comparison within a pair of rows means much:
+Two cores of an AMD EPYC with nothing else running, LeNet, batch 128, jax 0.10.2. Time per
+replica-gradient over one replica's step alone, rounds interleaved (medians and quartiles of
+ratios); in brackets what version one's runner, which interpreted JAX's programs, measured:
 
 | | vmap | shard_map, p devices | pmap, p devices | shard_map, 2 devices |
 |---|---|---|---|---|
-| p = 2 | 1.69 | 0.99 | 0.95 | |
-| ... version one | 1.49 (in turns 1.06) | 1.03 | 0.97 | |
-| p = 4 | 1.92 | 0.87 | 0.89 | 1.39 |
-| ... version one | 2.09 (in turns 1.07) | 0.83 | 0.81 | 1.30 (in turns 1.08) |
-| p = 8 | 2.47 | 1.61 | 1.47 | 1.32 |
-| ... version one | 2.48 (in turns 1.03) | 1.59 | 1.61 | 1.53 (in turns 0.89) |
+| p = 2 | 1.35 (1.28-1.40) [1.32] | 0.83 (0.77-0.86) [0.85] | 0.82 (0.77-0.85) | |
+| p = 4 | 1.32 (1.31-1.42) [1.36] | 0.74 (0.65-0.81) [0.75] | 0.72 (0.65-0.81) | 1.05 (0.95-1.15) |
+| p = 8 | 1.46 (1.29-1.52) [1.47] | 0.71 (0.67-0.79) [0.73] | 0.72 (0.64-0.77) | 1.14 (1.00-1.19) |
 
-Ratio of the two runners' times on p devices, round by round (quartiles), for p = 2, 4, 8: shard_map
-1.11 (0.90-1.19), 1.02 (0.98-1.17), 0.97 (0.81-1.09); pmap 0.91 (0.82-1.15), 1.03 (0.91-1.17), 0.94
-(0.80-0.97). With one of the two cores free, version one measured 0.85, 0.75 and 0.73 with a device
-for each replica, 1.32, 1.36 and 1.47 with vmap, and 1.06 in turns on one device. So `layout="auto"`
-gives every replica a device of its own on a CPU (`entropix train`: up to four times the cores).
+Version one could also take replicas in turns on one device, for 1.06. So `layout="auto"` gives
+every replica a device of its own on a CPU (`entropix train`: up to four times the cores). Steps
+with Elastic-SGD's coupling take 1.01 to 1.03 of those without, for p = 2 in all three layouts.
 
 Largest difference of a parameter from vmap's after 20 steps of a small network on the digits,
 p = 8, float32, where the replicas are 0.03 to 0.18 apart (DiLoCo's are at one point); jax 0.10.2,
