@@ -10,6 +10,20 @@ mlp has mnistfc's layers (1.86M parameters, batch 128); the transformer 1.07M pa
 leaves (batch 16 x 96). SAM takes two gradients a step and is shown per gradient. The hand-written
 SNOO keeps the inner optimiser's state and moves x in a `lax.cond`, or at every gradient with a
 `where`, as a public JAX implementation does.
+
+Two cores of an AMD EPYC with nothing else running, jax 0.10.2:
+
+| transformer | ms a gradient | over optax.adamw (quartiles) | compile, CPU-s |
+|---|---|---|---|
+| optax.adamw | 115.48 | 1.00 (1.00-1.00) | 3.6 |
+| optax.lookahead(adamw) | 113.97 | 1.03 (0.93-1.05) | 3.8 |
+| optax.contrib.sam | 115.89 | 1.03 (0.94-1.04) | 6.1 |
+| SNOO by hand, cond | 115.74 | 1.00 (0.98-1.03) | 4.6 |
+| SNOO by hand, where | 123.72 | 1.07 (1.04-1.14) | 4.7 |
+| entropix.snoo(adamw) | 120.08 | 1.03 (0.98-1.08) | 6.8 |
+| entropix.lookahead(adamw) | 115.24 | 1.00 (0.91-1.19) | 5.4 |
+| entropix.entropy_sgd(inner=adam) | 121.91 | 1.06 (1.02-1.14) | 8.1 |
+| entropix.sam | 119.42 | 1.03 (1.01-1.07) | 5.4 |
 """
 
 import functools

@@ -141,10 +141,11 @@ def landed(params: jax.Array, update: jax.Array) -> jax.Array:
 def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
     r"""Which elements the caller has moved since the state emitted them.
 
-    .. math:: |p - e| > k\,\epsilon\max(|p|, |e|)
+    .. math:: p \ne e \text{ and not } |p - e| < k\,\epsilon\max(|p|, |e|)
 
     with the dtype's machine epsilon and k = 1 below float32, 4 from there on: what compilers may
-    make of one rounding is no change. Two NaNs are no change either.
+    make of one rounding is no change. Two NaNs are no change either, and two equal infinities; a
+    number in place of an infinity is one.
 
     Args:
       params: p, the leaf that the caller passes.
@@ -162,8 +163,8 @@ def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
     p, e = wide(params), wide(emitted)
     info = jnp.finfo(dtype_of(params))
     rounding = scalar((1 if info.bits < 32 else 4) * float(info.eps), p)
-    same = (p == e) | (jnp.abs(p - e) <= rounding * jnp.maximum(jnp.abs(p), jnp.abs(e)))
-    return ~(same | (jnp.isnan(p) & jnp.isnan(e)))
+    near = jnp.abs(p - e) < rounding * jnp.maximum(jnp.abs(p), jnp.abs(e))
+    return (p != e) & ~near & ~(jnp.isnan(p) & jnp.isnan(e))
 
 
 def differs(params: Any, emitted: Any) -> jax.Array:

@@ -56,6 +56,21 @@ def test_elements_set_by_the_caller_are_what_is_evaluated(case):
     np.testing.assert_array_equal(x[..., 1], before[..., 1])
 
 
+@every_stepwise
+@pytest.mark.parametrize("bad", [jnp.inf, -jnp.inf, jnp.nan], ids=str)
+def test_weights_loaded_over_infinities_are_what_is_evaluated(case, bad):
+    tx = case.make()
+    params = case.spread(jnp.asarray([1.0, 2.0]))
+    step = case.step(tx, lambda w: jnp.sum(w * jnp.asarray([bad, 1.0])))
+    reached, state, updates = params, tx.init(params), 0
+    while jnp.all(jnp.isfinite(reached)):
+        reached, state = drive(step, reached, state, length=1)
+        updates += 1
+        assert updates <= 4  # HEAT moves at the end of an outer step alone
+    loaded = params + 2.9
+    np.testing.assert_array_equal(entropix.eval_params(state, loaded), loaded)
+
+
 CHAINS = {
     "average": {"averaging": 0.75, "temperature": 0.0, "output": "gradient"},
     "last": {"averaging": 0.0, "temperature": 0.0, "output": "displacement"},
