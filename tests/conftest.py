@@ -28,17 +28,17 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 
 
-def understood(flag: str) -> bool:
-    """Whether this XLA knows the flag: one that it does not know ends the process."""
-    environment = os.environ | {"XLA_FLAGS": flag}
+def understood(*flags: str) -> bool:
+    """Whether this XLA knows the flags: one that it does not know ends the process."""
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
     start = [sys.executable, "-c", "import jax; jax.devices()"]
     return not subprocess.run(start, env=environment, capture_output=True).returncode
 
 
 quickly = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"
 if quickly and "PYTEST_XDIST_WORKER" not in os.environ:
-    flags = [os.environ.get("XLA_FLAGS", ""), *filter(understood, QUICK)]
-    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    known = QUICK if understood(*QUICK) else filter(understood, QUICK)
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known]).strip()
 
 # JAX keeps all that was traced and compiled, and the garbage collector looks through it again and
 # again, in a quarter of the suite's time: it looks less often, and less is kept (below).
