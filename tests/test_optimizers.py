@@ -57,7 +57,11 @@ class TestMomentum:
 
 
 class TestElasticReduction:
-    """Identity 6: replicas that start together on the same data are SGD, to the bit."""
+    """Identity 6: replicas that start together on the same data are SGD.
+
+    To the bit among themselves; against SGD up to what compilers make of one rounding, since the
+    two are different programs (of JAX 0.12, an ulp apart).
+    """
 
     @pytest.mark.parametrize("p", [1, 2, 3, 5, 8])
     @pytest.mark.parametrize("momentum", [None, 0.9])
@@ -76,7 +80,8 @@ class TestElasticReduction:
             x, state = alone(x, state, grads)
             replicas, states = together(replicas, states, grads)
             for leaf, copies in zip(jax.tree.leaves(x), jax.tree.leaves(replicas), strict=True):
-                np.testing.assert_array_equal(copies, jnp.stack([leaf] * p))
+                np.testing.assert_array_equal(copies, jnp.stack([copies[0]] * p))
+                np.testing.assert_allclose(copies[0], leaf, rtol=1e-6, atol=1e-7)
 
     @pytest.mark.parametrize("p", [1, 2, 3, 5, 8])
     def test_same_loss(self, p):
