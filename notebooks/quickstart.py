@@ -168,32 +168,28 @@ lookahead.init(params)
 # %% [markdown]
 # ## The comparison
 #
-# The paper's five algorithms with the same number of gradients, three seeds each, all seeds of an
-# algorithm in one compiled program. Learning rates and scopes come from an equally long random
-# search for each (`entropix tune`). The command line does the same, longer:
-# `entropix compare --config=configs/digits.py --workdir=runs/digits`.
+# The paper's five algorithms on one problem, with the same number of gradients, three seeds each,
+# all seeds of an algorithm in one compiled program. A problem is data, a model and a loss; the rest
+# is the package's. Learning rates and scopes come from an equally long random search for each. The
+# command line does the same, longer: `entropix compare --config=digits`.
 
 # %%
 import tempfile
 
-from entropix.training import compare, experiment
+from entropix import experiment
 
-config = experiment(
-    dataset="digits",
-    model={"name": "mlp", "widths": (128, 128), "input_dropout": 0.1, "dropout": 0.25},
-    optimizers={
-        "sgd": {"learning_rate": 0.0373},
-        "entropy_sgd": {"learning_rate": 2.06, "gamma": 0.355},
-        "hj": {"learning_rate": 0.297, "gamma": 0.31},
-        "heat": {"learning_rate": 1.33, "gamma": 0.0378},
-        "elastic_sgd": {"learning_rate": 0.16, "gamma": 14.0},
-    },
-    seeds=3,
-    gradients_per_eval=60,
-    num_evals=15,
-)
+network = {"name": "mlp", "widths": (128, 128), "input_dropout": 0.1, "dropout": 0.25}
+problem = experiment.classification("digits", network)
+algorithms = {
+    "SGD": experiment.algorithm("sgd", learning_rate=0.0373),
+    "Entropy-SGD": experiment.algorithm("entropy_sgd", learning_rate=2.06, gamma=0.355),
+    "HJ": experiment.algorithm("hj", learning_rate=0.297, gamma=0.31),
+    "HEAT": experiment.algorithm("heat", learning_rate=1.33, gamma=0.0378),
+    "Elastic-SGD": experiment.algorithm("elastic_sgd", learning_rate=0.16, gamma=14.0),
+}
+budget = experiment.Budget(gradients=900, evaluations=15)
 with tempfile.TemporaryDirectory() as workdir:
-    rows = compare(config, workdir, progress=False)
+    rows = experiment.compare(problem, algorithms, budget=budget, seeds=3, workdir=workdir)
 
 # %%
 # %matplotlib inline
