@@ -32,14 +32,20 @@ OPTIMIZERS = {
     "muon": COSINE,
     "hj": {**PULLED, "learning_rate": 2.216e-3, "gamma": 897.1},
     "entropy_sgd": {**AVERAGED, "learning_rate": 5.135e-3, "gamma": 86.07, "temperature": 2.861e-8},
-    "entropy_sgd_cold": AVERAGED,
+    "entropy_sgd_cold": {**AVERAGED, "learning_rate": 5.135e-3, "gamma": 86.07},
     "schedule_free": {"optimizer": "adamw", "learning_rate": 7.265e-3, "warmup": 0.05},
     "sam": {**COSINE, "optimizer": "adamw", "learning_rate": 2.216e-3, "rho": 0.03092},
-    "adamw_ema": {**COSINE, "algorithm": "adamw", "ema": 0.99},
-    "lookahead": {**COSINE, "optimizer": "adamw", "learning_rate": 1e-3},
-    "snoo_10": {**COSINE, "algorithm": "snoo", "num_steps": 10},
-    "muloco": {**COSINE, "algorithm": "snoo", "optimizer": "muon", "learning_rate": 1e-2},
-}
+    "adamw_ema": {**COSINE, "algorithm": "adamw", "learning_rate": 2.216e-3, "ema": 0.99},
+    "lookahead": {**COSINE, "optimizer": "adamw", "learning_rate": 7.265e-3},
+    "snoo_10": {
+        **COSINE, "algorithm": "snoo", "num_steps": 10,
+        "learning_rate": 5.135e-3, "outer_learning_rate": 0.3791,
+    },
+    "muloco": {
+        **COSINE, "algorithm": "snoo", "optimizer": "muon",
+        "learning_rate": 1.832e-2, "outer_learning_rate": 0.3791,
+    },
+}  # fmt: skip
 SEARCH = {
     **{key: {"learning_rate": RATE} for key in OPTIMIZERS},
     "muon": {"learning_rate": MUON_RATE},
