@@ -11,12 +11,10 @@ import optax
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_optional_axis_name, vary_like
 from entropix.transforms.eager import cond, is_concrete, is_data
-from entropix.transforms.keys import is_key
 from entropix.transforms.numerics import (
     cast_like,
     changed,
     copy_tree,
-    differs,
     filled,
     inexact_part,
     is_abstract,
@@ -182,22 +180,12 @@ def emitted(state: StepwiseState) -> Any:
 def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: Any) -> Any:
     """The inner state, restarted at the elements of the parameters that the caller has moved.
 
-    Comparing costs one pass over the parameters; what follows is only run if one element differs.
+    At every update: the selections melt into the inner step's own programs. To ask first whether
+    any element has moved takes a reduction and a conditional, which cost more than they save.
     """
-
-    def moved() -> Any:
-        return jax.tree.map(changed, params, emitted(state))
-
     inner = _follow(state.inner, params) if state.emitted is None else state.inner
-    # Random keys stay outside: under `vmap` both branches run, and each would use the key.
-    numbers = jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, inner)
-
-    def restarted(numbers: Any) -> Any:
-        fresh = restart(relaxation, filled(numbers, inner), params, moved())
-        return jax.tree.map(lambda leaf: None if is_key(leaf) else leaf, fresh)
-
-    somewhere = differs(params, emitted(state))
-    return filled(cond(somewhere, restarted, lambda same: same, numbers), inner)
+    moved = jax.tree.map(changed, params, emitted(state))
+    return restart(relaxation, inner, params, moved)
 
 
 def _first_point(relaxation: Relaxation, inner: Any) -> Any:
