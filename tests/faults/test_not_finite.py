@@ -22,7 +22,11 @@ from entropix.experiment import ALGORITHMS
 from entropix.runs import train as train_module
 from entropix.runs.train import train_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Of the full disks before, in the same process: what the storage library had still to write.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 STEPS = 12  # updates of a guarded run
 VALUES = np.asarray([np.nan, np.inf, -np.inf], np.float32)
