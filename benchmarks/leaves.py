@@ -37,8 +37,8 @@ Two cores of an AMD EPYC with little else running, jax 0.10.2:
 | entropy_sgd, normal, stepwise | 689 (2.43) | 7,712 (3.25) | |
 
 The rows of `stepwise` were measured later, when AdamW took 0.32 and 1.32 CPU-s, and 2.18 with 300
-leaves on a busy core; ratios are of the same rounds. The goal of 4 times AdamW's compiling is held by
-default on both faces but for `stepwise` with 300 leaves. `stepwise` once asked first whether the
+leaves on a busy core; ratios are of the same rounds. The goal of 4 times AdamW's compiling is held
+by default on both faces but for `stepwise` with 300 leaves. `stepwise` once asked first whether the
 caller had moved an element, by a reduction of every leaf and a conditional: 4.03, 4.80 and 4.09.
 """
 

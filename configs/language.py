@@ -11,9 +11,10 @@ learning rate, after a warm-up, but `schedule_free`, which needs none. One in te
 library is the validation set. The text differs with the version of Python, which is part of the
 run's identity.
 
-The constants of all runs are the best of nine trials each. With them, `results/language` has 5 seeds
-(`--config.seeds=5`) of `adamw`, `snoo_10`, `lookahead`, `schedule_free` and `muloco`, 3 of the others
-(6 minutes a run of 3 seeds and 5 to 6 a search on one core of an AMD EPYC; with Muon 9 and 12).
+The constants of all runs are the best of nine trials each. With them, `results/language` has 5
+seeds (`--config.seeds=5`) of `adamw`, `snoo_10`, `lookahead`, `schedule_free` and `muloco`, 3 of
+the others (6 minutes a run of 3 seeds and 5 to 6 a search on one core of an AMD EPYC; with Muon 9
+and 12).
 """
 
 from ml_collections import ConfigDict
