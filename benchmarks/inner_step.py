@@ -9,18 +9,19 @@ the same round. The floor is the network's arithmetic at the machine's measured 
 is all that the compiled loop holds, its state and temporaries but not the data, in units of one
 copy of the parameters.
 
-Two cores of an AMD EPYC, jax 0.10.2, float32 matmul 211 GFLOP/s, little else running:
+Two cores of an AMD EPYC, jax 0.10.2, float32 matmul 186 GFLOP/s (lenet: 211), nothing else running
+(lenet: little):
 
 | mlp, batch 128 | ms per gradient | over SGD (quartiles) | memory |
 |---|---|---|---|
-| arithmetic floor | 5.79 | | |
-| SGD | 8.27 | 1.000 (1.000-1.000) | 3.00 |
-| HJ | 8.48 | 1.024 (1.001-1.047) | 4.34 |
-| Entropy-SGD, T = 0 | 8.61 | 1.032 (1.022-1.055) | 5.34 |
-| Entropy-SGD, normal | 12.55 | 1.506 (1.472-1.542) | 5.34 |
-| Entropy-SGD, popcount | 8.70 | 1.041 (1.018-1.062) | 5.34 |
-| HEAT, normal | 14.90 | 1.780 (1.756-1.815) | 4.08 |
-| HEAT, popcount | 8.57 | 1.028 (1.003-1.051) | 4.07 |
+| arithmetic floor | 6.57 | | |
+| SGD | 9.36 | 1.000 (1.000-1.000) | 3.12 |
+| HJ | 10.09 | 1.052 (1.022-1.108) | 4.53 |
+| Entropy-SGD, T = 0 | 9.69 | 1.041 (1.017-1.063) | 5.53 |
+| Entropy-SGD, normal | 14.19 | 1.508 (1.457-1.602) | 5.53 |
+| Entropy-SGD, popcount | 9.97 | 1.052 (1.016-1.118) | 5.53 |
+| HEAT, normal | 15.83 | 1.712 (1.620-1.795) | 4.20 |
+| HEAT, popcount | 9.67 | 1.033 (0.979-1.062) | 4.19 |
 
 | lenet, batch 128 | ms per gradient | over SGD (quartiles) | memory |
 |---|---|---|---|
@@ -33,8 +34,8 @@ Two cores of an AMD EPYC, jax 0.10.2, float32 matmul 211 GFLOP/s, little else ru
 | HEAT, normal | 13.84 | 1.123 (1.093-1.145) | 53.41 |
 | HEAT, popcount | 12.40 | 1.016 (0.986-1.037) | 53.41 |
 
-(mnistfc normalised before it rectified when these were measured; the arithmetic is the same.) The
-memory of Entropy-SGD on the mlp is x, y, <y>, momentum and gradient, and 0.34 of activations.
+The memory of Entropy-SGD on the mlp is x, y, <y>, momentum and gradient, and 0.53 of activations.
+LeNet was measured before `stepwise` came to restart moved elements inside its inner step.
 """
 
 import sys
