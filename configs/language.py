@@ -13,8 +13,8 @@ run's identity.
 
 The constants of all runs are the best of nine trials each. With them, `results/language` has 5
 seeds (`--config.seeds=5`) of `adamw`, `snoo_10`, `lookahead`, `schedule_free` and `muloco`, 3 of
-the others (6 minutes a run of 3 seeds and 5 to 6 a search on one core of an AMD EPYC; with Muon 9
-and 12).
+the others (6 minutes a run of 3 seeds and 5 to 7 a search on one core of an AMD EPYC, other work
+beside; with Muon 9 and 8).
 """
 
 from ml_collections import ConfigDict
