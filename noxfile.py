@@ -16,7 +16,7 @@ import tomllib
 import nox
 
 ROOT = pathlib.Path(__file__).parent
-CORE = ("conftest.py", "contract_cases.py", "communication.py", "processes.py", "test_contract.py")
+CORE = ("conftest.py", "contract_cases.py", "processes.py", "test_contract.py")
 
 nox.options.error_on_missing_interpreters = False
 

@@ -45,7 +45,6 @@ on an accelerator; at the 17 ms of this CPU every algorithm stays above 0.94 n):
 """
 
 import collections
-import pathlib
 import sys
 import time
 
@@ -58,10 +57,8 @@ from jax import lax
 import entropix
 from entropix import experiment, replicas
 from entropix.experiment.method import build
+from entropix.replicas.traffic import traffic
 from entropix.training.step import make_interval, make_step
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
-from communication import traffic
 
 STEPS, ROUNDS = 10, 15
 PARLE_L, DILOCO_H, EASGD_TAU = 20, 500, 10

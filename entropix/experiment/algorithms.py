@@ -183,6 +183,28 @@ def _sam(
     return entropix.stepwise(relaxation, behind)
 
 
+def _data_parallel(
+    learning_rate: Any, axis_name: Any, *, optimizer: str = "sgd", momentum: float | None = 0.9
+) -> optax.GradientTransformation:
+    """All replicas make the step that one would make with a batch p times as large."""
+    behind = _complete(optimizer, learning_rate, 0.0, momentum)
+    return optax.chain(entropix.average_updates(axis_name), behind)
+
+
+def _easgd(
+    learning_rate: Any,
+    axis_name: Any,
+    *,
+    optimizer: str = "sgd",
+    momentum: float | None = 0.9,
+    period: int = 10,
+    moving_rate: float = 0.9,
+) -> optax.GradientTransformation:
+    """`entropix.easgd`, around any complete optimiser."""
+    inside = _complete(optimizer, learning_rate, 0.0, momentum)
+    return optax.chain(inside, entropix.elastic_averaging(moving_rate, axis_name, period=period))
+
+
 def _schedule_free(
     learning_rate: Any, *, optimizer: str = "sgd", b1: float = 0.9, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
@@ -230,13 +252,17 @@ _RELATIVES = (
         {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": _TEMPERATURE}, replicated=True,
     ),
     Algorithm(
-        "easgd", entropix.easgd, "EASGD", "#56B4E9", search={"learning_rate": _RATE},
+        "easgd", _easgd, "EASGD", "#56B4E9", search={"learning_rate": _RATE},
         replicated=True, eval_params=_centre,
     ),
     Algorithm(
         "diloco", _snoo, "DiLoCo", "#882255",
         {"learning_rate": 1e-3, "num_steps": 50, "momentum": 0.9},
         {"learning_rate": _ADAM_RATE}, replicated=True, counts="gradients",
+    ),
+    Algorithm(
+        "data_parallel", _data_parallel, "data-parallel", "#DDCC77",
+        search={"learning_rate": _RATE}, replicated=True,
     ),
     Algorithm(
         "adamw", optax.adamw, "AdamW", "#999999", {"learning_rate": 1e-3},

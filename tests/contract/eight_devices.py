@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from communication import Traffic, traffic
 from contract_cases import CASES, assert_close, run
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import entropix
+from entropix.replicas.traffic import Traffic, traffic
 
 # Without the replicas: in JAX 0.10 neither a psum over a vmapped axis (under jit) nor a vmapped
 # cond accepts explicitly sharded arrays, whoever calls them.

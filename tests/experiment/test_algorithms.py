@@ -112,7 +112,7 @@ AROUND_ADAM = ("adamw", "muon", "snoo", "outer", "diloco")
 CYCLES = {
     "sgd": 1, "entropy_sgd": 20, "hj": 5, "heat": 20, "elastic_sgd": 2, "parle": 40, "easgd": 2,
     "diloco": 100, "adamw": 1, "muon": 1, "sam": 2, "lookahead": 6, "snoo": 30, "outer": 20,
-    "schedule_free": 1,
+    "schedule_free": 1, "data_parallel": 2,
 }  # fmt: skip
 
 
@@ -249,3 +249,46 @@ def test_easgd_is_evaluated_at_its_centre_with_decay_too():
         slow = optax.tree.get(state.optimizer, "centre")[0]
         np.testing.assert_allclose(centre(state, method).params, slow, rtol=1e-6)
         assert not np.allclose(slow, state.params[0])
+
+
+@pytest.mark.parametrize("inside", ["adamw", "sgd"])
+def test_data_parallel_makes_the_step_of_the_mean_gradient(inside):
+    """Of the replicas' own mini-batches; and the replicas stay together, to the bit."""
+    problem, p = line(), 3
+    run = one_run("data_parallel", problem, replicas=p, optimizer=inside, learning_rate=0.1)
+    method = run.method()
+    params, model_state = problem.init(jax.random.key(0))
+    state = init_state(method, [(params, model_state)], 0)
+
+    def of(replica):
+        own = jax.tree.map(lambda leaf: leaf[replica], state.key)
+        key = jax.random.split(jax.random.fold_in(jax.random.fold_in(own, 0), 0))
+        batch = problem.draw(key[0], problem.data)
+        return jax.grad(lambda w: problem.loss(w, model_state, batch, key[1])[0])(params)
+
+    grads = [of(replica) for replica in range(p)]
+    assert not np.allclose(grads[0]["w"], grads[1]["w"])
+    mean = jax.tree.map(lambda *g: sum(g) / p, *grads)
+    tx = {"adamw": optax.adamw(0.1, weight_decay=0.0), "sgd": entropix.sgd(0.1)}[inside]
+    updates, _ = tx.update(mean, tx.init(params), params)
+    after = jax.jit(make_step(problem, method))(state, problem.data)[0]
+    for name, update in updates.items():
+        np.testing.assert_allclose(after.params[name][0], params[name] + update, rtol=1e-4)
+        assert (after.params[name] == after.params[name][0]).all()
+
+
+def test_easgd_goes_around_adamw():
+    """Replicas without data walk together, around a slow centre."""
+    run = one_run("easgd", bowl(), budget=(24, 1), period=4, learning_rate=0.1, optimizer="adamw")
+    averaging = entropix.elastic_averaging(0.9, "replica", period=4)
+    tx = optax.chain(optax.adamw(0.1, weight_decay=0.0), averaging)
+    problem = run.problem
+    x = jnp.stack([problem.init(jax.random.key(0))[0]] * 2)
+    state, points = jax.vmap(tx.init)(x), []
+    grad = jax.vmap(jax.grad(lambda x: problem.loss(x, (), None, None)[0]))
+    update = jax.jit(jax.vmap(tx.update, axis_name="replica"))
+    for _ in range(12):
+        updates, state = update(grad(x), state, x)
+        x = optax.apply_updates(x, updates)
+        points.append(optax.tree.get(state, "centre")[0])
+    np.testing.assert_allclose(walked(run, 12), points, rtol=1e-5, atol=1e-6)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from communication import Traffic, traffic
 from jax import lax
 from jax.sharding import Mesh
 from replicas import steps
@@ -15,6 +14,7 @@ from replicas.steps import AXIS, REPLICAS
 
 import entropix
 from entropix import replicas
+from entropix.replicas.traffic import Traffic, traffic
 
 # Results differ by the order of a mean's sum; a dozen steps of a contracting walk keep that small.
 TOLERANCE = 2e-6

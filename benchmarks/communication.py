@@ -1,0 +1,127 @@
+"""How many bytes do replicas send, and what do they reach with them?
+
+    JAX_NUM_CPU_DEVICES=4 python benchmarks/communication.py little_communication
+    JAX_NUM_CPU_DEVICES=4 python benchmarks/communication.py little_communication:lenet \
+        --data_dir=FOLDER --results=results/communication_lenet --measure=val_error
+
+The argument is a config of `configs/`, by name. Each of its replicas gets a device. The bytes are
+those that one replica hands to collectives, counted in the compiled program of one outer step; a
+collective inside a conditional, such as EASGD's exchange at every `period`-th gradient, counts once
+in a period. With --results, a folder with finished runs of the config, the table has what the runs
+ended with (mean and standard deviation over seeds) and the difference from the baseline, paired by
+seed, with Student's 95 % interval and Holm's p-value; the figure has the measure against the bytes
+sent so far. `communication.md` and `communication.png` are written into that folder.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from entropix.experiment import plan
+from entropix.replicas import layout
+from entropix.replicas.traffic import traffic
+from entropix.report.cells import intervals, markdown, spread
+from entropix.report.saved import read_runs
+from entropix.report.series import distinct
+from entropix.training.keys import split_seed
+from entropix.training.state import init_state
+from entropix.training.step import make_step
+
+BASELINE = "data_parallel"
+MEGABYTE = 1e6
+
+
+def bytes_per_gradient(run):
+    """What one replica sends, a mini-batch gradient of its own."""
+    devices = layout(run.replicas, "shard_map", devices=run.replicas)
+    method = run.method(axis_name=devices.axis_name)
+    point = run.problem.init(split_seed(0).model)
+    state = jax.eval_shape(lambda: init_state(method, [point], 0))
+    step = jax.jit(make_step(run.problem, method, devices))
+    sent = traffic(step.lower(state, run.problem.data).compile().as_text())
+    period = run.algorithm.all_options.get("period", 1)
+    return (sent.always + sent.sometimes / period) / method.relaxation.num_steps
+
+
+def ends(saved, measure):
+    """Run -> the values of all seeds at the end, in the order of the seeds."""
+    found = {}
+    for run in saved:
+        last = {row.seed: row for row in run.rows}  # rows of a seed stand in order
+        found.setdefault(run.name, {}).update({s: row[measure] for s, row in last.items()})
+    return {name: np.asarray([of[s] for s in sorted(of)]) for name, of in found.items()}
+
+
+def table(runs, labels, sent, found, unit):
+    """One row a run: how much is sent, and what was reached."""
+    pairs = {n: of - found[BASELINE] for n, of in found.items() if n != BASELINE}
+    cells = intervals(pairs, unit) if BASELINE in found else {}
+    rows = []
+    for run in runs:
+        own = run.budget.gradients // run.replicas
+        row = {
+            "run": labels[run.name],
+            "bytes a gradient": f"{sent[run.name]:,.0f}",
+            "gradients of one replica": f"{own:,}",
+            "MB sent by one replica": f"{own * sent[run.name] / MEGABYTE:,.1f}",
+        }
+        if run.name in found:
+            row["at the end"] = spread(found[run.name], unit)
+            row["against data-parallel"] = cells.get(run.name, "")
+        rows.append(row)
+    return markdown(rows)
+
+
+def draw(saved, labels, sent, measure, unit, path):
+    """The mean over seeds of the measure against the megabytes that one replica has sent."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for run in saved:
+        if run.name not in sent:
+            continue
+        values = {}
+        for row in run.rows:
+            values.setdefault(row.gradients_per_replica, []).append(row[measure])
+        x = np.asarray(sorted(values))
+        y = [np.mean(values[n]) for n in x]
+        axes.plot(x * sent[run.name] / MEGABYTE, y, marker="o", label=labels[run.name])
+    axes.set_xscale("log")
+    axes.set_xlabel("megabytes sent by one replica")
+    axes.set_ylabel(f"{measure.replace('val_', 'validation ')}, {unit}")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--replicas", type=int)
+    parser.add_argument("--results", type=pathlib.Path)
+    parser.add_argument("--measure", default="val_loss")
+    options = parser.parse_args()
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "configs"))
+    name, _, argument = options.config.partition(":")
+    config = __import__(name).get_config(argument)
+    with config.unlocked():
+        config.data_dir = options.data_dir or ""
+        config.replicas = options.replicas or config.replicas
+    runs = [run for run in plan(config) if run.replicas is not None]
+    labels = distinct({run.name: run.label for run in runs})
+    sent = {run.name: bytes_per_gradient(run) for run in runs}
+    saved = read_runs([options.results]) if options.results else []
+    unit = saved[0].rows[0].measures[options.measure].unit if saved else ""
+    text = table(runs, labels, sent, ends(saved, options.measure), unit)
+    print(text)
+    if saved:
+        (options.results / "communication.md").write_text(text + "\n")
+        path = options.results / "communication.png"
+        draw(saved, labels, sent, options.measure, unit, path)
+
+
+if __name__ == "__main__":
+    main()

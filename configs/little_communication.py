@@ -1,0 +1,105 @@
+"""Four replicas that communicate little: loss against bytes sent, on two kinds of work.
+
+    entropix tune    --config=little_communication --trials=9 --config.seeds=1
+    entropix compare --config=little_communication
+    entropix compare --config=little_communication:lenet --data_dir=FOLDER
+    entropix compare --config=little_communication:diloco_10 --config.replicas=8
+
+`language` (the default) is the model of `configs/language.py` around AdamW, 2,400 gradients of 8
+windows; `lenet` is LeNet on MNIST around SGD, 4,800 gradients of 128 images. All gradients are
+counted, so that each of the four replicas has a quarter of them. `data_parallel` averages every
+gradient; all other runs communicate once in the K = 10 or 50 gradients of their name, but
+`elastic_sgd`, which does so at every one. `averaging` is the plain mean of the replicas' weights.
+`benchmarks/communication.py` counts the bytes in the compiled programs.
+"""
+
+from ml_collections import ConfigDict
+
+from entropix.experiment import make_config
+
+REPLICAS = 4
+COSINE = {"schedule": "cosine", "warmup": 0.05}
+MEAN = {"algorithm": "diloco", "outer_learning_rate": 1.0, "momentum": None}
+DILOCO = {"algorithm": "diloco", "outer_learning_rate": 0.7, "momentum": 0.6}
+
+
+def twice(name: str, steps: str, options: dict) -> dict[str, dict]:
+    """Two runs, which communicate once in 10 and once in 50 gradients."""
+    return {f"{name}_{k}": {**options, steps: k} for k in (10, 50)}
+
+
+ADAMW = {**COSINE, "learning_rate": 2.2e-3, "weight_decay": 1e-4}
+LANGUAGE = {
+    "data_parallel": {**ADAMW, "optimizer": "adamw"},
+    **twice("diloco", "num_steps", {**ADAMW, **DILOCO}),
+    **twice("averaging", "num_steps", {**ADAMW, **MEAN}),
+    **twice("easgd", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
+}
+SGD = {**COSINE, "learning_rate": 0.1}
+# x moves by the displacement, with the authors' constants; gamma shrinks at every outer step.
+PARLE = {
+    **SGD, "algorithm": "parle", "inner": "nesterov", "output": "displacement", "momentum": None,
+    "learning_rate": 1.0, "gamma": 100.0, "gamma_end": 1.0, "rho": 1.0, "rho_end": 0.1,
+}  # fmt: skip
+LENET = {
+    "data_parallel": SGD,
+    "elastic_sgd": {**SGD, "gamma": 10.0, "scoping_rate": 0.0},
+    **twice("easgd", "period", {**SGD, "algorithm": "easgd"}),
+    **twice("diloco", "num_steps", {**SGD, **DILOCO, "optimizer": "sgd"}),
+    **twice("averaging", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}),
+    **twice("parle", "num_steps", PARLE),
+}
+# Where to look for learning rates.
+ADAMW_RATE, SGD_RATE, SHARE = (5e-4, 2e-2), (1e-2, 1.0), (0.3, 1.0)
+
+PARLE_RANGES = {
+    "step_size": SGD_RATE, "gamma": (10.0, 1e4), "learning_rate": (1.0, 1.0),
+    "temperature": (1e-8, 1e-8),
+}  # fmt: skip
+
+
+def ranges(runs: dict[str, dict], rate: tuple[float, float]) -> dict[str, dict]:
+    """Of the learning rate, and of what else decides how far replicas go together."""
+    found: dict[str, dict] = {name: {"learning_rate": rate} for name in runs}
+    for k in (10, 50):
+        found[f"diloco_{k}"]["outer_learning_rate"] = SHARE
+    return found
+
+
+WORK = {
+    "language": {
+        "problem": "entropix.experiment.language:language_model",
+        "arguments": {"validation_windows": 500},
+        "optimizers": LANGUAGE,
+        "search": ranges(LANGUAGE, ADAMW_RATE),
+        "batch_size": 8,
+        "gradients_per_eval": 400,
+        "eval_train_examples": 100,
+    },
+    "lenet": {
+        "dataset": "mnist",
+        "model": {"name": "lenet"},
+        "optimizers": LENET,
+        "search": {
+            **ranges(LENET, SGD_RATE),
+            "elastic_sgd": {"learning_rate": SGD_RATE, "gamma": (0.1, 100.0)},
+            "parle_10": PARLE_RANGES,
+            "parle_50": PARLE_RANGES,
+        },
+        "gradients_per_eval": 800,
+    },
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    first, _, rest = argument.partition(",")
+    work, runs = (first, rest) if first in WORK else ("language", argument)
+    chosen = WORK[work]
+    return make_config(
+        name=f"little_communication_{work}",
+        algorithms=runs or ",".join(chosen["optimizers"]),
+        replicas=REPLICAS,
+        seeds=3,
+        num_evals=6,
+        **chosen,
+    )
