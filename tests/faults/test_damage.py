@@ -13,7 +13,7 @@ import signal
 import jax
 import pytest
 from faults.rehearsal import cases, judge, spread
-from runs.survival import assert_identical, result
+from runs.survival import assert_identical, leaves_coroutines, result
 from small import ALWAYS, one_run
 
 from entropix.report import gather
@@ -25,8 +25,7 @@ from entropix.runs.tune import tune_runs
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("compiled_once"),
-    # The storage library leaves coroutines of a failed read behind, which complain when collected.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    leaves_coroutines,
 ]
 
 DAMAGES = {

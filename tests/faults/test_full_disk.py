@@ -15,7 +15,7 @@ import sys
 import pytest
 from faults.rehearsal import FOREIGN, REFUSED, WELL, WRONG, cases, judge, spread
 from runs.saver import CHANGES
-from runs.survival import assert_identical, no_file_beyond, result
+from runs.survival import assert_identical, leaves_coroutines, no_file_beyond, result
 from small import ALWAYS, one_run
 
 from entropix.runs.train import train_run
@@ -24,9 +24,8 @@ from entropix.runs.tune import tune_runs
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("compiled_once"),
-    # What the storage library had still to write complains when it is collected, and what the
-    # metrics' boards had to write when they are.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    leaves_coroutines,
+    # The metrics' boards complain of what they had still to write when they are collected.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 

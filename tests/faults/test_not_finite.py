@@ -13,7 +13,7 @@ import optax
 import pytest
 from faults.rehearsal import FOREIGN, REFUSED, WELL, WRONG, Case, cases
 from jax import lax
-from runs.survival import arrays, rows
+from runs.survival import arrays, leaves_coroutines, rows
 from small import ALWAYS, line, one_run, squares
 from transforms.test_guard import PARAMS, RELAXATIONS
 
@@ -24,8 +24,7 @@ from entropix.runs.train import train_run
 
 pytestmark = [
     pytest.mark.slow,
-    # Of the full disks before, in the same process: what the storage library had still to write.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    leaves_coroutines,  # of the full disks before, in the same process
 ]
 
 STEPS = 12  # updates of a guarded run

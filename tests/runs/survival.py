@@ -9,9 +9,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 
 from entropix.runs.checkpoint import Checkpoints
+
+# What the storage library had still to write, or to read, when a file failed complains when it is
+# collected: in a later test, perhaps.
+leaves_coroutines = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 CONFIG = """
 from entropix.experiment import make_config

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs.survival import arrays, assert_identical, result, rows
+from runs.survival import arrays, assert_identical, leaves_coroutines, result, rows
 from small import ALWAYS, one_run
 
 from entropix.runs import loop as loop_module
@@ -58,10 +58,6 @@ def newest_files(workdir: pathlib.Path) -> list[pathlib.Path]:
     newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     files = [path for path in newest.rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: -path.stat().st_size)
-
-
-# The storage library leaves coroutines of a failed read behind, which complain when collected.
-leaves_coroutines = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @leaves_coroutines
