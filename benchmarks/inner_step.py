@@ -57,7 +57,8 @@ BATCH, GRADIENTS, ROUNDS = 128, 40, 31
 MODELS = ("mlp", "lenet")
 CASES = {
     "SGD": ("sgd", {}),
-    "HJ": ("hj", {}),
+    "HJ, L = 5": ("hj", {}),
+    "HJ, L = 20": ("hj", {"num_steps": 20}),
     "Entropy-SGD, T = 0": ("entropy_sgd", {"temperature": 0.0}),
     "Entropy-SGD, normal": ("entropy_sgd", {"noise": "normal"}),
     "Entropy-SGD, popcount": ("entropy_sgd", {"noise": "popcount"}),

@@ -26,7 +26,7 @@ def runs_of(name: str) -> dict:
 
 def test_all_configs_are_here():
     papers = {name.partition(":")[0] for name in CONFIGS}
-    assert sorted(known()) == sorted(papers | {"language", "mnist_hard"})
+    assert sorted(known()) == sorted(papers | {"language", "little_communication", "mnist_hard"})
 
 
 def test_the_language_model_is_run_by_todays_optimisers():
@@ -52,6 +52,17 @@ def test_wrong_labels_and_few_examples(data):
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
     assert (config.arguments.wrong, config.arguments.examples) == (wrong, count)
+
+
+@pytest.mark.parametrize("work", ["language", "lenet"])
+def test_replicas_that_communicate_little(work):
+    """Four of them; the number in a run's name is that of gradients between two exchanges."""
+    config = read_config(f"little_communication:{work}")
+    check_plan(config)
+    for name, (algorithm, p) in runs_of(f"little_communication:{work}").items():
+        options = algorithm.all_options
+        apart = options.get("num_steps", 1) * options.get("period", 1)
+        assert (p, apart) == (4, int(name.partition("_")[2]) if name[-1] == "0" else 1)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
