@@ -12,9 +12,9 @@ from typing import Any
 DOCS = pathlib.Path(__file__).parent.parent
 ROOT = DOCS.parent
 TARGET = DOCS / "gathered"
-PAGES = ("SECURITY.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md")
+PAGES = ("SECURITY.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "benchmarks/report.md")
 OUTSIDE = re.compile(
-    r"(\]\()((?:\.\./)+)((?:results|notebooks|SECURITY|CONTRIBUTING|CODE_OF)[^)#]*)"
+    r"(\]\()((?:\.\./)+)((?:results|notebooks|benchmarks/report|SECURITY|CONTRIBUTING|CODE_OF)[^)#]*)"
 )
 BACK = re.compile(r"(\]\()((?:\.\./)*)docs/")
 
@@ -28,7 +28,8 @@ def gather() -> None:
         chosen = stored if stored.exists() else text
         shutil.copy(chosen, TARGET / "notebooks")
     for name in PAGES:
-        shutil.copy(ROOT / name, TARGET)
+        (TARGET / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, TARGET / name)
     for pattern in ("*.md", "*.png"):
         for file in (ROOT / "results").rglob(pattern):
             copy = TARGET / file.relative_to(ROOT)
