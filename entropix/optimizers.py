@@ -439,4 +439,4 @@ def named(
     check_flag("stepwise", stepwise)
     if stepwise:
         return spread(relaxation, optimizer, axis_name=axis_name)
-    return RelaxedOptimizer(optax.chain(relax(relaxation), optimizer), relaxation, optimizer)
+    return RelaxedOptimizer.of(optax.chain(relax(relaxation), optimizer), relaxation, optimizer)

@@ -1,7 +1,7 @@
 """Messages for bad input: each names the argument, its value, what is accepted, the way out.
 
 The checks return what they accept in the one form that the package computes with: a known number is
-a Python float, a traced number and a schedule stay what they are.
+a Python float; a number in a JAX array, traced or not, and a schedule stay what they are.
 """
 
 import math
@@ -55,8 +55,8 @@ def check_number(
       schedule: whether a schedule is accepted.
 
     Returns:
-      A Python float for a real number of Python, NumPy or JAX; a traced number, or a schedule, as
-      it is.
+      A Python float for a real number of Python or NumPy; a number in a JAX array, or a schedule,
+      as it is.
 
     Raises:
       ValueError: for everything else.
@@ -72,7 +72,22 @@ def check_number(
     if not accepts(rounded) or (rounded == 0 and known != 0):
         differs = math.isfinite(known) and rounded != known and accepts(known)
         raise refusal(name, accepted, value, f", which is {rounded:g} in {dtype}." * differs)
-    return known
+    return value if isinstance(value, jax.Array) else known
+
+
+def known_number(value: Any) -> float | None:
+    """A number that has a value at build time, as a Python float; None for all else."""
+    return _known(value)
+
+
+def check_value(value: Any) -> Any:
+    """Returns what a schedule returned, which must be one real number."""
+    real = isinstance(value, int | float) or (
+        isinstance(value, np.generic | np.ndarray | jax.Array) and _is_real_scalar(value)
+    )
+    if not real:
+        raise refusal("a schedule's value", "a real number of shape ()", value)
+    return value
 
 
 def _known(value: Any) -> float | None:
@@ -164,7 +179,8 @@ def check_scope(gamma: Any, output: Any, infinite_output: str = "displacement") 
     """
     check_choice("output", output, ("gradient", "displacement"))
     gamma = check_positive("gamma", gamma, infinite=True)
-    infinite = isinstance(gamma, float) and math.isinf(_rounded(gamma)[0])
+    known = known_number(gamma)
+    infinite = known is not None and math.isinf(_rounded(known)[0])
     if infinite and output != infinite_output:
         raise ValueError(
             f"gamma must be finite with output={output!r}, whose result is 0 or infinite "
@@ -220,7 +236,7 @@ def check_transformation(name: str, value: Any, example: str) -> Any:
     return value
 
 
-def check_like(grads: Any, params: Any, source: str) -> None:
+def check_like(grads: Any, params: Any, source: str, those: str = "the parameters") -> None:
     """Raises `ValueError` unless `grads` has the structure and shapes of `params`.
 
     Without this, a wrong `grad_fn` surfaces as a mismatch of a scan's carry, far from its cause.
@@ -232,7 +248,7 @@ def check_like(grads: Any, params: Any, source: str) -> None:
         if isinstance(grads, tuple) and len(grads) == 2:
             hint = " It looks like a (value, grads) pair: use jax.grad, or return only the second."
         raise ValueError(
-            f"{source} must have the structure of the parameters, {expected}; got {got}.{hint}"
+            f"{source} must have the structure of {those}, {expected}; got {got}.{hint}"
         )
     for (path, leaf), grad in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(grads), strict=True
@@ -240,7 +256,7 @@ def check_like(grads: Any, params: Any, source: str) -> None:
         if jnp.shape(leaf) != jnp.shape(grad):
             where = jax.tree_util.keystr(path) or "the only leaf"
             raise ValueError(
-                f"{source} must have the shapes of the parameters: at {where}, expected "
+                f"{source} must have the shapes of {those}: at {where}, expected "
                 f"{jnp.shape(leaf)}, got {jnp.shape(grad)}."
             )
 

@@ -18,6 +18,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
+    inexact_part,
     is_zero,
     scalar,
     where_changed,
@@ -130,7 +131,7 @@ def langevin(
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: Any) -> RelaxationState:
-        memory = None if reset_inner else inner_tx.init(params)
+        memory = None if reset_inner else inner_tx.init(inexact_part(params, params))
         return init_state(None if noise is None else noise.key)._replace(inner_memory=memory)
 
     def begin(params: Any, state: RelaxationState) -> LangevinInner:
@@ -153,6 +154,7 @@ def langevin(
         direction, inner_state = inner_tx.update(
             grads, chain.inner_state, point(chain), **extra_args
         )
+        direction = cast_like(direction, chain.y)
         moved = move(count)
         if noise is None:
             quiet = lambda y, x, d: moved(y, x, d, None)  # noqa: E731

@@ -5,18 +5,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from optax import ScalarOrSchedule
 
+from entropix.transforms.checks import check_value
+
 
 def is_zero(value: Any) -> bool:
-    """Whether `value` is 0 already at build time, so that code for it can be left out."""
+    """Whether `value` is 0 already at build time, so that code for it can be left out.
+
+    A number in a JAX array is not known to be: `optax.inject_hyperparams` makes the state with one
+    and the update with a traced number, and both have to be made alike.
+    """
     return isinstance(value, int | float) and value == 0
 
 
 def at(value: ScalarOrSchedule, count: jax.Array) -> Any:
     """Returns the value of a number, or of a schedule at `count`."""
-    return value(count) if callable(value) else value
+    return check_value(value(count)) if callable(value) else value
 
 
 def dtype_of(leaf: Any) -> Any:
@@ -131,9 +138,20 @@ def resting(tree: Any) -> Any:
 # Who moved the parameters: the state, or the caller.
 
 
+def rounded(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Casts to a dtype, with a rounding to bfloat16 that no compiler leaves out.
+
+    XLA may keep float32 where a program rounds to bfloat16 and computes on; then the same number
+    differs from itself by what it was not rounded by.
+    """
+    if dtype == jnp.bfloat16:
+        leaf = lax.reduce_precision(wide(leaf), exponent_bits=8, mantissa_bits=7)
+    return leaf.astype(dtype)
+
+
 def landed(params: jax.Array, update: jax.Array) -> jax.Array:
     """Where `optax.apply_updates` puts a leaf; the same expression, hence the same rounding."""
-    return jnp.asarray(params + update).astype(dtype_of(params))
+    return rounded(jnp.asarray(params + update), dtype_of(params))
 
 
 def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
@@ -141,9 +159,10 @@ def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
 
     .. math:: p \ne e \text{ and not } |p - e| < k\,\epsilon\max(|p|, |e|)
 
-    with the dtype's machine epsilon and k = 1 below float32, 4 from there on: what compilers may
-    make of one rounding is no change. Two NaNs are no change either, and two equal infinities; a
-    number in place of an infinity is one.
+    with the dtype's machine epsilon and k = 0 for bfloat16, 1 for what is narrower or float16, and
+    4 from float32 on: what compilers may make of one rounding is no change. (Of roundings to
+    bfloat16 they make nothing: see `rounded`.) Two NaNs are no change either, and two equal
+    infinities; a number in place of an infinity is one.
 
     Args:
       params: p, the leaf that the caller passes.
@@ -158,9 +177,11 @@ def changed(params: jax.Array, emitted: jax.Array) -> jax.Array:
       >>> changed(e * (1 + jnp.asarray([1e-7, 1e-3, 0.0])), e).tolist()
       [False, True, False]
     """
-    p, e = wide(params), wide(emitted)
-    info = jnp.finfo(dtype_of(params))
-    rounding = scalar((1 if info.bits < 32 else 4) * float(info.eps), p)
+    dtype = dtype_of(params)
+    p, e = wide(rounded(jnp.asarray(params), dtype)), wide(rounded(jnp.asarray(emitted), dtype))
+    info = jnp.finfo(dtype)
+    k = 0 if dtype == jnp.bfloat16 else 1 if info.bits < 32 else 4
+    rounding = scalar(k * float(info.eps), p)
     near = jnp.abs(p - e) < rounding * jnp.maximum(jnp.abs(p), jnp.abs(e))
     return (p != e) & ~near & ~(jnp.isnan(p) & jnp.isnan(e))
 

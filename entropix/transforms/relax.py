@@ -62,11 +62,21 @@ def relaxed_grad(
     checks.check_flag("has_carry", has_carry)
 
     def threaded(params: Any, i: jax.Array, carry: Any) -> tuple[Any, Any]:
-        return grad_fn(params, i, carry) if has_carry else (grad_fn(params, i), carry)
+        if not has_carry:
+            return grad_fn(params, i), carry
+        found = grad_fn(params, i, carry)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ValueError(
+                "With has_carry=True grad_fn must return a pair, (grads, carry); got "
+                f"{jax.tree.structure(found)}."
+            )
+        return found
 
     step_by_step = compiled(relaxation)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
+        if state is None:
+            raise ValueError("state must be that of relaxation.init(params) or of the last call.")
         leaves = inexact_part(params, params)
         if is_concrete(params, state, carry):
             inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
@@ -164,6 +174,7 @@ def relax(
                 "relax runs the inner loop itself and needs the loss's gradient at other points "
                 f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
             )
+        checks.check_function("grad_fn", grad_fn, _GRAD_FN)
         checks.check_like(updates, params, "The gradients passed to update")
         leaves = inexact_part(params, params)
         without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
@@ -181,7 +192,7 @@ def relax(
         return filled(relaxed, resting(params)), state
 
     link = optax.GradientTransformationExtraArgs(init, update)
-    return RelaxedOptimizer(link if if_finite is None else guarded(link, if_finite), relaxation)
+    return RelaxedOptimizer.of(link if if_finite is None else guarded(link, if_finite), relaxation)
 
 
 def _inner_loop(

@@ -127,14 +127,16 @@ def _climb(y: Any, params: Any, grads: Any, rho: Any, adaptive: bool) -> Any:
     """One step of ascent of length rho, in the norm of the whole tree."""
 
     def scaled(g: jax.Array, x: jax.Array) -> jax.Array:
-        return wide(g) * jnp.abs(wide(x)) if adaptive else wide(g)
+        g = g.astype(wide(x).dtype)
+        return g * jnp.abs(wide(x)) if adaptive else g
 
     slopes = jax.tree.map(scaled, grads, params)
     squares = [jnp.sum(jnp.square(jnp.abs(s))) for s in jax.tree.leaves(slopes)]
     widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
-    norm = jnp.sqrt(sum((s.astype(widest) for s in squares), jnp.zeros([], widest)))
-    # A zero gradient has no direction: the point stays.
-    stretch = scalar(rho, norm) / jnp.where(norm > 0, norm, jnp.inf)
+    square = sum((s.astype(widest) for s in squares), jnp.zeros([], widest))
+    # A zero gradient has no direction: the point stays. The root of 0 has no derivative either.
+    norm = jnp.sqrt(jnp.where(square > 0, square, 1))
+    stretch = jnp.where(square > 0, scalar(rho, norm) / norm, 0)
 
     def climbed(y: jax.Array, s: jax.Array, x: jax.Array) -> jax.Array:
         direction = s * jnp.abs(wide(x)) if adaptive else s

@@ -4,6 +4,8 @@ The pull alone moves y by :math:`y - x \leftarrow (1 - \eta_y/\gamma)(y - x)`, w
 where :math:`\eta_y/\gamma \ge 2`, whatever the loss.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,32 +17,50 @@ from entropix.transforms import checks
 from entropix.transforms.relaxation import Relaxation
 
 
-class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
-    """A transformation that knows its parts, for `entropix.check` and `entropix.experiment`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """An update function that knows what it runs; a leaf to whatever takes optimisers apart."""
 
-    Attributes:
-      relaxation: the `Relaxation` that it runs.
-      optimizer: the optimiser that gets the relaxed gradients; None for the link `relax` alone.
-    """
-
+    function: Callable[..., Any]
     relaxation: Relaxation
     optimizer: optax.GradientTransformation | None
 
-    def __new__(
+    def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return self.function(updates, state, params, **extra_args)
+
+
+class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
+    """A transformation that knows its parts, for `entropix.check` and `entropix.experiment`.
+
+    Like every Optax transformation it is a pair of functions, and nothing more: copies, pickles
+    and trees of optimisers, which make a pair again, keep the parts.
+    """
+
+    @classmethod
+    def of(
         cls,
         tx: optax.GradientTransformation,
         relaxation: Relaxation,
         optimizer: optax.GradientTransformation | None = None,
     ) -> "RelaxedOptimizer":
-        """Takes over the functions of `tx`."""
-        made = super().__new__(cls, tx.init, tx.update)
-        made.relaxation, made.optimizer = relaxation, optimizer
-        return made
+        """Takes over the functions of `tx`; `optimizer` is None for the link `relax` alone."""
+        return cls(tx.init, _Update(tx.update, relaxation, optimizer))
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """The `Relaxation` that is run."""
+        return self.update.relaxation
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation | None:
+        """The optimiser that gets the relaxed gradients."""
+        return self.update.optimizer
 
 
 def refuse_unstable(gamma: Any, step_size: Any, num_steps: int) -> None:
     """Raises `ValueError` if two known numbers make the pull diverge; `check` sees schedules."""
-    if num_steps == 1 or not (isinstance(gamma, float) and isinstance(step_size, float)):
+    gamma, step_size = checks.known_number(gamma), checks.known_number(step_size)
+    if num_steps == 1 or gamma is None or step_size is None:
         return
     if step_size >= 2 * gamma:
         raise ValueError(
@@ -111,6 +131,8 @@ def _values(value: Any, count: int) -> np.ndarray:
         raise ValueError("check needs numbers or schedules of numbers; got a traced value.")
     if not callable(value):
         return np.full(count, float(value))
+    first = value(jnp.zeros([], jnp.int32))
+    checks.check_value(first)
     steps = jnp.arange(count, dtype=jnp.int32)
     try:
         values = jax.vmap(value)(steps)

@@ -12,15 +12,16 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_optional_axis_name, vary_like
 from entropix.transforms.eager import cond, is_concrete, is_data
 from entropix.transforms.numerics import (
-    cast_like,
     changed,
     copy_tree,
+    dtype_of,
     filled,
     inexact_part,
     is_abstract,
     is_hole,
     landed,
     resting,
+    rounded,
     wide,
 )
 from entropix.transforms.relaxation import (
@@ -134,6 +135,7 @@ def stepwise(
         **extra_args: Any,
     ) -> tuple[optax.Updates, StepwiseState]:
         checks.check_params(params, _UPDATE_CALL)
+        _check_state(state)
         checks.check_like(updates, params, "The gradients passed to update")
         leaves, grads = inexact_part(params, params), inexact_part(updates, params)
         once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
@@ -144,6 +146,7 @@ def stepwise(
     def advance(
         grads: Any, state: StepwiseState, params: Any, extra_args: dict[str, Any]
     ) -> tuple[Any, StepwiseState]:
+        checks.check_like(params, state.inner.params, "Parameters", "those that init got")
         inner = _as_the_caller_left(relaxation, state, params)
         inner = relaxation.step(grads, inner, **extra_args)
         state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
@@ -151,7 +154,7 @@ def stepwise(
         count = state.gradient_count
         count = count if axis_name is None else agreed(count, axis_name)
         state = cond(
-            count == relaxation.num_steps,
+            count >= relaxation.num_steps,  # beyond it where a larger L began the outer step
             functools.partial(outer_step, **extra_args),
             lambda state: state,
             state,
@@ -167,14 +170,23 @@ def stepwise(
 
     compiled_advance = jax.jit(advance)
     link = optax.GradientTransformationExtraArgs(init, update)
-    return RelaxedOptimizer(link, relaxation, optimizer)
+    return RelaxedOptimizer.of(link, relaxation, optimizer)
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, StepwiseState):
+        raise ValueError(
+            "update needs the state of this transformation, a StepwiseState, from tx.init(params) "
+            f"or the last update; got a {type(state).__name__}. A chain has a tuple of the states "
+            "of its links."
+        )
 
 
 def emitted(state: StepwiseState) -> Any:
     """Where the last update has put the parameters, in their dtypes."""
     if state.emitted is not None:
         return state.emitted
-    return cast_like(state.inner.y, state.inner.params)
+    return jax.tree.map(lambda y, p: rounded(y, p.dtype), state.inner.y, state.inner.params)
 
 
 def _as_the_caller_left(relaxation: Relaxation, state: StepwiseState, params: Any) -> Any:
@@ -197,14 +209,14 @@ def _first_point(relaxation: Relaxation, inner: Any) -> Any:
 
 
 def _difference(point: jax.Array, params: jax.Array) -> jax.Array:
-    return (wide(point) - wide(params)).astype(point.dtype)
+    return rounded(wide(point) - wide(params), point.dtype)
 
 
 def _follow(inner: Any, params: Any) -> Any:
     """Puts y where the parameters are, which rounding may have kept off it."""
 
     def follow(y: jax.Array, p: jax.Array) -> jax.Array:
-        return p if y.dtype == p.dtype else jnp.where(y.astype(p.dtype) == p, y, wide(p))
+        return p if y.dtype == p.dtype else jnp.where(changed(rounded(y, p.dtype), p), wide(p), y)
 
     return inner._replace(y=jax.tree.map(follow, inner.y, params))
 
@@ -261,7 +273,11 @@ def _overlay(link: StepwiseState, params: Any) -> Any:
     """Replaces the leaves of `params` that the link owns and the caller has not changed."""
 
     def choose(x: Any, there: Any, leaf: Any) -> Any:
-        return leaf if is_hole(x) else jnp.where(changed(leaf, there), leaf, x)
+        if is_hole(x):
+            return leaf
+        if jnp.shape(leaf) != jnp.shape(x):
+            raise ValueError(f"expected an array of shape {jnp.shape(x)}, got {jnp.shape(leaf)}")
+        return jnp.where(changed(leaf, there), leaf, x).astype(dtype_of(leaf))
 
     def overlaid(link: StepwiseState, params: Any) -> Any:
         return jax.tree.map(choose, link.inner.params, emitted(link), params, is_leaf=is_hole)
@@ -274,7 +290,8 @@ def _overlay(link: StepwiseState, params: Any) -> Any:
         raise ValueError(
             "eval_params needs the parameters that this state was made for, as tx.init got them: "
             f"{jax.tree.structure(link.inner.params, is_leaf=is_hole)}; got "
-            f"{jax.tree.structure(params)}."
+            f"{jax.tree.structure(params)}: {error}. States of replicas and their parameters go "
+            "through jax.vmap(entropix.eval_params)."
         ) from error
 
 

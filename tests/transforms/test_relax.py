@@ -285,3 +285,37 @@ class TestEagerCalls:
         second, _ = tx.update(grad_fn(x, 0), tx.init(x), x, grad_fn=grad_fn)
         assert jnp.all(first > 0)
         np.testing.assert_array_equal(second, 0.0)
+
+
+def test_whole_numbers_stay_beside_a_memory_that_is_kept():
+    params = {"w": jnp.ones(3), "n": jnp.arange(2)}
+    inner = optax.trace(0.9)
+    relaxation = entropix.local_entropy(1.0, num_steps=2, inner=inner, reset_inner=False)
+    grad_fn = lambda p, i: {"w": p["w"], "n": np.zeros(2, jax.dtypes.float0)}  # noqa: E731
+    found, state = entropix.relaxed_grad(relaxation, grad_fn)(params, relaxation.init(params))
+    alone, _ = entropix.relaxed_grad(relaxation, lambda p, i: p)(
+        params["w"], relaxation.init(params["w"])
+    )
+    np.testing.assert_array_equal(found["w"], alone)
+    assert found["n"].tolist() == [0, 0]
+    again, _ = entropix.relaxed_grad(relaxation, grad_fn)(params, state)
+    assert jnp.all(again["w"] > found["w"])  # the momentum is still there
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r, w: entropix.relaxed_grad(r, lambda p, i, c: p, has_carry=True)(w, r.init(w), 1),
+         r"must return a pair, \(grads, carry\)"),
+        (lambda r, w: entropix.relaxed_grad(r, lambda p, i: p)(w, None), "relaxation.init"),
+        (lambda r, w: entropix.relax(r).update(w, r.init(w), w, grad_fn=w), "grad_fn must be a"),
+        (lambda r, w: entropix.relaxed_grad(
+            entropix.heat(lambda count: None), lambda p, i: p)(w, r.init(w)),
+         "a schedule's value must be a real number"),
+        (lambda r, w: entropix.check(entropix.hamilton_jacobi(lambda c: jnp.ones(3)), 3),
+         "a schedule's value must be a real number"),
+    ],
+)  # fmt: skip
+def test_what_a_function_must_return_is_said(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(entropix.heat(1.0), jnp.ones(3))

@@ -162,3 +162,40 @@ class TestOuterCount:
         np.testing.assert_allclose(x_after(inject("num_steps", "gamma")), expected, rtol=1e-5)
         # Otherwise gamma shrinks twenty times as fast.
         assert not np.allclose(x_after(inject("num_steps")), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        (entropix.entropy_sgd, {"gamma": 1.0, "temperature": 0.0}),
+        (entropix.entropy_sgd, {"gamma": 1.0, "averaging": 0.0}),
+        (entropix.entropy_sgd, {"gamma": 1.0, "temperature": 0.0, "averaging": 0.0}),
+        (entropix.heat_sgd, {"gamma": 1.0, "temperature": 0.0}),
+    ],
+)
+def test_an_injected_zero_makes_the_state_that_the_update_wants(factory, options, stepwise):
+    """Numbers are arrays when the state is made, and traced when it is updated."""
+    made = {"learning_rate": 0.1, "num_steps": 3, "stepwise": stepwise, **options}
+    injected = optax.inject_hyperparams(factory, static_args=("num_steps",))(**made)
+    w, states = jnp.ones(2), []
+    extra = {} if stepwise else {"grad_fn": lambda w, i: w}
+    for tx in (injected, factory(**made)):
+        update, params, state = jax.jit(lambda w, s, tx=tx: tx.update(w, s, w, **extra)), w, None
+        state = tx.init(w)
+        for _ in range(6):
+            updates, state = update(params, state)
+            params = optax.apply_updates(params, updates)
+        states.append(params)
+    np.testing.assert_allclose(*states, rtol=1e-5)
+
+
+def test_what_snoo_wants_under_inject_hyperparams_is_said():
+    tx = optax.inject_hyperparams(entropix.snoo, static_args=("num_steps",))(optax.adam(0.1))
+    with pytest.raises(ValueError, match=r"static_args=\('num_steps', 'gamma', 'temperature'"):
+        tx.init(jnp.ones(2))
+    names = ("num_steps", "gamma", "temperature", "averaging")
+    tx = optax.inject_hyperparams(entropix.snoo, static_args=names)(optax.adam(0.1), num_steps=2)
+    plain, w = entropix.snoo(optax.adam(0.1), num_steps=2), jnp.ones(2)
+    found, expected = (jax.jit(t.update)(w, t.init(w), w)[0] for t in (tx, plain))
+    np.testing.assert_array_equal(found, expected)

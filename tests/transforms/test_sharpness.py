@@ -108,3 +108,18 @@ def test_a_ball_of_radius_zero_is_the_gradient(assert_close):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         entropix.sharpness(**arguments)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("start", [3.0, 0.0], ids=["at the minimum", "at zero"])
+def test_derivatives_are_finite_where_the_ascent_has_no_direction(start, adaptive):
+    def after(rho, w):
+        tx = entropix.sam(0.1, rho, adaptive=adaptive, momentum=None)
+        grad_fn = lambda p, i: p - 3.0  # noqa: E731
+        updates, _ = tx.update(grad_fn(w, 0), tx.init(w), w, grad_fn=grad_fn)
+        return jnp.sum((w + updates - 3) ** 2)
+
+    slopes = jax.jit(jax.grad(after, argnums=(0, 1)))(0.1, jnp.full(3, start))
+    assert all(jnp.all(jnp.isfinite(slope)) for slope in slopes)
+    if start == 3.0:
+        assert slopes[0] == 0

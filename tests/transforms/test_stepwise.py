@@ -249,3 +249,77 @@ class TestEvalParams:
         tx = optax.chain(entropix.relax(RELAXATIONS["cold"]), optax.sgd(0.1))
         x = jnp.ones(2)
         assert entropix.eval_params(tx.init(x), x) is x
+
+
+def test_an_outer_step_that_a_larger_num_steps_began_ends():
+    """The states are alike for every L, so that a checkpoint of another L is taken."""
+    longer, shorter = (entropix.hj_sgd(0.1, 1.0, num_steps=n, stepwise=True) for n in (20, 5))
+    w = jnp.full(1, 3.0)
+    state = longer.init(w)
+    for tx, count in ((longer, 12), (shorter, 1 + 5 * 40)):
+        for _ in range(count):
+            updates, state = jax.jit(tx.update)(w, state, w)
+            w = optax.apply_updates(w, updates)
+    assert int(state.gradient_count) == 0
+    assert int(state.inner.outer.outer_count) == 41
+    assert jnp.all(jnp.abs(entropix.eval_params(state, w)) < 0.5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (), (4,)], ids=str)
+def test_eval_params_refuses_other_shapes(shape):
+    state = entropix.hj_sgd(0.1, 1.0, stepwise=True).init(jnp.ones(3))
+    with pytest.raises(ValueError, match=r"made for.*shape \(3,\), got"):
+        entropix.eval_params(state, jnp.ones(shape))
+
+
+def test_eval_params_has_the_dtype_of_the_parameters():
+    tx = entropix.hj_sgd(0.1, 1.0, stepwise=True)
+    w = jnp.ones(3)
+    found = entropix.eval_params(tx.init(w), w.astype(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, w)
+
+
+@pytest.mark.parametrize(
+    ("state", "params", "message"),
+    [
+        (lambda tx, w: (tx.init(w),), jnp.ones(3), "needs the state of this.*got a tuple"),
+        (lambda tx, w: tx.init(w), jnp.ones(4), r"those that init got.*\(3,\), got \(4,\)"),
+        (lambda tx, w: tx.init(w), {"a": jnp.ones(3)}, "structure of those that init got"),
+    ],
+)
+def test_a_state_of_something_else_is_refused(state, params, message):
+    tx = entropix.hj_sgd(0.1, 1.0, stepwise=True)
+    with pytest.raises(ValueError, match=message):
+        tx.update(params, state(tx, jnp.ones(3)), params)
+
+
+@pytest.mark.parametrize("factory", ["hj_sgd", "sam", "entropy_sgd", "heat_sgd"])
+def test_whole_gradients_count_as_real_ones(factory):
+    tx = getattr(entropix, factory)(0.1, 1.0, stepwise=True)
+    w = jnp.ones(3)
+    whole, real = np.array([1, 2, 3]), jnp.asarray([1.0, 2.0, 3.0])
+    found, expected = (tx.update(g, tx.init(w), w)[0] for g in (whole, real))
+    np.testing.assert_array_equal(found, expected)
+
+
+class TestDoublePrecisionBesideSingle:
+    """Numbers and gradients in float64 do not widen what belongs to float32 parameters."""
+
+    @pytest.mark.parametrize("stepwise", [True, False])
+    @pytest.mark.parametrize("inside", [optax.sgd, optax.adamw, optax.contrib.muon])
+    def test_a_rate_from_numpy(self, x64, inside, stepwise):
+        tx = entropix.snoo(inside(np.float64(1e-2)), num_steps=3, stepwise=stepwise)
+        w = jnp.ones((2, 2), jnp.float32)
+        extra = {} if stepwise else {"grad_fn": lambda w, i: w}
+        updates, state = jax.jit(lambda w, s: tx.update(w, s, w, **extra))(w, tx.init(w))
+        assert updates.dtype == jnp.float32
+        assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, tx.init(w))
+
+    @pytest.mark.parametrize("factory", ["hj_sgd", "sam", "entropy_sgd", "heat_sgd"])
+    def test_gradients(self, x64, factory):
+        tx = getattr(entropix, factory)(0.1, 1.0, stepwise=True)
+        w = jnp.ones(2, jnp.float32)
+        updates, state = jax.jit(tx.update)(w.astype(jnp.float64), tx.init(w), w)
+        assert updates.dtype == jnp.float32
+        assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, tx.init(w))
