@@ -57,7 +57,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=["3.11", "3.12", "3.13"])
 def wheel(session: nox.Session) -> None:
     """What is released: the wheel from an empty folder, then the tests of the unpacked sdist."""
-    folder = pathlib.Path(session.create_tmp()) / "release"
+    folder = pathlib.Path(session.create_tmp()).resolve() / "release"  # from any folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     session.install("build")
