@@ -23,7 +23,7 @@ from entropix.transforms import (
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_flag, check_momentum, check_non_negative
-from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
+from entropix.transforms.numerics import as_real, cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -69,6 +69,8 @@ def sgd(
         del extra_args
         leaves = updates if params is None else params
         grads = inexact_part(updates, leaves)
+        if params is not None:  # gradients of whole numbers count as real ones
+            grads = jax.tree.map(as_real, grads, inexact_part(params, params))
         moves, new = tx.update(grads, state)
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)

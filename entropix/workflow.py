@@ -238,9 +238,9 @@ def describe_effort(run: Run, trials: int) -> str:
     )
     seeds = len(run.seeds)
     return (
-        f"Successive halving with equal effort for every algorithm, in gradients and "
-        f"{seeds} seed{'s' * (seeds > 1)} a trial: {ladder}. Measured on a fifth of the training "
-        "set, held out; the validation set played no part. Means over seeds."
+        "Successive halving with equal effort for every algorithm, in gradients, rounded up to "
+        f"whole outer steps, and {seeds} seed{'s' * (seeds > 1)} a trial: {ladder}. Measured on a "
+        "fifth of the training set, held out; the validation set played no part. Means over seeds."
     )
 
 

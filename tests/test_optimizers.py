@@ -349,3 +349,16 @@ class TestAuthorsVariant:
             x = optax.apply_updates(x, updates)
             if (count + 1) % self.L == 0:
                 yield entropix.eval_params(state, x)
+
+
+def test_gradients_of_whole_numbers_move_the_parameters():
+    w, g = jnp.ones(2), jnp.asarray([1, 2])
+    plain = entropix.sgd(0.1)
+    np.testing.assert_allclose(plain.update(g, plain.init(w), w)[0], [-0.19, -0.38], rtol=1e-6)
+    for tx in (
+        entropix.elastic_sgd(0.1, 1.0, "r"), entropix.elastic_sgd(0.1, 1.0, "r", period=2),
+        entropix.easgd(0.1, "r"),
+    ):  # fmt: skip
+        update = jax.vmap(tx.update, axis_name="r", axis_size=2, in_axes=None)
+        found = update(g, tx.init(w), w)[0]
+        np.testing.assert_allclose(found, [[-0.19, -0.38]] * 2, rtol=1e-5)

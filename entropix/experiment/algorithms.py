@@ -10,7 +10,7 @@ import optax
 
 import entropix
 from entropix.experiment.names import check_name, check_options
-from entropix.experiment.options import COMMON, SCOPED
+from entropix.experiment.options import COMMON, OF_RATE, SCOPED
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -68,6 +68,18 @@ class Algorithm:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
         check_options(f"algorithm {self.name}", self.options, self._known())
+        self._check_rate()
+
+    def _check_rate(self) -> None:
+        """Refuses options that would do nothing."""
+        taken = self.arguments
+        for name in () if "learning_rate" in taken else OF_RATE:
+            if name not in taken and self.options.get(name, COMMON[name]) != COMMON[name]:
+                raise ValueError(
+                    f"algorithm {self.name}: {name} acts through the learning rate, and the "
+                    f"factory has no argument learning_rate; got {name}={self.options[name]!r}. "
+                    "Name the argument learning_rate: it is given as a schedule."
+                )
 
     def _known(self) -> dict[str, Any]:
         taken = self.arguments

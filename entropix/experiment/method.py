@@ -15,6 +15,7 @@ from entropix.experiment.options import (
     check_common,
     is_zero,
     learning_rate,
+    left_to,
     on_gradient,
     scope,
     with_decay,
@@ -92,6 +93,7 @@ def build(
     horizon = Horizon(per_replica, num_steps, num_parameters)
     steps = per_replica if algorithm.counts == "gradients" else per_replica / num_steps
     given, gamma = dict(option), None
+    shared = option | left_to(algorithm.arguments)
     if "learning_rate" in option:
         given["learning_rate"] = learning_rate(option, max(steps, 1.0))
     for name in scopes:
@@ -108,8 +110,8 @@ def build(
         replicas=(replicas or 1) if algorithm.replicated else None,
         gamma=gamma,
         eval_params=_evaluated(algorithm, not is_zero(decay)),
-        on_gradient=on_gradient(option),
-        ema=option["ema"],
+        on_gradient=on_gradient(shared),
+        ema=shared["ema"],
     )
 
 

@@ -1,7 +1,7 @@
 """Options of every algorithm: schedules in fractions of the run, decay, clipping, averages."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from entropix.transforms.checks import (
     check_positive,
     refusal,
 )
+from entropix.transforms.numerics import filled, inexact_part
 
 # Of every algorithm.
 COMMON: dict[str, Any] = {
@@ -46,6 +47,10 @@ INNERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 # What options with numbers as defaults may be besides: None and "linear".
 _BESIDES: dict[str, type] = {"momentum": type(None), "averaging": str}
+
+
+# What acts through the learning rate that an algorithm is given.
+OF_RATE = ("schedule", "drop_at", "drop_factor", "warmup", "weight_decay")
 
 
 class Horizon(NamedTuple):
@@ -142,12 +147,13 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
     l2, clip = option["l2"], option["clip"]
 
     def changed(grads: Any, params: Any) -> Any:
+        real = inexact_part(grads, params)
         if not is_zero(l2):
-            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, params)
+            real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_part(params, params))
         if not is_zero(clip):
-            norm = optax.tree.norm(grads)
-            grads = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), grads)
-        return grads
+            norm = optax.tree.norm(real)
+            real = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), real)
+        return filled(real, grads)
 
     return changed
 
@@ -169,6 +175,16 @@ def with_decay(
     return optax.GradientTransformationExtraArgs(
         lambda params: (optimizer.init(params), decay.init(params)), update
     )
+
+
+def left_to(arguments: Iterable[str]) -> dict[str, float]:
+    """The common options that a factory's own arguments of the same names take over, switched off.
+
+    Example:
+      >>> left_to(["learning_rate", "l2"])
+      {'l2': 0.0}
+    """
+    return {name: 0.0 for name in ("l2", "clip", "ema") if name in arguments}
 
 
 def is_zero(value: Any) -> bool:

@@ -15,7 +15,7 @@ from entropix.experiment.algorithms import Algorithm, is_built_in
 from entropix.experiment.fingerprint import digest_program
 from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.problem import Problem
-from entropix.transforms.checks import check_count, refusal
+from entropix.transforms.checks import check_choice, check_count, refusal
 
 _MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 
@@ -67,7 +67,7 @@ class Settings:
     """How a run is carried out; see `entropix.experiment.fields.FIELDS`.
 
     Raises:
-      ValueError: for fractions or numbers of examples that flatness cannot be measured with.
+      ValueError: for a value outside its range.
 
     Example:
       >>> Settings(flatness_at=1.0).flatness_at    # at the end of the run
@@ -87,6 +87,11 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "flatness_at", check_fractions("flatness_at", self.flatness_at))
         check_count("flatness_examples", self.flatness_examples)
+        check_count("checkpoints_kept", self.checkpoints_kept)
+        check_choice("replica_start", self.replica_start, ("same", "different"))
+        check_choice("seed_layout", self.seed_layout, ("auto", "vmap", "map"))
+        if self.eval_train_examples != 0:  # 0 measures no training example
+            check_count("eval_train_examples", self.eval_train_examples)
 
 
 def check_fractions(name: str, value: Any) -> tuple[float, ...]:
@@ -178,15 +183,19 @@ class Run:
 
 
 def _digest(run: Run) -> str:
-    """Of an algorithm that is not the package's: what its first outer step computes."""
+    """Of an algorithm that is not the package's: all that its first outer step computes.
+
+    The states too: what a rule does from the second step on is in them.
+    """
     method = run.method()
     params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
 
     def step(params: Any) -> Any:
         relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
-        grads, _ = entropix.relaxed_grad(method.relaxation, lambda p, i: p)(params, relaxation)
+        slope = entropix.relaxed_grad(method.relaxation, lambda p, i: p)
+        grads, relaxation = slope(params, relaxation)
         updates, optimizer = method.optimizer.update(grads, optimizer, params)
-        return updates, method.eval_params(optimizer, params)
+        return updates, optimizer, relaxation, method.eval_params(optimizer, params)
 
     if run.replicas is None:
         return digest_program(step, params)

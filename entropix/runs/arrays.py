@@ -58,5 +58,6 @@ def digest(state: Any, record: dict[str, Any]) -> str:
     sha = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, array in sorted(named(state).items()):
         sha.update(f"{name} {array.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).data)
+        # As bytes: arrays of bfloat16 have no buffer of their own.
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import pathlib
 import sys
@@ -21,6 +22,7 @@ from entropix.runs.restoring import is_lead
 from entropix.training.programs import make_programs
 
 _log = logging.getLogger(__name__)
+_LONGEST = 100  # characters of a part's name
 _LOADING_SECONDS = 600.0  # that one of several processes may take longer to load than another
 Callbacks = Sequence[Callable[[Row], Any]]
 
@@ -98,9 +100,21 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
             "are there, or choose another --workdir."
         )
     if missing:
-        name = "seeds_" + "_".join(map(str, missing))
-        wanted.append((workdir / name, dataclasses.replace(run, seeds=missing)))
+        wanted.append((workdir / _part(missing), dataclasses.replace(run, seeds=missing)))
     return wanted
+
+
+def _part(seeds: Sequence[int]) -> str:
+    """The name of a part's folder; of many seeds the ends and a digest, since names have limits.
+
+    Example:
+      >>> _part([3, 4]), _part(range(3, 100))
+      ('seeds_3_4', 'seeds_3_to_99_8774cf6d')
+    """
+    name = "_".join(map(str, seeds))
+    if len(name) > _LONGEST:
+        name = f"{seeds[0]}_to_{seeds[-1]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"seeds_{name}"
 
 
 def _train_part(

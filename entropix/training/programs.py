@@ -127,6 +127,7 @@ def make_programs(run: Run) -> Programs:
     step = make_step(problem, method, layout)
     advance = over_seeds(make_advance(step, num_steps), run.settings.seed_layout)
     start = _placed(jax.eval_shape(starter.init), layout)
+    _refuse_empty(run, start)
     data = _stacked(problem, num_steps) if problem.on_host else problem.data
     common = jax.tree.map(lambda x: _like(x, layout.common), (jnp.zeros([], jnp.int32), data))
     places = None if layout.mesh is None else jax.tree.map(lambda x: x.sharding, start)
@@ -140,6 +141,17 @@ def make_programs(run: Run) -> Programs:
         layout=layout,
         data=None if problem.on_host else layout.share(problem.data),
     )
+
+
+def _refuse_empty(run: Run, start: Advance) -> None:
+    """Raises `ValueError` for arrays without elements, which checkpoints cannot hold."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(start.state):
+        if leaf.size == 0:
+            raise ValueError(
+                f"{run.name}: arrays of the parameters, of the model's state and of the optimiser "
+                f"must have elements, to be saved; got shape {leaf.shape[1:]} at "
+                f"{jax.tree_util.keystr(path)}. Leave the leaf out, or put None there."
+            )
 
 
 def initial_points(run: Run) -> list[list[tuple[Any, Any]]]:

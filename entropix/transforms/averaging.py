@@ -11,6 +11,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name
 from entropix.transforms.coupling import UPDATE_CALL, elastic_force, replica_mean, vary_like_tree
 from entropix.transforms.numerics import (
+    as_real,
     cast_like,
     copy_tree,
     filled,
@@ -160,7 +161,8 @@ def elastic_averaging(
         def exchanged(g: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
             return (wide(g) - elastic_force(x, c, size / moving_rate, size)).astype(g.dtype)
 
-        moves = jax.tree.map(exchanged, inexact_part(updates, params), leaves, target)
+        grads = jax.tree.map(as_real, inexact_part(updates, params), leaves)
+        moves = jax.tree.map(exchanged, grads, leaves, target)
         state = ElasticAveragingState(
             optax.safe_increment(state.update_count), filled(centre, state.centre)
         )

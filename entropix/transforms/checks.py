@@ -43,6 +43,7 @@ def check_number(
     accepts: Callable[[float], bool],
     *,
     schedule: bool = False,
+    array: bool | None = None,
 ) -> Any:
     """Returns a number in the form that the package computes with.
 
@@ -53,10 +54,11 @@ def check_number(
       accepts: whether a known number is accepted. It is asked about the number in JAX's default
         precision, in which 1e-50 is 0 and 1 - 1e-9 is 1.
       schedule: whether a schedule is accepted.
+      array: whether a number in a JAX array stays one; by default where a schedule is accepted.
 
     Returns:
-      A Python float for a real number of Python or NumPy; a number in a JAX array, or a schedule,
-      as it is.
+      A Python float for a known real number; a traced number, a schedule and, with `array`, a
+      number in a JAX array as it is.
 
     Raises:
       ValueError: for everything else.
@@ -72,7 +74,8 @@ def check_number(
     if not accepts(rounded) or (rounded == 0 and known != 0):
         differs = math.isfinite(known) and rounded != known and accepts(known)
         raise refusal(name, accepted, value, f", which is {rounded:g} in {dtype}." * differs)
-    return value if isinstance(value, jax.Array) else known
+    keep = schedule if array is None else array
+    return value if keep and isinstance(value, jax.Array) else known
 
 
 def known_number(value: Any) -> float | None:
@@ -161,7 +164,8 @@ def check_averaging(averaging: Any) -> Any:
     """Returns a number in [0, 1), or "linear"."""
     if isinstance(averaging, str) and averaging == "linear":
         return averaging
-    return check_fraction("averaging", averaging, "a number in [0, 1) or 'linear'")
+    accepted = "a number in [0, 1) or 'linear'"
+    return check_number("averaging", averaging, accepted, lambda v: 0 <= v < 1, array=True)
 
 
 def check_momentum(momentum: Any) -> Any:

@@ -11,6 +11,7 @@ from optax import ScalarOrSchedule
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped, vary_like
 from entropix.transforms.numerics import (
+    as_real,
     at,
     filled,
     inexact_part,
@@ -106,7 +107,7 @@ def elastic_coupling(
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
         pulled = jax.tree.map(
             lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(g.dtype),
-            inexact_part(updates, params), leaves, centre,
+            jax.tree.map(as_real, inexact_part(updates, params), leaves), leaves, centre,
         )  # fmt: skip
         memory = centre if period > 1 else None
         state = ElasticState(optax.safe_increment(state.update_count), memory)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from entropix.transforms import checks
+from entropix.transforms.axes import AxisName, mapped
 from entropix.transforms.numerics import is_inexact
 
 
@@ -26,7 +28,9 @@ class GuardedState(NamedTuple):
 
 
 def guarded(
-    link: optax.GradientTransformationExtraArgs, optimizer: optax.GradientTransformation
+    link: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Runs `optimizer` behind `link`, and takes both back where the result is not finite.
 
@@ -38,6 +42,7 @@ def guarded(
       link: whose outgoing gradients are looked at, with its extra arguments.
       optimizer: any Optax transformation; its updates are looked at too, since those of replicas
         that average may bring in what is not finite elsewhere.
+      axis_name: named axis of replicas that leave steps out together, or None.
 
     Returns:
       A transformation whose state is a `GuardedState`.
@@ -61,6 +66,9 @@ def guarded(
             relaxed, state.optimizer_state, params, **extra_args
         )
         finite = jnp.logical_and(_all_finite(relaxed), _all_finite(moves))
+        if axis_name is not None:
+            with mapped(axis_name):
+                finite = lax.pmin(finite.astype(jnp.int32), axis_name) == 1
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         still = lambda move: keep(move, jnp.zeros_like(move)) if is_inexact(move) else move  # noqa: E731
         kept = GuardedState(

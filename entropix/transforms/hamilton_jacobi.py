@@ -153,6 +153,7 @@ def _gradient_form(
         direction, inner_state = inner_tx.update(
             grads, chain.inner_state, point(chain), **extra_args
         )
+        direction = cast_like(direction, chain.y)
         y = jax.tree.map(lambda y, d: displacement_step(y, d, *values), chain.y, direction)
         return chain._replace(y=y, grads=grads, inner_state=inner_state)
 

@@ -20,6 +20,7 @@ from entropix.transforms.numerics import (
     copy_tree,
     inexact_part,
     is_zero,
+    rounded,
     scalar,
     where_changed,
     wide,
@@ -27,6 +28,7 @@ from entropix.transforms.numerics import (
 )
 from entropix.transforms.random import noise_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.stepwise import remembers_parameters
 
 Move = Callable[..., jax.Array]
 """`(y, x, direction, noise) -> y` for one array; noise is None where there is none."""
@@ -149,6 +151,9 @@ def langevin(
 
     def step(grads: Any, chain: LangevinInner, **extra_args: Any) -> LangevinInner:
         count = chain.outer.outer_count
+        follows = remembers_parameters(chain.inner_state)
+        if follows:
+            chain = chain._replace(y=_as_emitted(chain.y, chain.params))
         if inner is not None:  # gradients of another dtype would change that of its state
             grads = cast_like(grads, chain.params)
         direction, inner_state = inner_tx.update(
@@ -163,6 +168,8 @@ def langevin(
             key = step_key(chain.outer.key, count, chain.inner_count, axis_name=noise.axis_name)
             epsilon = noise_like(key, chain.y, noise.law)
             y = jax.tree.map(moved, chain.y, chain.params, direction, epsilon)
+        if follows:
+            y = _as_emitted(y, chain.params)
         return chain._replace(
             y=y,
             average=_average(averaging, chain, y) if averaged else None,
@@ -197,6 +204,11 @@ def langevin(
         point_is_y=True,
         hyperparams=hyperparams,
     )
+
+
+def _as_emitted(y: Any, params: Any) -> Any:
+    """Y where the parameters' dtype has it: an optimiser inside that remembers sees no change."""
+    return jax.tree.map(lambda y, x: wide(rounded(y, x.dtype)), y, params)
 
 
 def _average(averaging: float | str, chain: LangevinInner, y: Any) -> Any:

@@ -60,7 +60,12 @@ def scalar(value: Any, like: jax.Array) -> jax.Array:
 
 def cast_like(tree: Any, like: Any) -> Any:
     """Rounds the leaves of `tree` to the dtypes of `like`."""
-    return jax.tree.map(lambda leaf, old: leaf.astype(dtype_of(old)), tree, like)
+    return jax.tree.map(lambda leaf, old: jnp.asarray(leaf).astype(dtype_of(old)), tree, like)
+
+
+def as_real(grad: jax.Array, like: jax.Array) -> jax.Array:
+    """A gradient of whole numbers in the dtype of `like`; any other as it is."""
+    return grad if is_inexact(grad) else grad.astype(dtype_of(like))
 
 
 def copy_tree(tree: Any) -> Any:

@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from entropix.transforms import checks
-from entropix.transforms.axes import vary_like
+from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_like
 from entropix.transforms.eager import compiled, is_concrete
 from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
@@ -65,18 +65,17 @@ def relaxed_grad(
         if not has_carry:
             return grad_fn(params, i), carry
         found = grad_fn(params, i, carry)
-        if not isinstance(found, tuple) or len(found) != 2:
+        if not isinstance(found, tuple | list) or len(found) != 2:
             raise ValueError(
                 "With has_carry=True grad_fn must return a pair, (grads, carry); got "
                 f"{jax.tree.structure(found)}."
             )
-        return found
+        grads, carry = found
+        return grads, carry
 
     step_by_step = compiled(relaxation)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
-        if state is None:
-            raise ValueError("state must be that of relaxation.init(params) or of the last call.")
         leaves = inexact_part(params, params)
         if is_concrete(params, state, carry):
             inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
@@ -91,7 +90,10 @@ def relaxed_grad(
 
 
 def relax(
-    relaxation: Relaxation, *, if_finite: optax.GradientTransformation | None = None
+    relaxation: Relaxation,
+    *,
+    if_finite: optax.GradientTransformation | None = None,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Turns a relaxation into a link of an Optax chain: gradients in, relaxed gradients out.
 
@@ -109,6 +111,10 @@ def relax(
         (`optax.apply_if_finite` around a chain sees the incoming gradient alone, not those that
         `grad_fn` returns; around the optimiser behind this link it protects x and the optimiser,
         not the memory. Around `entropix.stepwise` it sees every gradient.)
+      axis_name: with `if_finite`, the named axis (or axes) of replicas that communicate in the
+        optimiser behind: where one of them is not finite, all leave the step out, so that they go
+        on counting alike. It costs one number to all replicas at every update. Without it replicas
+        on devices of their own would wait for each other for ever.
 
     Returns:
       A transformation whose `update(grads, state, params, *, grad_fn)` expects
@@ -152,6 +158,7 @@ def relax(
       True
     """
     check_relaxation(relaxation)
+    check_optional_axis_name(axis_name)
     step_by_step = compiled(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
@@ -192,7 +199,9 @@ def relax(
         return filled(relaxed, resting(params)), state
 
     link = optax.GradientTransformationExtraArgs(init, update)
-    return RelaxedOptimizer.of(link if if_finite is None else guarded(link, if_finite), relaxation)
+    if if_finite is not None:
+        link = guarded(link, if_finite, axis_name)
+    return RelaxedOptimizer.of(link, relaxation)
 
 
 def _inner_loop(

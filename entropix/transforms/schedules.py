@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from entropix.transforms.checks import (
+    MAX_COUNT,
     check_count,
     check_fraction,
     check_function,
@@ -39,7 +40,8 @@ def per_outer_step(schedule: optax.Schedule, num_steps: int) -> optax.Schedule:
     """
     num_steps = check_count("num_steps", num_steps)
     check_function("schedule", schedule, "an Optax schedule, a function of a count")
-    return lambda count: schedule(count * num_steps)
+    most = (MAX_COUNT - 1) // num_steps
+    return lambda count: schedule(jnp.minimum(count, most) * num_steps)
 
 
 def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) -> optax.Schedule:
@@ -81,6 +83,8 @@ def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) ->
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # A power, not a product carried in the state: the value depends on the count alone.
         steps = jnp.asarray(count, jnp.result_type(float))
-        return jnp.maximum(init_value * (1.0 - jnp.asarray(rate)) ** steps, end_value)
+        # A rate below float32's precision would be lost in 1 - rate.
+        decay = jnp.log1p(-jnp.asarray(rate, steps.dtype))
+        return jnp.maximum(init_value * jnp.exp(steps * decay), end_value)
 
     return schedule

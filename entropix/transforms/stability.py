@@ -25,6 +25,9 @@ class _Update:
     relaxation: Relaxation
     optimizer: optax.GradientTransformation | None
 
+    def __deepcopy__(self, memo: Any) -> "_Update":
+        return self  # as functions do, so that deep copies are equal
+
     def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         return self.function(updates, state, params, **extra_args)
 
@@ -111,8 +114,17 @@ def check(tx: Any, num_outer_steps: int) -> float:
     if relaxation.hyperparams is None or relaxation.num_steps == 1:
         return 0.0
     scope = _values(relaxation.hyperparams["gamma"], count)
-    with np.errstate(divide="ignore"):  # a scope that has fallen to 0 is reported below
-        ratio = _values(relaxation.hyperparams["step_size"], count) / scope
+    step_size = _values(relaxation.hyperparams["step_size"], count)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a scope of 0 is reported below
+        ratio = step_size / scope
+    for name, values in (("gamma", scope), ("step_size", step_size)):
+        negative = np.flatnonzero(values < 0)
+        if negative.size:
+            first = int(negative[0])
+            raise ValueError(
+                f"{name} must be positive; the schedule gives {values[first]:.3g} at outer step "
+                f"{first} of {count}. Give the schedule a floor above 0."
+            )
     bad = np.flatnonzero(~(ratio < 2))
     if bad.size:
         first = int(bad[0])

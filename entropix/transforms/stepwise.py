@@ -71,7 +71,8 @@ def stepwise(
     last update has put them restart the outer step from where they are, x = y = <y>. A loop that
     moves an element at *every* call (a projection, or a link of the chain behind this one that
     rescales or decays) therefore makes plain inner steps there: what scales or decays belongs into
-    `optimizer` or into the relaxation's `inner`.
+    `optimizer` or into the relaxation's `inner`. (With `sharpness` and `heat` the parameters are no
+    descent's iterate, and x would climb or wander.)
 
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`. (The very first
@@ -173,6 +174,18 @@ def stepwise(
     return RelaxedOptimizer.of(link, relaxation, optimizer)
 
 
+def remembers_parameters(state: Any) -> bool:
+    """Whether a state has that of a `stepwise` link in it."""
+    return any(isinstance(link, StepwiseState) for link in _links(state))
+
+
+def _links(state: Any) -> list[Any]:
+    """The outermost states of this package's links in any nesting."""
+    ours = (StepwiseState, RelaxationState)
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ours))
+    return [leaf for leaf in leaves if isinstance(leaf, ours)]
+
+
 def _check_state(state: Any) -> None:
     if not isinstance(state, StepwiseState):
         raise ValueError(
@@ -248,25 +261,25 @@ def eval_params(state: Any, params: Any) -> Any:
       >>> round(float(y), 3), float(entropix.eval_params(state, y))
       (0.9, 1.0)
     """
-    ours = (StepwiseState, RelaxationState)
-    links = [
-        leaf
-        for leaf in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ours))
-        if isinstance(leaf, ours)
-    ]
-    if not links:
+    if not (links := _links(state)):
         raise ValueError(
             "eval_params found no state of entropix.stepwise or entropix.relax in "
             f"{jax.tree.structure(state)}. Pass the optimiser's state, not the whole training "
             "state's; for an ordinary Optax optimiser, params are what to evaluate."
         )
-    arrays = _without_variables(params)
-    for link in links:
-        if isinstance(link, StepwiseState):
-            arrays = _overlay(_without_variables(link), arrays)
+    arrays = _evaluated(links, _without_variables(params))
     if arrays is params:
         return params
     return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(arrays))
+
+
+def _evaluated(links: list[Any], arrays: Any) -> Any:
+    """What the links have for x; of an outer optimiser that is spread over updates, its own x."""
+    for link in links:
+        if isinstance(link, StepwiseState):
+            link = _without_variables(link)
+            arrays = _evaluated(_links(link.optimizer_state), _overlay(link, arrays))
+    return arrays
 
 
 def _overlay(link: StepwiseState, params: Any) -> Any:

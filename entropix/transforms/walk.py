@@ -101,9 +101,10 @@ def walk(
         raise ValueError(
             "step_size is needed where gamma is finite or temperature > 0: it is the size eta_y of "
             f"pull and noise; got step_size=None, gamma={gamma!r}, temperature={temperature!r}. "
-            "The learning rate of the optimiser is a good first value. (With "
-            "optax.inject_hyperparams, whose numbers are arrays, write static_args=('num_steps', "
-            "'gamma', 'temperature', 'averaging').)"
+            "The learning rate of the optimiser is a good first value. Without pull and noise, "
+            "write gamma=math.inf and temperature=0 as Python numbers: an array counts as unknown. "
+            "(With optax.inject_hyperparams, which makes arrays of all numbers, write "
+            "static_args=('num_steps', 'gamma', 'temperature', 'averaging').)"
         )
     refuse_incomplete("optimizer", optimizer)
 

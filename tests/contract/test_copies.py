@@ -60,3 +60,9 @@ def test_equinox_takes_an_optimiser_as_an_argument(make):
 def test_a_copy_can_be_checked():
     tx = copy.deepcopy(entropix.entropy_sgd(0.1, gamma=1.0))
     assert entropix.check(tx, 10) == pytest.approx(0.1)
+
+
+def test_deep_copies_of_a_training_state_fit_together():
+    """Flax keeps the optimiser in the tree's structure, and compares it."""
+    tx = entropix.hj_sgd(0.1, 1.0, stepwise=True)
+    assert copy.deepcopy(tx) == tx

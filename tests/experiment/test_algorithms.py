@@ -1,5 +1,6 @@
 """The registry: options read from signatures, records added, and every algorithm trains."""
 
+import dataclasses
 import inspect
 
 import jax
@@ -292,3 +293,42 @@ def test_easgd_goes_around_adamw():
         x = optax.apply_updates(x, updates)
         points.append(optax.tree.get(state, "centre")[0])
     np.testing.assert_allclose(walked(run, 12), points, rtol=1e-5, atol=1e-6)
+
+
+def test_a_factory_takes_over_the_common_options_that_it_has_itself(registry):
+    def decayed(learning_rate, *, l2: float = 0.0):
+        return optax.chain(optax.add_decayed_weights(l2), optax.sgd(learning_rate))
+
+    mine = Algorithm("mine", decayed, options={"learning_rate": 0.1, "l2": 1.0})
+    run = one_run(mine, bowl(curvature=(0.0, 0.0), start=(1.0, 1.0)), budget=(1, 1))
+    np.testing.assert_allclose(walked(run, 1)[0], [0.9, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "option", [{"weight_decay": 0.1}, {"schedule": "cosine"}, {"warmup": 0.5}, {"drop_at": (0.5,)}]
+)
+def test_options_that_would_do_nothing_are_refused(option):
+    with pytest.raises(ValueError, match="acts through the learning rate.*no argument learning_ra"):
+        Algorithm("mine", lambda lr=0.1: optax.sgd(lr), options=option)
+
+
+@pytest.mark.parametrize("option", [{"clip": 1.0}, {"l2": 0.1}, {"clip": 1.0, "l2": 0.1}])
+def test_whole_numbers_among_the_parameters_stay(option):
+    def loss(params, model_state, batch, key):
+        return 0.5 * jnp.sum(params["w"] ** 2), model_state
+
+    start = {"w": jnp.asarray([3.0, 4.0]), "n": jnp.arange(2)}
+    problem = bowl()
+    problem = dataclasses.replace(problem, init=lambda key: (start, ()), loss=loss, measures={})
+    run = one_run("sgd", problem, budget=(1, 1), learning_rate=0.1, momentum=None, **option)
+    method = run.method()
+    state = init_state(method, [start_of(problem)], 0)
+    after = jax.jit(make_step(problem, method))(state, problem.data)[0].params
+    gradient = (1 + option.get("l2", 0)) * np.asarray([3.0, 4.0])
+    gradient = gradient / max(1, np.linalg.norm(gradient) / option.get("clip", np.inf))
+    np.testing.assert_allclose(after["w"], [3, 4] - 0.1 * gradient, rtol=1e-5)
+    assert after["n"].tolist() == [0, 1]
+
+
+def start_of(problem):
+    return problem.init(jax.random.key(0))

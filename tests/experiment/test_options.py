@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import bowl, one_run
 
-from entropix.experiment import algorithm
+from entropix.experiment import Settings, algorithm
 from entropix.experiment.method import build
 from entropix.experiment.options import COMMON, learning_rate
 from entropix.training.state import centre, init_state
@@ -179,3 +179,13 @@ def test_a_schedule_that_makes_inner_steps_diverge_is_known_before_work():
     with pytest.raises(ValueError, match=r"hj: step_size/gamma reaches 2.* at outer step 299 of"):
         one_run("hj", bowl(), budget=(5000, 1), **options)
     one_run("hj", bowl(), budget=(5000, 1), gamma_end=0.06, **options)
+
+
+@pytest.mark.parametrize(
+    "value", [{"replica_start": "diferent"}, {"eval_train_examples": -5}, {"checkpoints_kept": 0}]
+)
+def test_settings_are_checked_as_configs_are(value):
+    (name,) = value
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Settings(**value)
+    assert Settings(eval_train_examples=0).eval_train_examples == 0

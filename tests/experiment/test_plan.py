@@ -226,3 +226,17 @@ def test_the_scope_of_a_run_is_a_schedule_of_outer_steps():
     (run,) = runs_of({"a": algorithm("hj", gamma=4.0, scoping_rate=0.5)})
     assert [float(run.method().gamma(jnp.asarray(k))) for k in range(3)] == [4.0, 2.0, 1.0]
     assert runs_of({"a": "sgd"})[0].method().gamma is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (optax.lion(1e-2, b2=0.99), optax.lion(1e-2, b2=0.1)),
+        (optax.rprop(1e-2, eta_minus=0.5), optax.rprop(1e-2, eta_minus=0.1)),
+        (optax.contrib.adopt(1e-2, b2=0.9), optax.contrib.adopt(1e-2, b2=0.5)),
+    ],
+    ids=["lion", "rprop", "adopt"],
+)
+def test_an_identity_has_what_acts_from_the_second_step_on(one, other):
+    assert identity(one) == identity(one)
+    assert identity(one) != identity(other)

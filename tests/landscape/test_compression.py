@@ -76,3 +76,23 @@ def test_shares_outside_their_range_are_refused(params, share):
 def test_a_tree_without_matrices_cannot_be_pruned():
     with pytest.raises(ValueError, match="needs a leaf with two axes or more"):
         landscape.pruned({"b": jnp.ones(3)}, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "share", "zeros"),
+    [
+        (jnp.full((2, 4), 0.5), 0.25, 2),
+        (jnp.arange(1, 101.0).reshape(1, 100), 0.53, 53),
+        (jnp.arange(1, 101.0).reshape(1, 100), 0.29, 29),
+        (jnp.repeat(jnp.arange(1, 6.0), 8).reshape(5, 8), 0.5, 20),
+    ],
+)
+def test_the_share_is_exact_where_sizes_tie(weights, share, zeros):
+    for prune in (landscape.pruned, jax.jit(landscape.pruned)):
+        found = prune({"a": weights, "b": jnp.ones(3)}, share)
+        assert int((found["a"] == 0).sum()) == zeros
+        assert jnp.abs(found["a"][found["a"] != 0]).min() >= jnp.sort(jnp.ravel(weights))[zeros - 1]
+
+
+def test_a_matrix_without_elements_stays():
+    assert landscape.quantised({"w": jnp.zeros((0, 3))}, 4)["w"].shape == (0, 3)

@@ -252,3 +252,13 @@ def test_bad_batch_sizes():
         landscape.batched(jnp.ones((10, 2)), 4)
     with pytest.raises(ValueError, match="batch_size must be a static integer >= 1"):
         landscape.batched(jnp.ones((10, 2)), 0)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-10, 1e9, 1e12])
+def test_a_standard_error_has_the_scale_of_its_samples(scale):
+    matrix = jnp.asarray([[2.0, 1.0], [1.0, 3.0]])
+    one, other = (
+        landscape.frobenius_norm(lambda z, s=s: s * (matrix @ z), jnp.zeros(2), 0, 100)
+        for s in (1.0, scale)
+    )
+    np.testing.assert_allclose(np.asarray(other) / scale, np.asarray(one), rtol=1e-4)

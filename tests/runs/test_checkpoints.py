@@ -8,13 +8,18 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs.saver import checkpoint, state
 from runs.survival import no_file_beyond
+from small import line, one_run
 
 from entropix.runs.arrays import digest
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, check_record
+from entropix.runs.loading import load
+from entropix.runs.train import train_run
 
 SAVER = pathlib.Path(__file__).with_name("saver.py")
 
@@ -224,3 +229,26 @@ def test_names_that_are_no_steps_and_links_are_left_alone(tmp_path):
         assert checkpoints.restore().step == 1
     assert set(names(tmp_path / "run")) == {"1", "7", "8", *strange}
     assert os.listdir(tmp_path / "outside") == ["file"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_of_half_precision_are_saved_and_go_on(tmp_path, dtype):
+    problem = line()
+    start = jax.tree.map(lambda leaf: leaf.astype(dtype), problem.init(jax.random.key(0))[0])
+    problem = line(init=lambda key: (start, {"mean": jnp.zeros(3)}))
+    whole, stopped = (one_run("hj", problem, budget=budget) for budget in ((40, 4), (20, 2)))
+    train_run(whole, tmp_path / "whole")
+    train_run(stopped, tmp_path / "stopped")
+    train_run(whole, tmp_path / "stopped", fork=True)
+    for found, expected in zip(*(load(tmp_path / name, run=whole).params["w"]
+                                 for name in ("stopped", "whole")), strict=True):  # fmt: skip
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_without_elements_are_refused_before_training(tmp_path):
+    start = {"w": jnp.zeros(3), "none": jnp.zeros((0, 3))}
+    loss = lambda params, state, batch, key: (jnp.sum(params["w"] ** 2), state)  # noqa: E731
+    problem = line(init=lambda key: (start, ()), loss=loss, measures={})
+    with pytest.raises(ValueError, match=r"must have elements.*\(0, 3\) at .*none"):
+        train_run(one_run("sgd", problem), tmp_path)

@@ -161,3 +161,12 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(tmp_path):
         train(one_run(budget=(20, 1)), tmp_path / "file" / "below")
     assert RunFolder(tmp_path / "nothing", one_run(budget=(20, 1))).begun() is False
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_part_of_many_seeds_has_a_short_name(tmp_path):
+    train(one_run(budget=(10, 1), seeds=1), tmp_path)
+    for _ in range(2):  # the second time all of them are there
+        found = train(one_run(budget=(10, 1), seeds=120), tmp_path)
+        assert [row.seed for row in found] == list(range(120))
+    (part,) = tmp_path.glob("seeds_*")
+    assert len(part.name) < 120

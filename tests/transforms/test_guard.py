@@ -159,3 +159,39 @@ class TestComposition:
             w = optax.apply_updates(w, updates)
         assert bool(jnp.all(jnp.isfinite(entropix.eval_params(state, w))))
         assert int(state.inner_state.gradient_count) == 0  # the bad one did not count
+
+
+@pytest.mark.parametrize("name", ["elastic_sgd", "easgd"])
+def test_replicas_leave_a_step_out_together(name):
+    """And count alike afterwards: their exchanges stay common, and so does EASGD's centre."""
+    gamma = {"gamma": 1.0} if name == "elastic_sgd" else {}
+    behind = getattr(entropix, name)(0.1, axis_name="r", period=3, **gamma)
+    tx = entropix.relax(entropix.hamilton_jacobi(1.0, num_steps=2), if_finite=behind, axis_name="r")
+
+    def step(x, state, bad):
+        grad_fn = lambda x, i: x + jnp.where(bad, jnp.nan, 0.0)  # noqa: E731
+        updates, state = tx.update(grad_fn(x, 0), state, x, grad_fn=grad_fn)
+        return optax.apply_updates(x, updates), state
+
+    run = jax.jit(jax.vmap(step, axis_name="r"))
+    x = jnp.asarray([[1.0, -0.5], [2.0, 0.5]])
+    state = jax.vmap(tx.init)(x)
+    for k in range(7):
+        bad = jnp.asarray([False, k in (0, 3)])
+        before = x
+        x, state = run(x, state, bad)
+        assert (x == before).all() == (k in (0, 3))
+    assert state.num_skipped.tolist() == [2, 2]
+    for leaf in jax.tree.leaves(optax.tree.get_all_with_path(state, "update_count")):
+        if hasattr(leaf, "shape"):
+            assert (leaf == leaf[0]).all()
+    if name == "easgd":
+        centre = optax.tree.get(state, "centre")
+        np.testing.assert_array_equal(centre[0], centre[1])
+
+
+def test_the_axis_must_be_there():
+    tx = entropix.relax(entropix.heat(1.0), if_finite=optax.sgd(0.1), axis_name="r")
+    x = jnp.ones(2)
+    with pytest.raises(ValueError, match="names no mapped axis"):
+        tx.update(x, tx.init(x), x, grad_fn=lambda x, i: x)

@@ -199,3 +199,28 @@ def test_what_snoo_wants_under_inject_hyperparams_is_said():
     plain, w = entropix.snoo(optax.adam(0.1), num_steps=2), jnp.ones(2)
     found, expected = (jax.jit(t.update)(w, t.init(w), w)[0] for t in (tx, plain))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1e-6, 10**6), (1e-7, 10**7), (2e-8, 10**7)])
+def test_slow_scoping_is_not_lost_in_single_precision(rate, count):
+    expected = np.exp(count * np.log1p(-rate))
+    np.testing.assert_allclose(entropix.scoping(1.0, rate)(count), expected, rtol=1e-5)
+
+
+def test_a_count_beyond_int32_stays_at_the_end_of_the_schedule():
+    found = entropix.per_outer_step(lambda count: count, 10**6)(jnp.asarray(3000))
+    assert 2**31 - 10**6 <= int(found) < 2**31
+
+
+@pytest.mark.parametrize("gamma", [
+    lambda count: jnp.where(count < 5, 1.0, -1.0), optax.linear_schedule(1.0, -1.0, 7),
+])  # fmt: skip
+def test_a_scope_below_zero_is_refused(gamma):
+    with pytest.raises(ValueError, match=r"gamma must be positive.*at outer step \d of 10"):
+        entropix.check(entropix.hj_sgd(0.1, gamma), 10)
+
+
+def test_arrays_of_numbers_that_switch_something_off_are_explained():
+    for options in ({"gamma": jnp.asarray(jnp.inf)}, {"temperature": jnp.asarray(0.0)}):
+        with pytest.raises(ValueError, match="as Python numbers: an array counts as unknown"):
+            entropix.outer(optax.sgd(0.1), **options)

@@ -323,3 +323,42 @@ class TestDoublePrecisionBesideSingle:
         updates, state = jax.jit(tx.update)(w.astype(jnp.float64), tx.init(w), w)
         assert updates.dtype == jnp.float32
         assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, tx.init(w))
+
+
+@pytest.mark.parametrize("name", ["sam", "hj_sgd", "entropy_sgd"])
+def test_inside_an_outer_optimiser_bfloat16_is_no_change_of_the_callers(name):
+    """K = L without outer momentum: the walk is the inner optimiser alone, to a rounding."""
+    options = {"num_steps": 4} if name != "sam" else {"num_ascents": 3}
+    make = lambda: getattr(entropix, name)(0.1, 1.0, stepwise=True, **options)  # noqa: E731
+    nested = entropix.outer(make(), optax.sgd(1.0), num_steps=4)
+    start = jax.random.normal(jax.random.key(0), (2000,), jnp.bfloat16)
+    ends = []
+    for tx in (make(), nested):
+        update, w, state = jax.jit(tx.update), start, tx.init(start)
+        for _ in range(3):
+            updates, state = update((w * 1.01).astype(w.dtype), state, w)
+            w = optax.apply_updates(w, updates)
+        ends.append(w)
+    np.testing.assert_array_equal(*ends)
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+def test_an_outer_optimiser_that_is_spread_too_is_evaluated_at_its_x(stepwise):
+    """Three displacements make one of its outer steps; its x has moved once after four."""
+    spread = entropix.hj_sgd(0.5, 1.0, momentum=None, num_steps=3, stepwise=True)
+    tx = entropix.outer(optax.sgd(0.1), spread, num_steps=2, stepwise=stepwise)
+    extra = {} if stepwise else {"grad_fn": lambda w, i: w}
+    update = jax.jit(lambda w, state: tx.update(w, state, w, **extra))
+    w = jnp.asarray([1.0, -2.0])
+    state, seen = tx.init(w), []
+    for _ in range(8 if stepwise else 4):
+        updates, state = update(w, state)
+        w = optax.apply_updates(w, updates)
+        seen.append(entropix.eval_params(state, w))
+    points = np.unique(np.stack(seen), axis=0)
+    assert len(points) == 2
+    hand = x = y = np.asarray([1.0, -2.0])
+    for _ in range(3):  # the displacement of two steps of SGD from y is 0.19 y
+        y = y - 0.1 * (0.19 * y + (y - x) / 1.0)
+    hand = x - 0.5 * (x - y) / 1.0
+    np.testing.assert_allclose(seen[-1], hand, rtol=1e-5)

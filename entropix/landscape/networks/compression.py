@@ -1,9 +1,11 @@
 """Coarser weights: rounded to few bits, or with the smallest set to zero, without retraining."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from entropix.landscape.networks.parameters import Tree
 from entropix.transforms import checks
@@ -37,7 +39,7 @@ def quantised(params: Tree, bits: Any) -> Tree:
     levels = 2.0 ** (jnp.asarray(bits, jnp.float32) - 1) - 1
 
     def rounded(leaf: Any) -> Any:
-        if not _is_matrix(leaf):
+        if not _is_matrix(leaf) or leaf.size == 0:
             return leaf
         w = wide(leaf)
         scale = jnp.max(jnp.abs(w)) / levels.astype(w.dtype)
@@ -50,7 +52,10 @@ def quantised(params: Tree, bits: Any) -> Tree:
 def pruned(params: Tree, share: Any) -> Tree:
     r"""Sets a share of the weights to zero: the smallest ones, over all matrices together.
 
-    .. math:: w \mapsto w\, 1[\,|w| > q\,],\qquad q \text{ the } s\text{-quantile of all } |w|
+    .. math:: w \mapsto w\, 1[\,\mathrm{rank}(|w|) > s\,n\,]
+
+    with ranks from 1 to the number n of weights. Of weights of one size, those go first that stand
+    first in the tree.
 
     Args:
       params: any tree; leaves of fewer than two axes stay as they are, and are not counted.
@@ -72,13 +77,17 @@ def pruned(params: Tree, share: Any) -> Tree:
     sizes = [jnp.abs(wide(leaf)).ravel() for leaf in jax.tree.leaves(params) if _is_matrix(leaf)]
     if not sizes:
         raise ValueError("pruned needs a leaf with two axes or more; got a tree without one.")
-    ordered = jnp.sort(jnp.concatenate(sizes))
-    count = jnp.floor(jnp.asarray(share) * ordered.size).astype(jnp.int32)
-    bound = jnp.where(count > 0, ordered[jnp.maximum(count - 1, 0)], -1.0)
-    return jax.tree.map(
-        lambda leaf: jnp.where(jnp.abs(wide(leaf)) > bound, leaf, 0) if _is_matrix(leaf) else leaf,
-        params,
-    )
+    order = jnp.argsort(jnp.concatenate(sizes), stable=True)
+    count = share * order.size + 0.01  # 0.29 of 100 is 29, whatever 0.29 * 100 is
+    count = math.floor(count) if isinstance(count, float) else jnp.floor(count).astype(jnp.int32)
+    kept = jnp.ones(order.size, bool).at[order].set(jnp.arange(order.size) >= count)
+    ends = np.cumsum([size.size for size in sizes])
+    masks = iter(jnp.split(kept, ends[:-1]))
+
+    def masked(leaf: Any) -> Any:
+        return jnp.where(next(masks).reshape(leaf.shape), leaf, 0) if _is_matrix(leaf) else leaf
+
+    return jax.tree.map(masked, params)
 
 
 def _is_matrix(leaf: Any) -> bool:
