@@ -98,7 +98,8 @@ def find(text: str) -> pathlib.Path:
         state = "is no path"
     near = difflib.get_close_matches(text, known(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"--config={short(text)}: the file {state}.{hint} {_pointer()}")
+    longest = 500  # of a path, whose end says most
+    raise UsageError(f"--config={short(text, longest)}: the file {state}.{hint} {_pointer()}")
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:

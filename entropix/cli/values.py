@@ -9,10 +9,10 @@ from typing import Any
 _LARGEST = 2**31
 
 
-def short(text: str) -> str:
-    """The text, or its beginning if it is long, in one line."""
+def short(text: str, most: int = 80) -> str:
+    """The text, or its beginning if it is longer than `most` characters, in one line."""
     text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def path(text: str) -> str:
