@@ -64,6 +64,7 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "build", "-o", str(folder), str(ROOT))
     (archive,) = folder.glob("*.whl")
     session.install(f"{archive}[test]")
+    session.install("--force-reinstall", "--no-deps", str(archive))  # where a session is reused
     empty = folder / "empty"
     empty.mkdir()
     (source,) = folder.glob("*.tar.gz")

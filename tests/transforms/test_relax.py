@@ -307,7 +307,6 @@ def test_whole_numbers_stay_beside_a_memory_that_is_kept():
     [
         (lambda r, w: entropix.relaxed_grad(r, lambda p, i, c: p, has_carry=True)(w, r.init(w), 1),
          r"must return a pair, \(grads, carry\)"),
-        (lambda r, w: entropix.relaxed_grad(r, lambda p, i: p)(w, None), "relaxation.init"),
         (lambda r, w: entropix.relax(r).update(w, r.init(w), w, grad_fn=w), "grad_fn must be a"),
         (lambda r, w: entropix.relaxed_grad(
             entropix.heat(lambda count: None), lambda p, i: p)(w, r.init(w)),
@@ -319,3 +318,17 @@ def test_whole_numbers_stay_beside_a_memory_that_is_kept():
 def test_what_a_function_must_return_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call(entropix.heat(1.0), jnp.ones(3))
+
+
+def test_a_relaxation_without_a_state_is_one():
+    """The protocol lets `init` return anything."""
+    stateless = entropix.Relaxation(
+        init=lambda params: None,
+        begin=lambda params, state: {"params": params, "grads": params},
+        point=lambda inner: inner["params"],
+        step=lambda grads, inner: dict(inner, grads=grads),
+        finish=lambda inner, state: (inner["grads"], state),
+        num_steps=1,
+    )
+    w = jnp.ones(2)
+    assert entropix.relaxed_grad(stateless, lambda p, i: 2 * p)(w, None)[0].tolist() == [2.0, 2.0]
