@@ -15,9 +15,9 @@ all variants in one process, medians and quartiles of ms per gradient are shown,
 PyTorch's best variant of the same round. --report does this in processes of their own, on one CPU
 and on all.
 
-What stands in the way of a better ratio on All-CNN: a gradient of its 128 images is 230 GFLOP. On two
-CPUs ours does 215 GFLOP a second, about the rate of XLA's float32 matrix products there (186 to 211
-in `inner_step.py`), of which its convolutions are made; PyTorch's with channels last do 285.
+What stands in the way of a better ratio on All-CNN: a gradient of its 128 images is 230 GFLOP. On
+two CPUs ours does 215 GFLOP a second, about the rate of XLA's float32 matrix products there (186 to
+211 in `inner_step.py`), of which its convolutions are made; PyTorch's, channels last, do 285.
 """
 
 import argparse
