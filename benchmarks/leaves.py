@@ -37,7 +37,7 @@ Two cores of an AMD EPYC with little else running, jax 0.10.2:
 | entropy_sgd, normal, stepwise | 689 (2.43) | 7,712 (3.25) | 18,358 (3.05) |
 
 The rows of `stepwise` with 10 and 100 leaves were measured later, when AdamW took 0.32 and 1.32
-CPU-s; those of 300 leaves together, with nothing else running (`--rounds 2`). Ratios are of the same
+CPU-s; all of 300 leaves together, with nothing else running (`--rounds 2`). Ratios are of the same
 rounds. The goal of 4 times AdamW's compiling is held by default on both faces but for `stepwise`
 with 300 leaves. `stepwise` once asked first whether the
 caller had moved an element, by a reduction of every leaf and a conditional: 4.03, 4.80 and 4.09.
