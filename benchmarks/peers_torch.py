@@ -17,8 +17,8 @@ and on all.
 
 What stands in the way of a better ratio on All-CNN: a gradient of its 128 images is 230 GFLOP. On
 two CPUs ours does 215 GFLOP a second and PyTorch's, channels last, 285. XLA's own convolutions of
-the layers' three sizes do 231 to 295 there, forwards, and matrix products of those sizes 270 to 409:
-the gradients of convolutions, and the layers between, are slower still.
+the layers' three sizes do 231 to 295 forwards, and matrix products of those sizes 270 to 409: the
+gradients of convolutions, and the layers between, are slower still.
 """
 
 import argparse
