@@ -14,19 +14,19 @@ sent so far. `communication.md` and `communication.png` are written into that fo
 """
 
 import argparse
+import collections
 import pathlib
-import sys
 
 import jax
-import numpy as np
 from matplotlib.figure import Figure
 
+from entropix.cli.configs import read_config
 from entropix.experiment import plan
 from entropix.replicas import layout
 from entropix.replicas.traffic import traffic
 from entropix.report.cells import intervals, markdown, spread
 from entropix.report.saved import read_runs
-from entropix.report.series import distinct
+from entropix.report.series import curve, distinct, measures_of
 from entropix.training.keys import split_seed
 from entropix.training.state import init_state
 from entropix.training.step import make_step
@@ -45,15 +45,6 @@ def bytes_per_gradient(run):
     sent = traffic(step.lower(state, run.problem.data).compile().as_text())
     period = run.algorithm.all_options.get("period", 1)
     return (sent.always + sent.sometimes / period) / method.relaxation.num_steps
-
-
-def ends(saved, measure):
-    """Run -> the values of all seeds at the end, in the order of the seeds."""
-    found = {}
-    for run in saved:
-        last = {row.seed: row for row in run.rows}  # rows of a seed stand in order
-        found.setdefault(run.name, {}).update({s: row[measure] for s, row in last.items()})
-    return {name: np.asarray([of[s] for s in sorted(of)]) for name, of in found.items()}
 
 
 def table(runs, labels, sent, found, unit):
@@ -76,22 +67,18 @@ def table(runs, labels, sent, found, unit):
     return markdown(rows)
 
 
-def draw(saved, labels, sent, measure, unit, path):
+def draw(runs, rows, labels, sent, measure, path):
     """The mean over seeds of the measure against the megabytes that one replica has sent."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for run in saved:
-        if run.name not in sent:
-            continue
-        values = {}
-        for row in run.rows:
-            values.setdefault(row.gradients_per_replica, []).append(row[measure])
-        x = np.asarray(sorted(values))
-        y = [np.mean(values[n]) for n in x]
-        axes.plot(x * sent[run.name] / MEGABYTE, y, marker="o", label=labels[run.name])
+    for run in runs:
+        if run.name in rows:
+            gradients, values = curve(rows[run.name], measure.name, "gradients")
+            megabytes = gradients / run.replicas * sent[run.name] / MEGABYTE
+            axes.plot(megabytes, values.mean(axis=1), marker="o", label=labels[run.name])
     axes.set_xscale("log")
     axes.set_xlabel("megabytes sent by one replica")
-    axes.set_ylabel(f"{measure.replace('val_', 'validation ')}, {unit}")
+    axes.set_ylabel(measure.title)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 
@@ -104,23 +91,24 @@ def main():
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--measure", default="val_loss")
     options = parser.parse_args()
-    sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "configs"))
-    name, _, argument = options.config.partition(":")
-    config = __import__(name).get_config(argument)
+    config = read_config(options.config)
     with config.unlocked():
         config.data_dir = options.data_dir or ""
         config.replicas = options.replicas or config.replicas
     runs = [run for run in plan(config) if run.replicas is not None]
     labels = distinct({run.name: run.label for run in runs})
     sent = {run.name: bytes_per_gradient(run) for run in runs}
-    saved = read_runs([options.results]) if options.results else []
-    unit = saved[0].rows[0].measures[options.measure].unit if saved else ""
-    text = table(runs, labels, sent, ends(saved, options.measure), unit)
+    rows, found, measure = collections.defaultdict(list), {}, None
+    for part in read_runs([options.results]) if options.results else []:
+        rows[part.name] += part.rows
+    if rows:
+        (measure,) = measures_of([row for own in rows.values() for row in own], [options.measure])
+        found = {name: curve(own, measure.name, "gradients")[1][-1] for name, own in rows.items()}
+    text = table(runs, labels, sent, found, measure.unit if measure else "")
     print(text)
-    if saved:
+    if rows:
         (options.results / "communication.md").write_text(text + "\n")
-        path = options.results / "communication.png"
-        draw(saved, labels, sent, options.measure, unit, path)
+        draw(runs, rows, labels, sent, measure, options.results / "communication.png")
 
 
 if __name__ == "__main__":
