@@ -9,10 +9,10 @@ images, so that one image is 0.28 %)
     |             | validation error, % | training loss     |
     |-------------|---------------------|-------------------|
     | SGD         | 1.28 ± 0.25         | 0.00111 ± 0.00013 |
-    | Entropy-SGD | 1.33 ± 0.80         | 0.0060 ± 0.0013   |
-    | HJ          | 1.22 ± 0.32         | 0.00220 ± 0.00033 |
-    | HEAT        | 1.17 ± 0.23         | 0.0050 ± 0.0012   |
-    | Elastic-SGD | 1.06 ± 0.23         | 0.00180 ± 0.00030 |
+    | Entropy-SGD | 1.22 ± 0.64         | 0.0061 ± 0.0013   |
+    | HJ          | 1.44 ± 0.36         | 0.00293 ± 0.00046 |
+    | HEAT        | 1.22 ± 0.15         | 0.0048 ± 0.0011   |
+    | Elastic-SGD | 1.28 ± 0.25         | 0.00178 ± 0.00037 |
 
 No algorithm is ahead of another by more than the seeds' spread on this small problem; the figure
 shows how they get there.
