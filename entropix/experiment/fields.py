@@ -12,7 +12,7 @@ from entropix.data import CATALOGUE, check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.names import check_name
-from entropix.experiment.run import check_fractions
+from entropix.experiment.run import CHOICES, check_fractions
 from entropix.experiment.search import check_search
 from entropix.replicas.layout import check_kind
 from entropix.transforms.checks import MAX_COUNT, shown
@@ -39,10 +39,6 @@ FIELDS: dict[str, Any] = {
     "flatness_examples": 4096,
     "checkpoint_seconds": 60.0,  # between checkpoints
     "checkpoints_kept": 2,
-}
-_CHOICES = {
-    "seed_layout": ("auto", "vmap", "map"),
-    "replica_start": ("same", "different"),
 }
 # (low, high): low <= n < high. Searches have seeds of their own, from 10,000 on.
 _COUNTS = {
@@ -82,7 +78,7 @@ def check_fields(config: ConfigDict) -> None:
     if not _is_number(regulariser) or not 1e-30 < regulariser < 1e30:
         raise refused("zca_regulariser", "a number > 0, finite", regulariser)
     check_kind("layout", config.layout)
-    for field, known in _CHOICES.items():
+    for field, known in CHOICES.items():
         if not isinstance(config[field], str) or config[field] not in known:
             raise refused(field, f"one of {', '.join(known)}", config[field])
     if not isinstance(config.data_dir, str) or "\0" in config.data_dir:

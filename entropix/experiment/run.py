@@ -62,6 +62,10 @@ class Budget:
         return [due[max(number, 1) - 1] for number in sorted(numbers)]
 
 
+CHOICES = {"seed_layout": ("auto", "vmap", "map"), "replica_start": ("same", "different")}
+"""What `Settings`, and the fields of a config of these names, may be."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How a run is carried out; see `entropix.experiment.fields.FIELDS`.
@@ -88,8 +92,8 @@ class Settings:
         object.__setattr__(self, "flatness_at", check_fractions("flatness_at", self.flatness_at))
         check_count("flatness_examples", self.flatness_examples)
         check_count("checkpoints_kept", self.checkpoints_kept)
-        check_choice("replica_start", self.replica_start, ("same", "different"))
-        check_choice("seed_layout", self.seed_layout, ("auto", "vmap", "map"))
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         if self.eval_train_examples != 0:  # 0 measures no training example
             check_count("eval_train_examples", self.eval_train_examples)
 
