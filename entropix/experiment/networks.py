@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,11 @@ ACCEPTED = (
     "an NNX, Linen or Equinox model; a function of rngs (NNX) or of key (Equinox) that makes one; "
     "or a pair of functions init(key) -> params and apply(params, inputs) -> outputs"
 )
+
+
+# Flags of Linen models that are true in training, and those that are true in evaluation.
+TRAINING = ("train", "training", "is_training", "is_train")
+EVALUATING = ("deterministic", "use_running_average", "eval", "inference", "is_eval", "test")
 
 
 class NetworkFunctions(NamedTuple):
@@ -85,6 +91,8 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
     """The trees hold arrays, not variables: merging those inside `jax.grad` is an error."""
 
     def take_apart(model: nnx.Module) -> tuple[Any, Any, Any, Any]:
+        model = nnx.clone(model)
+        nnx.pop(model, nnx.Intermediate)  # what a model sows is no state of its training
         graphdef, *parts = nnx.split(model, nnx.Param, nnx.RngState, ...)
         return graphdef, *(jax.tree.map(jnp.copy, nnx.as_pure(part)) for part in parts)
 
@@ -96,7 +104,7 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
             network = nnx.merge(graphdef, params, keys, state)
             network.train() if train else network.eval()
             outputs = network(x)
-            new = nnx.state(network, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+            new = nnx.state(network, nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate)))
             return outputs, nnx.as_pure(new)
 
         return apply
@@ -135,12 +143,10 @@ def _forgetting(model: nnx.Module) -> nnx.Module:
 
 def _linen(model: linen.Module, example: Any) -> NetworkFunctions:
     """Linen's models say by an argument whether they train; its name is looked up."""
-    names = inspect.signature(type(model).__call__).parameters
+    names = _linen_mode(model)
 
     def mode(train: bool) -> dict[str, bool]:
-        said = {"train": train, "training": train, "deterministic": not train}
-        said["use_running_average"] = not train
-        return {name: value for name, value in said.items() if name in names}
+        return {name: train == (name in TRAINING) for name in names}
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
@@ -157,6 +163,34 @@ def _linen(model: linen.Module, example: Any) -> NetworkFunctions:
         return outputs, dict(new)
 
     return NetworkFunctions(init, apply, None)
+
+
+def _linen_mode(model: linen.Module) -> list[str]:
+    """The arguments of a Linen model that say whether it trains.
+
+    Raises:
+      ValueError: for another argument that it cannot be called without.
+    """
+    parameters = list(inspect.signature(model.__call__).parameters.values())[1:]
+    names = [p.name for p in parameters if p.name in (*TRAINING, *EVALUATING)]
+    others = [p for p in parameters if p.name not in names]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [p.name for p in others if p.default is p.empty and p.kind in kinds]
+    call = f"{type(model).__name__}.__call__"
+    flag = (
+        f"A flag that says whether the model trains is called {', '.join(TRAINING)} or, the other "
+        f"way round, {', '.join(EVALUATING)}."
+    )
+    if needed:
+        raise ValueError(
+            f"{call} is called with inputs and such flags alone; got {', '.join(needed)} without a "
+            f"default. {flag} Rename the argument, or give it a default."
+        )
+    for p in others:
+        if isinstance(p.default, bool):
+            text = f"{call}: {p.name} stays {p.default} in training and in evaluation. {flag}"
+            warnings.warn(text, stacklevel=2)
+    return names
 
 
 def _is_equinox(model: Any) -> bool:
@@ -185,8 +219,10 @@ def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         network = eqx.combine(params, static)
         network = eqx.nn.inference_mode(network, value=not train)
-        if not takes_key or key is None:
+        if not takes_key:
             return jax.vmap(network)(x), state
+        if key is None:
+            return jax.vmap(lambda one: network(one, key=None))(x), state
         keys = jax.random.split(key, len(jax.tree.leaves(x)[0]))
         return jax.vmap(lambda one, key: network(one, key=key))(x, keys), state
 

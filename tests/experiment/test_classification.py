@@ -46,6 +46,19 @@ class LinenNet(linen.Module):
         return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=not train)(x))
 
 
+class LinenFlagNet(linen.Module):
+    @linen.compact
+    def __call__(self, x, is_training=False, scaled=None):
+        x = linen.relu(linen.Dense(8)(x))
+        return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=not is_training)(x))
+
+
+class SowingNet(NnxNet):
+    def __call__(self, x):
+        self.sow(nnx.Intermediate, "inputs", x)
+        return super().__call__(x)
+
+
 class EquinoxNet(eqx.Module):
     first: eqx.nn.Linear
     drop: eqx.nn.Dropout
@@ -59,6 +72,17 @@ class EquinoxNet(eqx.Module):
 
     def __call__(self, x, *, key=None):
         return self.last(self.drop(jax.nn.relu(self.first(x)), key=key))
+
+
+class EquinoxKeyNet(EquinoxNet):
+    def __call__(self, x, key):
+        return super().__call__(x, key=key)
+
+
+def used(model):
+    """The model after one call, which leaves what the model sows in the model."""
+    model(jnp.zeros((1, FEATURES)))
+    return model
 
 
 def init(key):
@@ -81,9 +105,17 @@ MODELS = {
     "equinox": lambda: EquinoxNet(jax.random.key(0)),
     "equinox, a function of key": lambda: one_keyed,
     "equinox, the class": lambda: EquinoxNet,
+    "equinox, key needed": lambda: EquinoxKeyNet,
+    "linen, is_training": lambda: LinenFlagNet(),
+    "nnx that sows": lambda: SowingNet,
+    "nnx that has sown": lambda: used(SowingNet(rngs=nnx.Rngs(0))),
     "a pair": lambda: (init, apply),
 }
 RANDOM = {
+    "equinox, key needed",
+    "linen, is_training",
+    "nnx that sows",
+    "nnx that has sown",
     "nnx",
     "nnx, a function of rngs",
     "nnx, the class",
@@ -91,9 +123,11 @@ RANDOM = {
     "equinox",
     "equinox, the class",
 }
-ONE_START = {"nnx", "equinox"}
+ONE_START = {"nnx", "equinox", "nnx that has sown"}
+SOWS = pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
 
 
+@SOWS
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_every_library_train_and_are_measured(name):
     problem = classification(data(), MODELS[name](), batch_size=16)
@@ -110,6 +144,7 @@ def test_models_of_every_library_train_and_are_measured(name):
     assert np.all(measured["train_loss"] < 0.8 * before["train_loss"])
 
 
+@SOWS
 @pytest.mark.parametrize("name", MODELS)
 def test_keys_matter_in_training_and_not_in_evaluation(name):
     example = jax.ShapeDtypeStruct((5, FEATURES), jnp.float32)
@@ -184,6 +219,24 @@ def test_data_that_do_not_fit_are_refused(arrays, message):
 def test_models_that_do_not_fit_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
         classification(data(), model)
+
+
+def test_flags_of_linen_models_that_are_not_known_are_named():
+    """A model whose flag has another name would train in evaluation mode, in silence."""
+
+    class Needed(linen.Module):
+        def __call__(self, x, mode):
+            return x
+
+    class Optional(linen.Module):
+        @linen.compact
+        def __call__(self, x, learning=False):
+            return linen.Dense(CLASSES)(x)
+
+    with pytest.raises(ValueError, match=r"Needed.__call__ .*got mode without.*is_training"):
+        classification(data(), Needed())
+    with pytest.warns(UserWarning, match="Optional.__call__: learning stays False"):
+        classification(data(), Optional())
 
 
 def test_own_data_and_models_have_identities():
