@@ -25,7 +25,13 @@ from entropix.transforms.numerics import (
     wide_zeros,
 )
 from entropix.transforms.probe import refuse_complete
-from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    check_state,
+    init_state,
+    next_state,
+)
 from entropix.transforms.stability import refuse_unstable
 
 
@@ -136,7 +142,7 @@ def _gradient_form(
     def begin(params: Any, state: RelaxationState) -> DisplacementInner:
         return DisplacementInner(
             params=copy_tree(params),
-            outer=state,
+            outer=check_state(state),
             y=wide_zeros(params),
             grads=optax.tree.zeros_like(params),
             inner_state=inner_tx.init(params),

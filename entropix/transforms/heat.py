@@ -18,7 +18,13 @@ from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key, step_key
 from entropix.transforms.numerics import at, cast_like, copy_tree, is_zero, scalar, wide, wide_zeros
 from entropix.transforms.random import check_noise, noise_like
-from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    check_state,
+    init_state,
+    next_state,
+)
 
 
 class HeatInner(NamedTuple):
@@ -95,7 +101,7 @@ def heat(
     def begin(params: Any, state: RelaxationState) -> HeatInner:
         return HeatInner(
             params=copy_tree(params),
-            outer=state,
+            outer=check_state(state),
             mean=wide_zeros(params),
             inner_count=jnp.zeros([], jnp.int32),
         )

@@ -64,6 +64,12 @@ def step_key(key: jax.Array, *indices: Any, axis_name: AxisName | None = None) -
     Folding counters into a constant key, rather than splitting and storing a new one, makes the
     noise a function of (seed, step): a resumed run draws what the uninterrupted one would have.
     """
+    if key is None:
+        raise ValueError(
+            "update adds noise, and the state that was passed has no random key: an optimiser "
+            "without noise (temperature 0) made that state. Start from tx.init(params), or put a "
+            "key into its RelaxationState: state._replace(key=jax.random.key(0))."
+        )
     for index in indices:
         key = jax.random.fold_in(key, index)
     if axis_name is not None:

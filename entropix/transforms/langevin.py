@@ -27,7 +27,13 @@ from entropix.transforms.numerics import (
     wide_copy,
 )
 from entropix.transforms.random import noise_like
-from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    check_state,
+    init_state,
+    next_state,
+)
 from entropix.transforms.stepwise import remembers_parameters
 
 Move = Callable[..., jax.Array]
@@ -139,7 +145,9 @@ def langevin(
     def begin(params: Any, state: RelaxationState) -> LangevinInner:
         return LangevinInner(
             params=copy_tree(params),
-            outer=state._replace(inner_memory=None),  # moved to the chain, and back by `finish`
+            outer=check_state(state)._replace(
+                inner_memory=None
+            ),  # moved to the chain, and back by `finish`
             y=wide_copy(params),
             average=wide_copy(params) if averaged else None,
             inner_state=inner_tx.init(params) if reset_inner else state.inner_memory,

@@ -87,6 +87,17 @@ def check_relaxation(relaxation: Any) -> Relaxation:
     return relaxation
 
 
+def check_state(state: Any, expected: type = RelaxationState) -> Any:
+    """Returns the state that `update` was given, if it is one of this transformation."""
+    if not isinstance(state, expected):
+        raise ValueError(
+            f"update needs the state of this transformation, a {expected.__name__}, from "
+            f"tx.init(params) or the last update; got a {type(state).__name__}. A chain has a "
+            "tuple of the states of its links."
+        )
+    return state
+
+
 def init_state(key: jax.Array | int | None) -> RelaxationState:
     """Returns the state before the first outer step."""
     key = None if key is None else canonical_key(key)

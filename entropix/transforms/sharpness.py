@@ -24,7 +24,13 @@ from entropix.transforms.numerics import (
     wide,
     wide_copy,
 )
-from entropix.transforms.relaxation import Relaxation, RelaxationState, init_state, next_state
+from entropix.transforms.relaxation import (
+    Relaxation,
+    RelaxationState,
+    check_state,
+    init_state,
+    next_state,
+)
 
 
 class SharpnessInner(NamedTuple):
@@ -91,7 +97,7 @@ def sharpness(rho: ScalarOrSchedule, *, num_ascents: int = 1, adaptive: bool = F
     def begin(params: Any, state: RelaxationState) -> SharpnessInner:
         return SharpnessInner(
             params=copy_tree(params),
-            outer=state,
+            outer=check_state(state),
             y=wide_copy(params),
             grads=optax.tree.zeros_like(params),
         )

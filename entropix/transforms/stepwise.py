@@ -28,6 +28,7 @@ from entropix.transforms.relaxation import (
     Relaxation,
     RelaxationState,
     check_relaxation,
+    check_state,
     restart,
 )
 from entropix.transforms.stability import RelaxedOptimizer
@@ -136,7 +137,7 @@ def stepwise(
         **extra_args: Any,
     ) -> tuple[optax.Updates, StepwiseState]:
         checks.check_params(params, _UPDATE_CALL)
-        _check_state(state)
+        check_state(state, StepwiseState)
         checks.check_like(updates, params, "The gradients passed to update")
         leaves, grads = inexact_part(params, params), inexact_part(updates, params)
         once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
@@ -184,15 +185,6 @@ def _links(state: Any) -> list[Any]:
     ours = (StepwiseState, RelaxationState)
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ours))
     return [leaf for leaf in leaves if isinstance(leaf, ours)]
-
-
-def _check_state(state: Any) -> None:
-    if not isinstance(state, StepwiseState):
-        raise ValueError(
-            "update needs the state of this transformation, a StepwiseState, from tx.init(params) "
-            f"or the last update; got a {type(state).__name__}. A chain has a tuple of the states "
-            "of its links."
-        )
 
 
 def emitted(state: StepwiseState) -> Any:

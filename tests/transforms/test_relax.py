@@ -332,3 +332,26 @@ def test_a_relaxation_without_a_state_is_one():
     )
     w = jnp.ones(2)
     assert entropix.relaxed_grad(stateless, lambda p, i: 2 * p)(w, None)[0].tolist() == [2.0, 2.0]
+
+
+QUIET, NOISY = (entropix.local_entropy(1.0, num_steps=2, temperature=t) for t in (0.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("made_by", "given_to", "message"),
+    [
+        (optax.sgd(0.1), entropix.relax(QUIET), "a RelaxationState, .*got a tuple"),
+        (entropix.stepwise(QUIET, optax.sgd(0.1)), entropix.relax(NOISY), "got a StepwiseState"),
+        (entropix.relax(QUIET), entropix.relax(NOISY), "the state .* has no random key"),
+        (entropix.relax(QUIET), entropix.relax(entropix.heat(1.0)), "has no random key"),
+        (optax.trace(0.9), entropix.relax(entropix.sharpness(0.1)), "got a TraceState"),
+        (optax.trace(0.9), entropix.relax(entropix.hamilton_jacobi(1.0)), "got a TraceState"),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_state_of_another_optimiser_is_refused_in_words(made_by, given_to, message, jit):
+    w = jnp.ones(2)
+    update = lambda state: given_to.update(w, state, w, grad_fn=lambda p, i: p)  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        (jax.jit(update) if jit else update)(made_by.init(w))
+    given_to.update(w, given_to.init(w), w, grad_fn=lambda p, i: p)
