@@ -54,7 +54,8 @@ class Problem:
       arguments: what the problem was made with, in JSON's types; a part of its identity.
       digest: of all else that decides a result; by default of the arrays and of the programs of
         all functions. The values of a loader's batches are not in it: name them in `arguments`.
-      eval_batch_size: examples measured at once; 0 for `batch_size`.
+      eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
+        batches; measures, which are means, see 128 examples at most.
 
     Raises:
       ValueError: for a part that is missing or not what it should be.

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import line, one_run
+from small import arrays, line, one_run
 
 import entropix
 from entropix.experiment import classification
-from entropix.training.evaluation import evaluation_data, make_evaluate
+from entropix.training.evaluation import evaluation_data, make_estimate, make_evaluate
 from entropix.training.state import centre, init_state
 from entropix.training.step import (
     NEVER,
@@ -130,6 +130,25 @@ def test_an_evaluation_in_batches_is_the_mean_over_all_examples():
         wrong = 100 * np.mean(np.abs(residual) > 0.5)
         np.testing.assert_allclose(measured["train_error"], wrong, rtol=1e-5)
         assert set(measured) == {"train_loss", "train_error", "val_loss", "val_error"}
+
+
+def test_measures_see_128_examples_at_most_and_statistics_whole_batches():
+    """More activations than that leave a CPU's cache, or do not fit at all."""
+    sizes = set()
+
+    def size(params, state, batch):
+        sizes.add(len(batch["x"]))
+        return jnp.mean(batch["x"])
+
+    problem = line(
+        data=arrays(0, 500), eval_batch_size=250, measures={"mean": (size, "lower", "")},
+        estimate=lambda params, state, batch: {"mean": jnp.full(3, float(len(batch["x"])))},
+    )  # fmt: skip
+    point, data = problem.init(jax.random.key(0)), evaluation_data(problem, 0)
+    found = make_evaluate(problem)(point, data)
+    assert sizes == {128, 500 % 128, 40}
+    np.testing.assert_allclose(found["train_mean"], jnp.mean(problem.data["x"]), atol=1e-6)
+    np.testing.assert_array_equal(make_estimate(problem)(point, data).model_state["mean"], 250.0)
 
 
 def test_a_part_of_the_training_set_is_measured_on():
