@@ -39,12 +39,12 @@ OPTIMIZERS = {
     "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.99},
 }
-RATE, DISPLACED, GAMMA = (1e-2, 1.0), (5e-2, 1.0), (10.0, 1e4)
+RATE, GAMMA = (1e-2, 1.0), (1.0, 1e4)
 SEARCH = {
     "sgd": {"learning_rate": RATE},
     "sam": {"learning_rate": RATE, "rho": (2e-2, 2.0)},
-    "entropy_sgd": {"learning_rate": DISPLACED, "gamma": GAMMA, "temperature": (1e-8, 1e-3)},
-    "hj": {"learning_rate": DISPLACED, "gamma": GAMMA},
+    "entropy_sgd": {"learning_rate": RATE, "gamma": GAMMA, "temperature": (1e-8, 1e-3)},
+    "hj": {"learning_rate": RATE, "gamma": GAMMA},
     # Only gamma T matters: the smoothing's width is its square root.
     "heat": {"learning_rate": RATE, "gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)},
     "sgd_ema": {"learning_rate": RATE},
