@@ -9,8 +9,8 @@ from typing import Any
 import optax
 
 import entropix
-from entropix.experiment.names import check_name, check_options
-from entropix.experiment.options import COMMON, OF_RATE, SCOPED
+from entropix.experiment.names import check_file_name, check_name, check_options
+from entropix.experiment.options import COMMON, OF_RATE, SCOPED, plain_number
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -66,7 +66,10 @@ class Algorithm:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_file_name("an algorithm's name", self.name)
         object.__setattr__(self, "label", self.label or self.name)
+        options = {name: plain_number(value) for name, value in self.options.items()}
+        object.__setattr__(self, "options", options)
         check_options(f"algorithm {self.name}", self.options, self._known())
         self._check_rate()
 

@@ -8,7 +8,7 @@ import optax
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.fields import check_replicas
-from entropix.experiment.names import check_name
+from entropix.experiment.names import MOST_OF_A_NAME, check_name
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
 from entropix.transforms.checks import check_count, refusal
@@ -77,15 +77,22 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, list | tuple | range):
         known = tuple(seeds)
         whole = [isinstance(s, int | np.integer) and not isinstance(s, bool) for s in known]
-        if not known or not all(whole) or min(known) < 0 or len(set(known)) < len(known):
-            raise refusal("seeds", "a number >= 1, or different whole numbers >= 0", seeds)
+        if not known or not all(whole) or len(set(known)) < len(known) or not _of_32_bits(known):
+            accepted = "a number >= 1, or different whole numbers >= 0 and < 2**32"
+            raise refusal("seeds", accepted, seeds)
         return tuple(int(s) for s in known)
     return tuple(range(check_count("seeds", seeds)))
+
+
+def _of_32_bits(seeds: Sequence[int]) -> bool:
+    """Whether JAX tells the seeds apart, of which it takes 32 bits."""
+    return min(seeds) >= 0 and max(seeds) < 2**32
 
 
 def _folder(name: str) -> str:
     """A run's name as that of a folder."""
     kept = "".join(c if c.isalnum() or c in "_-." else "_" for c in str(name)).strip("._")
-    if not kept:
-        raise refusal("a run", "called by a name with letters or digits", name)
+    if not kept or len(kept) > MOST_OF_A_NAME:
+        accepted = f"called by a name with letters or digits, of {MOST_OF_A_NAME} at most"
+        raise refusal("a run", accepted, name)
     return kept

@@ -23,6 +23,7 @@ from entropix.experiment.options import (
 from entropix.transforms import Relaxation, StepwiseState
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_positive
+from entropix.transforms.numerics import filled, inexact_part, resting
 from entropix.transforms.stability import RelaxedOptimizer
 
 REPLICA_AXIS = "replica"
@@ -39,6 +40,8 @@ class Method(NamedTuple):
       eval_params: `(optimizer_state, params) -> params` to evaluate.
       on_gradient: `(grads, params) -> grads`, before the relaxation sees a mini-batch gradient.
       ema: decay of the average of x that is evaluated; 0 for none.
+      per_count: gradients of one replica to one count of the learning rate's schedule; 0 where the
+        algorithm has none from the experiment.
     """
 
     relaxation: Relaxation
@@ -48,6 +51,7 @@ class Method(NamedTuple):
     eval_params: Callable[[Any, Any], Any]
     on_gradient: Callable[[Any, Any], Any]
     ema: float
+    per_count: int = 0
 
     @property
     def cycle(self) -> int:
@@ -91,11 +95,11 @@ def build(
     per_replica = gradients / (replicas or 1)
     num_steps = _num_steps(algorithm, algorithm.all_options, axis_name)
     horizon = Horizon(per_replica, num_steps, num_parameters)
-    steps = per_replica if algorithm.counts == "gradients" else per_replica / num_steps
+    per_count = 1 if algorithm.counts == "gradients" else num_steps
     given, gamma = dict(option), None
     shared = option | left_to(algorithm.arguments)
     if "learning_rate" in option:
-        given["learning_rate"] = learning_rate(option, max(steps, 1.0))
+        given["learning_rate"] = learning_rate(option, max(per_replica / per_count, 1.0))
     for name in scopes:
         given[name] = scope(name, option, horizon)
     if "gamma" in option:
@@ -106,12 +110,13 @@ def build(
     decay = 0.0 if own_decay or "learning_rate" not in given else option["weight_decay"]
     return Method(
         relaxation=relaxation,
-        optimizer=with_decay(optimizer, given.get("learning_rate", 0.0), decay),
+        optimizer=_resting(with_decay(optimizer, given.get("learning_rate", 0.0), decay)),
         replicas=(replicas or 1) if algorithm.replicated else None,
         gamma=gamma,
         eval_params=_evaluated(algorithm, not is_zero(decay)),
         on_gradient=on_gradient(shared),
         ema=shared["ema"],
+        per_count=per_count if "learning_rate" in option else 0,
     )
 
 
@@ -140,13 +145,16 @@ def _parts(tx: Any) -> tuple[Relaxation, optax.GradientTransformation]:
     if isinstance(tx, RelaxedOptimizer):
         if tx.optimizer is None:
             raise ValueError(
-                "entropix.relax alone is a link without an optimiser. Give the experiment "
-                "entropix.stepwise(relaxation, optimizer)."
+                "entropix.relax is a link without an optimiser, or guards one (if_finite), as "
+                "experiments do themselves: they stop a seed whose loss is not finite. Give the "
+                "experiment entropix.stepwise(relaxation, optimizer)."
             )
         return tx.relaxation, tx.optimizer
     if not isinstance(tx, optax.GradientTransformation):
+        way_out = " Write .gradient_transformation()." if isinstance(tx, optax.MultiSteps) else ""
         raise ValueError(
-            f"an algorithm must be an Optax transformation, such as optax.adamw(1e-3); got {tx!r}."
+            "an algorithm must be an Optax transformation, such as optax.adamw(1e-3); got "
+            f"{tx!r}.{way_out}"
         )
     return plain_gradient(), tx
 
@@ -156,13 +164,31 @@ def plain_gradient() -> Relaxation:
     return entropix.heat(1.0, num_steps=1, temperature=0)
 
 
+def _resting(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of the real and complex leaves; all others rest, as everywhere in the package.
+
+    Optax's adamw fails at a leaf of whole numbers, and decay would make zeros of a mask.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Any:
+        return optimizer.init(inexact_part(params, params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        moving, leaves = inexact_part(updates, params), inexact_part(params, params)
+        moves, state = optimizer.update(moving, state, leaves, **extra)
+        return filled(moves, resting(params)), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def _evaluated(algorithm: Algorithm, decayed: bool) -> Callable[[Any, Any], Any]:
     """Where to read the parameters to evaluate."""
 
     def evaluated(state: Any, params: Any) -> Any:
         state = state[0] if decayed else state
         if algorithm.eval_params is not None:
-            return algorithm.eval_params(state, params)
+            return filled(algorithm.eval_params(state, inexact_part(params, params)), params)
         ours = lambda node: isinstance(node, StepwiseState)  # noqa: E731
         found = any(map(ours, jax.tree.leaves(state, is_leaf=ours)))
         return entropix.eval_params(state, params) if found else params

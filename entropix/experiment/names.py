@@ -1,10 +1,23 @@
 """Names that a person types, checked against those that are known."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from entropix.transforms.checks import shown
+
+MOST_OF_A_NAME = 200
+"""Characters of a name that becomes the name of a file."""
+
+
+def check_file_name(kind: str, name: Any) -> str:
+    """Returns a name that may become that of a file in any folder."""
+    plain = rf"(?!\.)[^/\\\0]{{1,{MOST_OF_A_NAME}}}"
+    if not isinstance(name, str) or not re.fullmatch(plain, name):
+        accepted = f"1 to {MOST_OF_A_NAME} characters without / and \\, no dot first"
+        raise ValueError(f"{kind} must have {accepted}; got {shown(name)}.")
+    return name
 
 
 def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:

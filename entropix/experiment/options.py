@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import entropix
@@ -185,6 +186,17 @@ def left_to(arguments: Iterable[str]) -> dict[str, float]:
       {'l2': 0.0}
     """
     return {name: 0.0 for name in ("l2", "clip", "ema") if name in arguments}
+
+
+def plain_number(value: Any) -> Any:
+    """A number of NumPy or JAX as one of Python, which results are stored with; all else as it is.
+
+    Example:
+      >>> plain_number(np.int64(5)), plain_number("adam")
+      (5, 'adam')
+    """
+    number = isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
+    return value.item() if number and not isinstance(value, jax.core.Tracer) else value
 
 
 def is_zero(value: Any) -> bool:

@@ -14,8 +14,12 @@ import entropix
 from entropix.experiment.algorithms import Algorithm, is_built_in
 from entropix.experiment.fingerprint import digest_program
 from entropix.experiment.method import REPLICA_AXIS, Method, build
+from entropix.experiment.options import COMMON, OF_RATE, plain_number
 from entropix.experiment.problem import Problem
-from entropix.transforms.checks import check_choice, check_count, refusal
+from entropix.replicas.layout import check_kind
+from entropix.transforms.checks import check_choice, check_count, check_non_negative, refusal
+from entropix.transforms.probe import refuse_incomplete
+from entropix.transforms.stepwise import remembers_parameters
 
 _MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 
@@ -37,8 +41,8 @@ class Budget:
     evaluations: int = 10
 
     def __post_init__(self) -> None:
-        check_count("gradients", self.gradients)
-        check_count("evaluations", self.evaluations)
+        for name in ("gradients", "evaluations"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
         if self.evaluations > self.gradients:
             raise ValueError(
                 f"evaluations must be at most gradients={self.gradients}; got "
@@ -90,17 +94,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flatness_at", check_fractions("flatness_at", self.flatness_at))
-        check_count("flatness_examples", self.flatness_examples)
-        check_count("checkpoints_kept", self.checkpoints_kept)
+        for name in ("flatness_examples", "checkpoints_kept"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        for name in ("eval_train_examples", "devices"):  # 0: all examples, as many as divide p
+            if (value := getattr(self, name)) != 0:
+                object.__setattr__(self, name, check_count(name, value))
+        check_non_negative("checkpoint_seconds", self.checkpoint_seconds, schedule=False)
+        check_kind("layout", self.layout)
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
-        if self.eval_train_examples != 0:  # 0 measures no training example
-            check_count("eval_train_examples", self.eval_train_examples)
 
 
 def check_fractions(name: str, value: Any) -> tuple[float, ...]:
     """Returns fractions of a run: ascending, each in (0, 1]; one number stands for itself."""
     several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    several = tuple(map(plain_number, several))
     good = [isinstance(f, int | float) and not isinstance(f, bool) and 0 < f <= 1 for f in several]
     if not all(good) or list(several) != sorted(set(several)):
         accepted = "fractions of the run in (0, 1], ascending, such as (0.5, 1.0), or ()"
@@ -161,7 +169,7 @@ class Run:
             "evaluation": evaluation,
             "start": settings.replica_start,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(fields))
+        plain: dict[str, Any] = json.loads(json.dumps(fields, default=plain_number))
         return plain
 
     @functools.cached_property
@@ -183,7 +191,44 @@ class Run:
 
     def check(self) -> None:
         """Raises `ValueError` for what would fail, or diverge by its schedules, later."""
-        check_method(self.name, self.method(), self.budget)
+        method = self.method()
+        check_method(self.name, method, self.budget)
+        if not is_built_in(self.algorithm):
+            with named(self.name):
+                check_foreign(self, method)
+
+
+def check_foreign(run: Run, method: Method) -> None:
+    """Raises `ValueError` for an algorithm of a user's that would climb, or fail in its first step.
+
+    An optimiser that counts outer steps of its own, inside a chain, is one of L = 1 to the
+    experiment: the experiment's schedule would count gradients, and its decay would move x at each.
+    """
+    refuse_incomplete("the algorithm", method.optimizer)
+    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
+    state = jax.eval_shape(method.optimizer.init, params)
+    options, own = run.algorithm.all_options, run.algorithm.arguments
+    acting = [name for name in OF_RATE if options[name] != COMMON[name] and name not in own]
+    if acting and method.per_count and remembers_parameters(state):
+        raise ValueError(
+            f"{acting[0]}={options[acting[0]]!r} acts at outer steps, and entropix.stepwise is "
+            "hidden in a chain or a wrapper, where the experiment cannot count them. Return the "
+            "optimiser by name, or entropix.stepwise(relaxation, optimizer), itself; links before "
+            "it go into inner=, links after it into the optimiser."
+        )
+    if run.replicas is not None:
+        return
+
+    def step(params: Any, state: Any) -> Any:
+        return method.optimizer.update(params, state, params, value=0.0)
+
+    try:
+        jax.eval_shape(step, params, state)
+    except TypeError as error:
+        raise ValueError(
+            f"its update failed ({error}). An experiment calls update(grads, state, params, "
+            "value=...) with the mean mini-batch loss, and no other argument."
+        ) from error
 
 
 def _digest(run: Run) -> str:
@@ -198,7 +243,7 @@ def _digest(run: Run) -> str:
         relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
         slope = entropix.relaxed_grad(method.relaxation, lambda p, i: p)
         grads, relaxation = slope(params, relaxation)
-        updates, optimizer = method.optimizer.update(grads, optimizer, params)
+        updates, optimizer = method.optimizer.update(grads, optimizer, params, value=0.0)
         return updates, optimizer, relaxation, method.eval_params(optimizer, params)
 
     if run.replicas is None:

@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 
+from entropix.experiment.method import Method
 from entropix.replicas import resize
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
 from entropix.runs.record import Record
@@ -38,16 +41,39 @@ def _read(
     if found is None:
         return None
     here = programs.layout.replicas
-    there = Record.from_dict(found.record).replicas
+    record = Record.from_dict(found.record)
+    there = record.replicas
     if programs.method.replicas is None or there == here:
-        return found._replace(state=from_host(template, found.state))
+        state = from_host(template, found.state)
+        return found._replace(state=_on_schedule(state, found.step, record, programs.method))
 
     def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((leaf.shape[0], there, *leaf.shape[2:]), leaf.dtype)
 
     saved = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), found.state)
     resized = jax.vmap(lambda state: resize(state, here))(saved.state)  # over seeds
-    return found._replace(state=saved._replace(state=resized))
+    state = saved._replace(state=resized)
+    return found._replace(state=_on_schedule(state, found.step, record, programs.method))
+
+
+def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
+    """Puts the learning rate where its schedule has it after so many gradients.
+
+    A schedule is one of fractions of the run, read at a count of outer steps (or of gradients of
+    one replica). A fork with another L, or another number of replicas, has spent its gradients in
+    another number of these.
+    """
+    if not method.per_count or step == record.gradients // method.cycle:
+        return now
+    count = round(record.gradients / ((method.replicas or 1) * method.per_count))
+
+    def counted(node: Any) -> Any:
+        if not isinstance(node, optax.ScaleByScheduleState):
+            return node
+        return node._replace(count=jnp.full_like(node.count, count))
+
+    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    return now._replace(state=jax.tree.map(counted, now.state, is_leaf=is_schedule))
 
 
 def _broadcast(found: Checkpoint | None, template: Any) -> Checkpoint | None:

@@ -15,6 +15,7 @@ from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
+from entropix.transforms.numerics import is_inexact
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Array, Array]]
 
@@ -74,17 +75,20 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
             # parameters make the next loss bad, and losses are scalars.
             bad = jnp.where((bad == NEVER) & ~jnp.isfinite(loss), i, bad)
             total = total + loss.astype(jnp.float32)
-            return method.on_gradient(grads, params), (model_state, total, bad)
+            return method.on_gradient(_downhill(grads), params), (model_state, total, bad)
 
         carry = state.model_state, jnp.zeros([]), jnp.asarray(NEVER)
         relaxed, relaxation, (model_state, total, bad) = relaxed_grad(
             method.relaxation, grad_fn, has_carry=True
         )(state.params, state.relaxation, carry)
-        updates, optimizer = method.optimizer.update(relaxed, state.optimizer, state.params)
+        mean = total / method.relaxation.num_steps
+        updates, optimizer = method.optimizer.update(
+            relaxed, state.optimizer, state.params, value=mean
+        )
         params = optax.apply_updates(state.params, updates)
         average = _averaged(method, state.average, params, optimizer, relaxation.outer_count)
         state = TrainState(params, model_state, relaxation, optimizer, state.key, average)
-        return state, total / method.relaxation.num_steps, bad
+        return state, mean, bad
 
     if method.replicas is None:
         return step
@@ -109,7 +113,14 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
         return None
     weight = (1 - method.ema) / (1 - method.ema ** count.astype(jnp.float32))
     x = method.eval_params(optimizer, params)
-    return jax.tree.map(lambda a, b: (a + weight * (b - a)).astype(a.dtype), average, x)
+    return jax.tree.map(
+        lambda a, b: (a + weight * (b - a)).astype(a.dtype) if is_inexact(a) else b, average, x
+    )
+
+
+def _downhill(grads: Any) -> Any:
+    """Gradients of which a step along the negative descends: JAX's are conjugate to these."""
+    return jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grads)
 
 
 def make_interval(step: Step, num_steps: int) -> Callable[[TrainState, Any], Any]:

@@ -13,6 +13,7 @@ from small import bowl, line, one_run
 import entropix
 from entropix.experiment import ALGORITHMS, Algorithm, algorithm, algorithms, make_config, register
 from entropix.experiment.plan import plan
+from entropix.training.programs import make_programs
 from entropix.training.state import centre, init_state
 from entropix.training.step import make_interval, make_step
 
@@ -60,7 +61,7 @@ def test_the_factories_of_the_package_need_no_second_table():
         (lambda: algorithm("sgd", gamma=1.0), "option of algorithm sgd 'gamma'"),
         (lambda: algorithm("sgd", axis_name="x"), "option of algorithm sgd 'axis_name'"),
         (lambda: register(optax.adamw(1e-3)), "register takes an entropix.experiment.Algorithm"),
-        (lambda: register(Algorithm("a/b", optax.sgd)), "must be a Python name.*name='a/b'"),
+        (lambda: register(Algorithm("a-b", optax.sgd)), "must be a Python name.*name='a-b'"),
     ],
 )
 def test_what_is_not_known_is_refused_with_the_nearest(make, message):
@@ -328,6 +329,71 @@ def test_whole_numbers_among_the_parameters_stay(option):
     gradient = gradient / max(1, np.linalg.norm(gradient) / option.get("clip", np.inf))
     np.testing.assert_allclose(after["w"], [3, 4] - 0.1 * gradient, rtol=1e-5)
     assert after["n"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [np.int32, bool])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("sgd", {"weight_decay": 0.1}),
+        ("sgd", {"ema": 0.9}),
+        ("adamw", {"weight_decay": 0.1}),
+        ("hj", {"weight_decay": 0.1, "ema": 0.5}),
+        ("muon", {}),
+        ("schedule_free", {}),
+        ("elastic_sgd", {"weight_decay": 0.1}),
+        ("snoo", {"num_steps": 2}),
+    ],
+)
+def test_a_mask_among_the_parameters_rests(name, option, kind):
+    """Decay would make zeros of its ones, Adam floats, and an average a fraction of each."""
+
+    def loss(params, model_state, batch, key):
+        return 0.5 * jnp.sum((params["w"] * params["mask"] - 1) ** 2), model_state
+
+    mask = np.asarray([[1, 0], [1, 1]], kind)
+    start = {"w": jnp.full((2, 2), 3.0), "mask": jnp.asarray(mask)}
+    measures = {"loss": lambda params, state, batch: loss(params, state, batch, None)[0]}
+    problem = dataclasses.replace(
+        bowl(), init=lambda key: (start, ()), loss=loss, measures=measures
+    )
+    run = one_run(name, problem, budget=(8, 1), seeds=1, learning_rate=0.05, **option)
+    programs = make_programs(run)
+    now = programs.place(programs.init())
+    after = programs.advance(now, (jnp.asarray(2, jnp.int32), programs.data))
+    point = programs.points(after.state)
+    assert point.params["mask"].dtype == mask.dtype
+    np.testing.assert_array_equal(point.params["mask"][0], mask)
+    assert np.all(np.abs(point.params["w"][0] - 3.0)[mask == 1] > 0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "hj", "sam", "adamw"])
+def test_complex_parameters_descend(name):
+    """As their real and imaginary parts would: JAX's gradients are the conjugates of these."""
+
+    def problem_of(start, number):
+        def loss(params, model_state, batch, key):
+            return 0.5 * jnp.abs((1 + 2j) * number(params) - 3j) ** 2, model_state
+
+        measures = {"loss": lambda params, state, batch: loss(params, state, batch, None)[0]}
+        return dataclasses.replace(
+            bowl(), init=lambda key: (start, ()), loss=loss, measures=measures
+        )
+
+    whole = problem_of(jnp.asarray(2.0 + 1j, jnp.complex64), lambda z: z)
+    parts = problem_of(jnp.asarray([2.0, 1.0]), lambda z: z[0] + 1j * z[1])
+    found = []
+    for problem in (whole, parts):
+        run = one_run(name, problem, budget=(20, 1), seeds=1, learning_rate=0.01)
+        programs = make_programs(run)
+        now = programs.place(programs.init())
+        after = programs.advance(now, (jnp.asarray(4, jnp.int32), programs.data))
+        found.append(programs.points(after.state).params[0])
+    as_one = found[1][0] + 1j * found[1][1]
+    if name != "adamw":  # whose second moment is |g|^2 for the number, and of each part for two
+        np.testing.assert_allclose(found[0], as_one, rtol=1e-4)
+    minimum = 3j / (1 + 2j)
+    assert abs(found[0] - minimum) < abs(2 + 1j - minimum)
 
 
 def start_of(problem):

@@ -4,12 +4,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import bowl, line
+from small import bowl, line, one_run
 
 import entropix
-from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, plan
+from entropix.experiment import (
+    ALGORITHMS,
+    Algorithm,
+    Budget,
+    Settings,
+    algorithm,
+    make_config,
+    plan,
+)
 from entropix.experiment.making import make_runs
 from entropix.experiment.plan import check_plan
+from entropix.training.programs import make_programs
 
 ALL = {name: {} for name, record in ALGORITHMS.items() if not record.beyond_the_paper}
 
@@ -134,6 +143,11 @@ def test_a_comparison_takes_transformations_algorithms_and_names():
     assert [run.algorithm.name for run in runs[:3]] == ["AdamW", "SNOO__5", "hj"]
 
 
+def hidden(learning_rate=0.1):
+    """A stepwise optimiser that the experiment cannot see."""
+    return optax.chain(optax.clip(1.0), entropix.hj_sgd(learning_rate, gamma=1.0, stepwise=True))
+
+
 @pytest.mark.parametrize(
     ("algorithms", "options", "message"),
     [
@@ -151,7 +165,22 @@ def test_a_comparison_takes_transformations_algorithms_and_names():
         ({"a": "sgd"}, {"seeds": (True,)}, "seeds must be a number >= 1, or different"),
         ({"a": "sgd"}, {"budget": 20}, "budget must be an entropix.experiment.Budget"),
         ({"a": "parle"}, {"replicas": 0}, "replicas must be numbers >= 1"),
-        ({"a": entropix.relax(entropix.heat(1.0))}, {}, "relax alone is a link without an opti"),
+        ({"a": entropix.relax(entropix.heat(1.0))}, {}, "relax is a link without an optimiser"),
+        ({"a": "sgd"}, {"seeds": (0, 2**32)}, r"and < 2\*\*32; got seeds="),
+        ({"a" * 201: "sgd"}, {}, "letters or digits, of 200 at most"),
+        ({"a": optax.scale_by_adam()}, {}, "a: the algorithm must be complete"),
+        ({"a": optax.lbfgs()}, {}, "a: its update failed .*value_fn.*calls update"),
+        (
+            {"a": Algorithm("a", lambda: optax.MultiSteps(optax.sgd(1.0), 2))},
+            {},
+            r"Write .gradient_transformation\(\)",
+        ),
+        (
+            {"a": Algorithm("a", hidden, options={"schedule": "cosine"})},
+            {},
+            "a: schedule='cosine' acts at outer steps, .* hidden in a chain",
+        ),
+        ({"a": Algorithm("a", hidden, options={"weight_decay": 0.1})}, {}, "weight_decay=0.1 acts"),
         ({"a": Algorithm("a", lambda: 3)}, {}, "must be an Optax transformation.*; got 3"),
     ],
 )
@@ -165,6 +194,42 @@ def test_names_stay_inside_the_comparisons_folder():
         (run,) = runs_of({name: optax.sgd(0.1)})
         assert "/" not in run.name
         assert not run.name.startswith(".")
+
+
+@pytest.mark.parametrize("name", ["my/algorithm", "", ".x", "x" * 201, 3])
+def test_an_algorithms_name_may_be_that_of_a_file(name):
+    """Rows carry the name, and a checkpoint whose rows have another is taken for damaged."""
+    with pytest.raises(ValueError, match="an algorithm's name must have 1 to 200 characters"):
+        Algorithm(name, optax.sgd)
+
+
+def test_numbers_of_numpy_and_jax_are_those_of_python():
+    """Results are stored with them, in JSON."""
+    plain = runs_of({"a": algorithm("hj", gamma=0.5, num_steps=4)}, budget=Budget(20, 2))[0]
+    given = algorithm("hj", gamma=np.float32(0.5), num_steps=np.int64(4))
+    other = runs_of({"a": given}, budget=Budget(np.int64(20), np.int32(2)))[0]
+    assert other.identity == plain.identity
+    assert algorithm("hj", gamma=jnp.asarray(0.5)).all_options["gamma"] == 0.5
+    settings = Settings(eval_train_examples=np.int64(32), flatness_at=np.float32(1))
+    assert settings == Settings(eval_train_examples=32, flatness_at=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("layout", "vmpa"), ("devices", -1), ("checkpoint_seconds", -1), ("checkpoint_seconds", "x")],
+)
+def test_settings_outside_their_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        Settings(**{field: value})
+
+
+def test_the_loss_reaches_optimisers_that_ask_for_it():
+    """Polyak's step, loss over squared gradient, goes half of the way down a parabola."""
+    run = one_run(optax.polyak_sgd(), bowl((1.0,), (2.0,), (0.0,)), budget=(1, 1))
+    programs = make_programs(run)
+    now = programs.place(programs.init())
+    after = programs.advance(now, (jnp.asarray(1, jnp.int32), programs.data))
+    np.testing.assert_allclose(programs.points(after.state).params, 1.0, rtol=1e-5)
 
 
 def test_seeds_are_a_number_or_a_choice():

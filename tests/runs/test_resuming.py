@@ -12,6 +12,7 @@ import unittest.mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from runs.survival import arrays, assert_identical, leaves_coroutines, result, rows
 from small import ALWAYS, one_run
@@ -20,8 +21,10 @@ from entropix.runs import loop as loop_module
 from entropix.runs.checkpoint import Checkpoint, Checkpoints
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted
+from entropix.runs.restoring import restore
 from entropix.runs.train import train_run
 from entropix.training import programs as programs_module
+from entropix.training.programs import make_starter
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -156,6 +159,32 @@ def test_a_fork_with_other_options_begins_its_own_rows(unfinished, whole):
     assert [path.name for path in (unfinished / "checkpoints_forked").iterdir()] == ["12"]
     assert '"learning_rate": 0.1' in (unfinished / "forks.jsonl").read_text()
     assert train(other, unfinished) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "horizon"),
+    [
+        ("elastic_sgd", {"replicas": 2}, {"replicas": 4}, 160 / 4),
+        ("hj", {"num_steps": 5}, {"num_steps": 20}, 160 / 20),
+        ("snoo", {"num_steps": 5}, {"num_steps": 10}, 160),
+        ("parle", {"replicas": 2, "num_steps": 5}, {"replicas": 4, "num_steps": 10}, 160 / 40),
+    ],
+)
+def test_a_fork_goes_on_where_the_schedule_is_after_its_gradients(
+    name, before, after, horizon, tmp_path
+):
+    """Outer steps of the parent had other numbers of gradients; the cosine ends with the run."""
+    shared = {"schedule": "cosine", "weight_decay": 1e-3}
+    train(one_run(name, budget=(80, 2), **shared, **before), tmp_path)
+    longer = one_run(name, budget=(160, 4), **shared, **after)
+    train(longer, tmp_path, fork=True)
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        now = restore(checkpoints, make_starter(longer)).state
+    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    found = [s for s in jax.tree.leaves(now.state, is_leaf=is_schedule) if is_schedule(s)]
+    assert found
+    for schedule in found:
+        np.testing.assert_array_equal(schedule.count, horizon)
 
 
 def test_a_fork_that_would_train_nothing_is_refused(whole, tmp_path):
