@@ -7,11 +7,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.experiment.making import make_runs
-from entropix.experiment.names import check_name, check_options
+from entropix.experiment.names import check_name
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
-from entropix.experiment.search import check_search
+from entropix.experiment.search import check_search, check_searchable
 from entropix.files import write_atomic
 from entropix.report import gather
 from entropix.report.tuning import tuning_page
@@ -211,9 +211,7 @@ def tune(
             check_name("run of search", name, [run.name for run in runs])
         by_run = {run.name: {**run.algorithm.search, **given.get(run.name, {})} for run in runs}
         for run in runs:
-            options = run.algorithm.all_options
-            numbers = [name for name, value in options.items() if isinstance(value, float)]
-            check_options(f"search {run.name}", by_run[run.name], numbers)
+            check_searchable(run.name, by_run[run.name], run.algorithm)
         check_search(by_run)
     empty = [name for name, ranges in by_run.items() if not ranges]
     if empty:

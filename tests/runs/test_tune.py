@@ -11,6 +11,7 @@ import optax
 import pytest
 from small import arrays, line, one_run
 
+import entropix
 from entropix.experiment import Algorithm, Budget, algorithm, make_config, tune
 from entropix.experiment.search import draw, searched
 from entropix.runs.loop import Loop
@@ -171,6 +172,22 @@ def test_a_best_value_at_the_end_of_its_range_is_said():
     assert at_edges({"a": 95.0, "b": 99.0, "fixed": 2.0}, ranges) == ["a", "b"]
 
 
+def test_a_whole_number_is_a_value_of_an_option_of_real_numbers(tmp_path):
+    short = {"trials": 1, "budget": Budget(5, 1)}
+    (trial,) = search(tmp_path / "a", {"hj": algorithm("hj", gamma=10)}, **short)["hj"]
+    assert "gamma" in trial
+    record = Algorithm("mine", entropix.hj_sgd, defaults={"gamma": 1, "inner": "identity"})
+    ranges = {"mine": {"gamma": (2.0, 3.0)}}
+    (trial,) = search(tmp_path / "b", {"mine": record}, search=ranges, **short)["mine"]
+    assert 2 <= trial["gamma"] <= 3
+    made = make_config(
+        dataset="digits", model={"name": "mlp"}, optimizers={"hj": {"gamma": 10}}, search={
+            "hj": {"gamma": (2.0, 3.0)}
+        },
+    )  # fmt: skip
+    assert made.search.hj.gamma == (2.0, 3.0)
+
+
 def test_own_transformations_are_searched(tmp_path):
     def mine(learning_rate, *, speed: float = 1.0):
         return optax.chain(optax.scale(speed), optax.scale_by_learning_rate(learning_rate))
@@ -214,6 +231,7 @@ def test_draws_fill_their_ranges_and_are_shared():
         ({"search": {"sgdd": {}}}, "unknown run of search 'sgdd'.*Did you mean 'sgd'"),
         ({"search": {"sgd": {"gamma": (1.0, 2.0)}}}, "option of search sgd 'gamma'"),
         ({"search": {"hj": {"num_steps": (1, 9)}}}, "option of search hj 'num_steps'"),
+        ({"search": {"sgd": {"schedule": (1, 9)}}}, "'schedule' decides what the program is"),
         ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "0 < low <= high"),
     ],
 )
