@@ -11,7 +11,7 @@ from entropix.experiment.names import check_name
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
-from entropix.experiment.search import check_search, check_searchable
+from entropix.experiment.search import named_ranges, searched
 from entropix.files import write_atomic
 from entropix.report import gather
 from entropix.report.tuning import tuning_page
@@ -172,7 +172,8 @@ def tune(
       budget: of a whole run: what the last rung trains.
       seeds: of every trial; none of them is a seed of a final run.
       replicas: p, of algorithms with replicas.
-      search: name -> option -> (low, high) where it differs from the algorithm's own ranges.
+      search: name -> option -> (low, high) where it differs from the algorithm's own ranges. Of
+        those, the ones of options whose value is 0, switched off, are left out.
       trials: of every algorithm, at the first rung.
       seed: of the search.
       workdir: gets `tuning.md` and the trials; by default `runs/PROBLEM/tune`.
@@ -203,16 +204,20 @@ def tune(
                 f"tune searches for one number of replicas; got config.replicas="
                 f"{problem.replicas}. Choose one, and search for another in another --workdir."
             )
-        by_run = {run.name: ranges.get(run.name) or ranges[run.algorithm.name] for run in runs}
+        named = {
+            run.name: named_ranges(
+                run.algorithm, ranges.get(run.name) or ranges[run.algorithm.name]
+            )
+            for run in runs
+        }
     else:
         runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
-        given = search or {}
-        for name in given:
+        named = {} if search is None else search
+        if not isinstance(named, Mapping):
+            raise refusal("search", "run -> option -> (low, high)", search)
+        for name in named:
             check_name("run of search", name, [run.name for run in runs])
-        by_run = {run.name: {**run.algorithm.search, **given.get(run.name, {})} for run in runs}
-        for run in runs:
-            check_searchable(run.name, by_run[run.name], run.algorithm)
-        check_search(by_run)
+    by_run = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
     empty = [name for name, ranges in by_run.items() if not ranges]
     if empty:
         raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)

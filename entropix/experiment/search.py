@@ -87,13 +87,42 @@ def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def searched(options: Mapping[str, Any], ranges: Mapping[str, Any]) -> Ranges:
-    """What to search of one run: an option whose value is 0 is switched off, and not searched."""
-    return {
-        name: (float(low), float(high))
-        for name, (low, high) in sorted(ranges.items())
-        if options.get(name, 0) != 0
-    }
+def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges:
+    """What to search of one run: the ranges that are named, and the algorithm's own.
+
+    An option whose value is 0 is switched off, and the algorithm's own range does not switch the
+    option on; a range that is named does.
+
+    Args:
+      run: its name.
+      algorithm: with its options.
+      named: option -> (low, high).
+
+    Returns:
+      Option -> (low, high).
+
+    Raises:
+      ValueError: for an option that cannot be searched, or what is no range.
+
+    Example:
+      >>> from entropix.experiment import algorithm
+      >>> searched("heat", algorithm("heat", temperature=0.0, gamma=0.0), {"gamma": (1, 2)})
+      {'gamma': (1.0, 2.0), 'learning_rate': (0.01, 3.0)}
+    """
+    if not isinstance(named, Mapping):
+        raise refusal(f"search[{run!r}]", "option -> (low, high)", named)
+    values = algorithm.all_options
+    own = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
+    ranges = {**own, **named}
+    check_searchable(run, ranges, algorithm)
+    check_search({run: ranges})
+    return {name: (float(low), float(high)) for name, (low, high) in sorted(ranges.items())}
+
+
+def named_ranges(algorithm: Algorithm, ranges: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config's ranges that are not the algorithm's own."""
+    own = algorithm.search
+    return {n: pair for n, pair in ranges.items() if n not in own or tuple(pair) != tuple(own[n])}
 
 
 def draw(ranges: Ranges, trials: int, seed: int) -> list[dict[str, float]]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from entropix.experiment.method import build
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
-from entropix.experiment.search import Ranges, draw, searched
+from entropix.experiment.search import Ranges, draw
 from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog
 from entropix.training.devices import layout_of
@@ -68,7 +68,7 @@ def tune_runs(
     trials, workdir = check_count("trials", trials), pathlib.Path(workdir)
     progress = sys.stderr.isatty() if progress is None else progress
     with claimed(workdir):
-        ranges = {r.name: searched(r.algorithm.all_options, search[r.name]) for r in runs}
+        ranges = {run.name: search[run.name] for run in runs}
         held_out = {id(r.problem): hold_out(r.problem) for r in runs}
         runs = [_for_search(run, held_out[id(run.problem)]) for run in runs]
         logs = {

@@ -12,8 +12,8 @@ import pytest
 from small import arrays, line, one_run
 
 import entropix
-from entropix.experiment import Algorithm, Budget, algorithm, make_config, tune
-from entropix.experiment.search import draw, searched
+from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, tune
+from entropix.experiment.search import draw, named_ranges, searched
 from entropix.runs.loop import Loop
 from entropix.runs.train import train_run
 from entropix.runs.tune import at_edges, hold_out, rungs
@@ -163,7 +163,26 @@ def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path):
     (trial, *_) = search(tmp_path, heat, trials=1, budget=Budget(4, 1))["heat"]
     assert "temperature" not in trial
     assert {"learning_rate", "gamma"} < set(trial)
-    assert list(searched({"a": 1.0, "b": 0.0}, {"b": (1, 2), "a": (1, 2)})) == ["a"]
+    config = make_config(dataset="digits", model={"name": "mlp"}, optimizers={"heat": {}})
+    record = heat["heat"]
+    assert "temperature" in config.search.heat
+    assert named_ranges(record, config.search.heat.to_dict()) == {}
+
+
+def test_a_range_that_is_named_is_searched_whatever_the_value(tmp_path):
+    """0 switches these off: a search switches them on."""
+    off = {"weight_decay": (1e-5, 1e-2), "l2": (1e-4, 1e-1), "clip": (1.0, 2.0)}
+    off |= {"warmup": (0.1, 0.2), "ema": (0.5, 0.9), "gamma_end": (0.1, 0.2)}
+    hj = {"hj": algorithm("hj", num_steps=2)}
+    (trial,) = search(tmp_path, hj, search={"hj": off}, trials=1, budget=Budget(4, 1))["hj"]
+    assert all(low <= trial[name] <= high for name, (low, high) in off.items())
+    record, own = algorithm("heat", temperature=0.0), ALGORITHMS["heat"].search["temperature"]
+    assert searched("heat", record, {"temperature": own})["temperature"] == own
+    config = make_config(
+        dataset="digits", model={"name": "mlp"}, optimizers={"sgd": {}},
+        search={"sgd": {"l2": (1e-4, 1e-1)}},
+    )  # fmt: skip
+    assert named_ranges(ALGORITHMS["sgd"], config.search.sgd) == {"l2": (1e-4, 1e-1)}
 
 
 def test_a_best_value_at_the_end_of_its_range_is_said():
