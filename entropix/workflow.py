@@ -196,6 +196,7 @@ def tune(
       >>> [trial["gradients"] for trial in tried["sgd"]]
       [9.0, 3.0, 3.0, 3.0]
     """
+    named: Mapping[str, Mapping[str, Any]]
     if isinstance(problem, ConfigDict):
         runs = plan(problem)
         ranges = {name: dict(r) for name, r in problem.search.to_dict().items()}

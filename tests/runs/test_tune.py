@@ -13,6 +13,7 @@ from small import arrays, line, one_run
 
 import entropix
 from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, tune
+from entropix.experiment.making import make_runs
 from entropix.experiment.search import draw, named_ranges, searched
 from entropix.runs.loop import Loop
 from entropix.runs.train import train_run
@@ -252,11 +253,40 @@ def test_draws_fill_their_ranges_and_are_shared():
         ({"search": {"hj": {"num_steps": (1, 9)}}}, "option of search hj 'num_steps'"),
         ({"search": {"sgd": {"schedule": (1, 9)}}}, "'schedule' decides what the program is"),
         ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "0 < low <= high"),
+        (
+            {"search": {"sgd": {"warmup": (0.5, 3.0)}}},
+            r"search sgd: both ends .*got warmup=\(0.5, 3.0\). .*at warmup=3, .*in \[0, 1\)",
+        ),
+        ({"search": {"sgd": {"momentum": (0.5, 3)}}}, r"at momentum=3, .*a number in \[0, 1\)"),
+        ({"search": {"hj": {"step_size": (0.1, 3.8)}}}, "at step_size=3.8, .*step_size/gamma must"),
+        ({"search": {"hj": {"gamma": (0.01, 1.0)}}}, "at gamma=0.01, .*step_size/gamma must be"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         search(tmp_path, **options)
+
+
+def test_an_option_that_shapes_the_program_is_refused(tmp_path):
+    def mine(learning_rate, *, speed: float = 1.0):
+        return optax.scale_by_learning_rate(learning_rate) if speed > 0.5 else optax.identity()
+
+    record = Algorithm("mine", mine, search={"speed": (0.01, 1.0)})
+    with pytest.raises(ValueError, match="search mine: no search can vary speed, .*at a time"):
+        search(tmp_path, {"mine": record})
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_that_a_run_would_refuse_are_not_chosen(tmp_path):
+    """Each end of each range is accepted, and not every pair of values."""
+    hj = algorithm("hj", scoping_rate=0.0)  # gamma = 1, step_size = 0.1
+    ranges = {"hj": {"gamma": (0.06, 0.5), "step_size": (0.1, 1.5)}}
+    trials = search(tmp_path, {"hj": hj}, search=ranges, trials=9, budget=Budget(9, 1))["hj"]
+    bad = [trial["step_size"] >= 2 * trial["gamma"] for trial in trials]
+    assert any(bad)
+    assert [math.isinf(trial["val_loss"]) for trial in trials] == bad
+    best = {name: trials[0][name] for name in ranges["hj"]}
+    make_runs(line(), {"hj": hj.with_options(**best)}, Budget(9, 1), 1)
 
 
 def test_a_damaged_line_is_named(tmp_path):
