@@ -365,6 +365,14 @@ def test_tune_prints_the_best_values_and_says_where_the_trials_are(tmp_path, mon
     assert (tmp_path / "runs" / "digits" / "tune" / "tuning.md").exists()
 
 
+def test_tune_says_that_no_trial_was_finite(tmp_path, capsys):
+    argv = ["tune", "--config=digits:sgd", *SHORT, "--trials=1", f"--workdir={tmp_path}"]
+    assert main([*argv, "--config.search.sgd.learning_rate=(1e20,1e21)"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("sgd: no trial was finite, so that there is no best one. Search low")
+    assert "learning_rate=" not in printed
+
+
 @pytest.mark.parametrize("command", ["figure1", "accuracy"])
 def test_a_folder_that_cannot_be_written_is_found_before_work(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")

@@ -17,6 +17,7 @@ from entropix.experiment.method import REPLICA_AXIS, build
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
 from entropix.experiment.search import Ranges, draw
+from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog
 from entropix.training.devices import layout_of
@@ -59,9 +60,10 @@ def tune_runs(
       progress: whether to show progress bars; None for a terminal's.
 
     Returns:
-      Run -> its trials, best first: those of the longest rung first. A trial has the values
-      searched, its `rung`, its `gradients` and what was measured on the held-out examples (means
-      over seeds; infinite for a trial that diverged, or whose values a run would refuse).
+      Run -> its trials, best first: those of the longest rung first, and those that are not finite
+      last. A trial has the values searched, its `rung`, its `gradients` and what was measured on
+      the held-out examples (means over seeds; infinite for a trial that diverged, or whose values
+      a run would refuse).
 
     Raises:
       ValueError: for `trials` < 1, for a range with an end that the algorithm refuses or an
@@ -84,7 +86,9 @@ def tune_runs(
             _run_missing(logs[run.name], run, drawn, progress)
     better = _objective(runs[0].problem)
     return {
-        name: sorted(log.trials, key=lambda trial: (-trial["rung"], better(trial)))
+        name: sorted(
+            log.trials, key=lambda trial: (not is_finite(trial), -trial["rung"], better(trial))
+        )
         for name, log in logs.items()
     }
 

@@ -145,6 +145,36 @@ def test_a_diverged_trial_is_infinitely_bad(tmp_path):
     assert search(tmp_path, {"sgd": "sgd"}, search=ranges, trials=3)["sgd"] == trials
 
 
+def test_a_search_without_a_finite_trial_has_no_best_one(tmp_path):
+    ranges = {"sgd": {"learning_rate": (1e6, 1e7)}}
+    tried = search(tmp_path, search=ranges, trials=3)
+    assert math.isinf(tried["sgd"][0]["val_loss"])
+    choice = (tmp_path / "tuning.md").read_text().split("## Choice")[1].split("## sgd")[0]
+    assert "| sgd" not in choice
+    assert "sgd: no trial was finite, so that there is no best one. Search lower" in choice
+    assert "sgd: the best" not in choice
+    assert "| hj" in choice
+    alone = search(tmp_path / "alone", {"sgd": "sgd"}, search=ranges, trials=1)
+    assert math.isinf(alone["sgd"][0]["val_loss"])
+    assert "no trial was finite" in (tmp_path / "alone" / "tuning.md").read_text()
+
+
+def test_a_trial_that_diverged_late_stands_behind_shorter_ones(done, tmp_path):
+    for path in done[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "tune_sgd.jsonl"
+    longest = lines(tmp_path, "sgd")[-1]
+    bad = longest | {name: None for name in longest if name.startswith(("val_", "train_"))}
+    del bad["digest"]
+    written = path.read_text().splitlines()[:-1]
+    path.write_text("\n".join([*written, json.dumps(bad)]) + "\n")
+    trials = search(tmp_path)["sgd"]
+    finite = [trial for trial in trials if math.isfinite(trial["val_error"])]
+    assert len(finite) == 3  # one of the short ones diverged too
+    assert trials[:3] == sorted(finite, key=lambda trial: trial["val_error"])
+    assert trials[3]["rung"] == 1
+
+
 def test_shared_options_can_be_searched_too(tmp_path):
     """Those whose 0 switches them off are traced numbers in a search."""
     given = {"weight_decay": 0.01, "l2": 0.01, "clip": 1.0, "ema": 0.5, "warmup": 0.1}
