@@ -193,6 +193,37 @@ def test_ctrl_c_while_jax_is_imported(command, tmp_path):
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
 
 
+NAMING = """
+from entropix.experiment import make_config
+
+def get_config():
+    return make_config(problem="my_module:line", optimizers={"sgd": {}}, algorithms="sgd")
+"""
+
+
+@pytest.mark.parametrize("place", ["config", "."])
+def test_a_problem_beside_the_config_or_in_the_current_folder_is_found(place, tmp_path):
+    """The installed command has neither folder on Python's path by itself."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mine.py").write_text(NAMING)
+    module = tmp_path / place / "my_module.py"
+    module.write_text("def line(batch_size):\n    raise ValueError('line was called')\n")
+    command = [sys.executable, "-P", "-c", INSTALLED, "train", "--config=config/mine.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "entropix: line was called")
+
+
+def test_a_problem_that_is_nowhere_is_said_to_be_missing(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(NAMING.replace("my_module", "no_module"))
+    assert main(["train", f"--config={tmp_path}/mine.py"]) == 2
+    error = capsys.readouterr().err
+    assert "found on Python's path, to which the command adds the current folder and" in error
+    assert "(ModuleNotFoundError: No module named 'no_module'). Put the folder of what" in error
+
+
 def test_ctrl_c_of_another_program_stays_its_own(tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "__init__.py").write_text(
