@@ -92,6 +92,10 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ("accuracy --steps=1", r"steps must be whole numbers >= 2; got \[1\]"),
         ("accuracy --gammas=0.01", "step_size must be below .*; got 0.1. Take a larger gamma"),
         ("accuracy --temperatures=0", "temperature must be one number > 0"),
+        (
+            "accuracy --function=x*y --gammas=1",
+            "truth of hamilton_jacobi with gamma=1 .*Take another gamma or a smaller interval",
+        ),
         ("accuracy --averaging=1", "averaging must be"),
         ("accuracy --function=log(x)", "not finite at x=-2.5; choose another interval"),
         ("accuracy --function=sni(x)", "unknown function 'sni' at column 1.*mean 'sin'"),
