@@ -1,5 +1,6 @@
 """What people call to run experiments: `train`, `compare` and `tune`, from Python or a config."""
 
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from entropix.runs.trials import Trial
 from entropix.runs.tune import at_edges, rungs, tune_runs
 from entropix.transforms.checks import refusal
 
+_log = logging.getLogger(__name__)
 Callbacks = Sequence[Callable[[Row], Any]]
 # What a config says, and where.
 _OF_CONFIG = {
@@ -245,6 +247,10 @@ def tune(
         for name in named:
             check_name("run of search", name, [run.name for run in runs])
     by_run = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
+    for run in runs:
+        off = [name for name in run.algorithm.search if name not in by_run[run.name]]
+        if off:
+            _log.info("%s: not searched, since 0 switches it off: %s", run.name, ", ".join(off))
     empty = [name for name, ranges in by_run.items() if not ranges]
     if empty:
         raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)

@@ -189,10 +189,12 @@ def test_shared_options_can_be_searched_too(tmp_path):
     assert math.isfinite(found["sgd"][0]["val_loss"])
 
 
-def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path):
+def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path, caplog):
+    caplog.set_level("INFO")
     heat = {"heat": algorithm("heat", temperature=0.0, num_steps=2)}
     (trial, *_) = search(tmp_path, heat, trials=1, budget=Budget(4, 1))["heat"]
     assert "temperature" not in trial
+    assert "heat: not searched, since 0 switches it off: temperature" in caplog.messages
     assert {"learning_rate", "gamma"} < set(trial)
     config = make_config(dataset="digits", model={"name": "mlp"}, optimizers={"heat": {}})
     record = heat["heat"]
