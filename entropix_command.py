@@ -13,6 +13,7 @@ from types import FrameType
 def main() -> int:
     """Runs the command line; see `entropix.cli.main`."""
     leave_on_ctrl_c()
+    reach_current_folder()
     from entropix.cli import main as run
 
     status = run()
@@ -21,6 +22,15 @@ def main() -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def reach_current_folder() -> None:
+    """Puts the current folder last on Python's path, where `python -m entropix` has it first.
+
+    A config may name a function of a module that lies there.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
 
 
 def leave_on_ctrl_c() -> None:

@@ -1,5 +1,6 @@
 """What people call to run experiments: `train`, `compare` and `tune`, from Python or a config."""
 
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.experiment.making import make_runs
-from entropix.experiment.names import check_name, check_options
+from entropix.experiment.names import check_name
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
-from entropix.experiment.search import check_search
+from entropix.experiment.search import named_ranges, searched
 from entropix.files import write_atomic
 from entropix.report import gather
 from entropix.report.tuning import tuning_page
@@ -22,7 +23,18 @@ from entropix.runs.trials import Trial
 from entropix.runs.tune import at_edges, rungs, tune_runs
 from entropix.transforms.checks import refusal
 
+_log = logging.getLogger(__name__)
 Callbacks = Sequence[Callable[[Row], Any]]
+# What a config says, and where.
+_OF_CONFIG = {
+    "algorithm": "config.optimizer, by make_config(algorithms=...)",
+    "algorithms": "config.optimizers, by make_config(optimizers=..., algorithms=...)",
+    "budget": "config.num_evals and config.gradients_per_eval",
+    "seeds": "config.seeds",
+    "replicas": "config.replicas",
+    "settings": "the config's fields of the settings' names, such as config.layout",
+    "search": "config.search",
+}
 
 
 def train(
@@ -30,8 +42,8 @@ def train(
     algorithm: Any = None,
     *,
     budget: Budget | None = None,
-    seeds: int | Sequence[int] = 3,
-    replicas: int = 3,
+    seeds: int | Sequence[int] | None = None,
+    replicas: int | None = None,
     workdir: str | pathlib.Path | None = None,
     settings: Settings | None = None,
     fork: bool = False,
@@ -41,12 +53,12 @@ def train(
     """Trains one algorithm on a problem, with several seeds.
 
     Args:
-      problem: an `entropix.experiment.Problem`; or the config of one run, which says all but
-        `workdir`.
+      problem: an `entropix.experiment.Problem`; or the config of one run, which says what is
+        trained and how: algorithm, budget, seeds, replicas and settings are then refused.
       algorithm: an Optax transformation, an `Algorithm`, or the name of one in the registry.
       budget: of the run.
-      seeds: their number, or the seeds.
-      replicas: p, of an algorithm with replicas.
+      seeds: their number, 3 by default, or the seeds.
+      replicas: p, of an algorithm with replicas; 3 by default.
       workdir: folder of the run, by default `runs/PROBLEM/ALGORITHM`. Called again, a finished run
         is read, one that was interrupted is continued, and one of another identity is refused.
       settings: how the run is carried out.
@@ -72,6 +84,9 @@ def train(
       ([10, 20], '%')
     """
     if isinstance(problem, ConfigDict):
+        _check_alone(
+            algorithm=algorithm, budget=budget, seeds=seeds, replicas=replicas, settings=settings
+        )
         runs = plan(problem)
         if len(runs) > 1:
             names = ", ".join(run.name for run in runs)
@@ -81,7 +96,10 @@ def train(
             )
     else:
         name = algorithm if isinstance(algorithm, str) else getattr(algorithm, "name", "run")
-        runs = make_runs(problem, {name: algorithm}, _needed(budget), seeds, replicas, settings)
+        runs = _made(problem, {name: algorithm}, budget, seeds, replicas, settings)
+        if len(runs) > 1:
+            way_out = ". Choose one of them, or use compare."
+            raise refusal("replicas", "one number, since train makes one run", replicas, way_out)
     (run,) = runs
     folder = _folder(workdir, f"{run.problem.name}/{run.name}")
     return train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
@@ -92,8 +110,8 @@ def compare(
     algorithms: Mapping[str, Any] | None = None,
     *,
     budget: Budget | None = None,
-    seeds: int | Sequence[int] = 3,
-    replicas: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
+    replicas: int | Sequence[int] | None = None,
     workdir: str | pathlib.Path | None = None,
     settings: Settings | None = None,
     fork: bool = False,
@@ -104,14 +122,15 @@ def compare(
     """Trains several algorithms on a problem, from equally many gradients, and tables the result.
 
     Args:
-      problem: an `entropix.experiment.Problem`; or a config, which says all but `workdir`.
+      problem: an `entropix.experiment.Problem`; or a config, which says what is trained
+        and how: algorithms, budget, seeds, replicas and settings are then refused.
       algorithms: name -> an Optax transformation, an `Algorithm`, or the name of one in the
         registry. A transformation takes one gradient per update, and is evaluated at
         `entropix.eval_params` where it has a link of this package.
       budget: of every run; rounded up to whole outer steps, which is said.
-      seeds: their number, or the seeds. More of them can be added to a finished comparison: those
-        that are there are not repeated.
-      replicas: p, or several, of algorithms with replicas.
+      seeds: their number, 3 by default, or the seeds. More of them can be added to a finished
+        comparison: those that are there are not repeated.
+      replicas: p, or several, of algorithms with replicas; 3 by default.
       workdir: folder of the comparison, by default `runs/PROBLEM`; gets a folder for each run,
         `metrics.jsonl` and `table.md`.
       settings: how runs are carried out.
@@ -142,9 +161,12 @@ def compare(
       ['AdamW', 'HJ', 'SNOO']
     """
     if isinstance(problem, ConfigDict):
+        _check_alone(
+            algorithms=algorithms, budget=budget, seeds=seeds, replicas=replicas, settings=settings
+        )
         runs = plan(problem)
     else:
-        runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
+        runs = _made(problem, algorithms, budget, seeds, replicas, settings)
     folder = _folder(workdir, runs[0].problem.name)
     compare_runs(runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report)
     return gather([folder / run.name for run in runs], folder, report=report)
@@ -155,8 +177,8 @@ def tune(
     algorithms: Mapping[str, Any] | None = None,
     *,
     budget: Budget | None = None,
-    seeds: int = 1,
-    replicas: int = 3,
+    seeds: int | None = None,
+    replicas: int | None = None,
     search: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     trials: int = 16,
     seed: int = 0,
@@ -167,12 +189,14 @@ def tune(
     """Searches options of algorithms by successive halving, with equal effort for each.
 
     Args:
-      problem: an `entropix.experiment.Problem`; or a config, whose `search` says where to look.
+      problem: an `entropix.experiment.Problem`; or a config, which says what is searched
+        and where: algorithms, budget, seeds, replicas, search and settings are then refused.
       algorithms: name -> an `Algorithm`, or the name of one in the registry.
       budget: of a whole run: what the last rung trains.
-      seeds: of every trial; none of them is a seed of a final run.
-      replicas: p, of algorithms with replicas.
-      search: name -> option -> (low, high) where it differs from the algorithm's own ranges.
+      seeds: of every trial, 1 by default; none of them is a seed of a final run.
+      replicas: p, of algorithms with replicas; 3 by default.
+      search: name -> option -> (low, high) where it differs from the algorithm's own ranges. Of
+        those, the ones of options whose value is 0, switched off, are left out.
       trials: of every algorithm, at the first rung.
       seed: of the search.
       workdir: gets `tuning.md` and the trials; by default `runs/PROBLEM/tune`.
@@ -195,7 +219,12 @@ def tune(
       >>> [trial["gradients"] for trial in tried["sgd"]]
       [9.0, 3.0, 3.0, 3.0]
     """
+    named: Mapping[str, Mapping[str, Any]]
     if isinstance(problem, ConfigDict):
+        _check_alone(
+            algorithms=algorithms, budget=budget, seeds=seeds, replicas=replicas, search=search,
+            settings=settings,
+        )  # fmt: skip
         runs = plan(problem)
         ranges = {name: dict(r) for name, r in problem.search.to_dict().items()}
         if len(runs) > len(ranges):
@@ -203,18 +232,25 @@ def tune(
                 f"tune searches for one number of replicas; got config.replicas="
                 f"{problem.replicas}. Choose one, and search for another in another --workdir."
             )
-        by_run = {run.name: ranges.get(run.name) or ranges[run.algorithm.name] for run in runs}
+        named = {
+            run.name: named_ranges(
+                run.algorithm, ranges.get(run.name) or ranges[run.algorithm.name]
+            )
+            for run in runs
+        }
     else:
-        runs = make_runs(problem, algorithms or {}, _needed(budget), seeds, replicas, settings)
-        given = search or {}
-        for name in given:
+        seeds = 1 if seeds is None else seeds
+        runs = _made(problem, algorithms, budget, seeds, replicas, settings)
+        named = {} if search is None else search
+        if not isinstance(named, Mapping):
+            raise refusal("search", "run -> option -> (low, high)", search)
+        for name in named:
             check_name("run of search", name, [run.name for run in runs])
-        by_run = {run.name: {**run.algorithm.search, **given.get(run.name, {})} for run in runs}
-        for run in runs:
-            options = run.algorithm.all_options
-            numbers = [name for name, value in options.items() if isinstance(value, float)]
-            check_options(f"search {run.name}", by_run[run.name], numbers)
-        check_search(by_run)
+    by_run = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
+    for run in runs:
+        off = [name for name in run.algorithm.search if name not in by_run[run.name]]
+        if off:
+            _log.info("%s: not searched, since 0 switches it off: %s", run.name, ", ".join(off))
     empty = [name for name, ranges in by_run.items() if not ranges]
     if empty:
         raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)
@@ -257,11 +293,29 @@ def runs(
     return make_runs(problem, algorithms, budget, seeds, replicas, settings)
 
 
-def _needed(budget: Budget | None) -> Budget:
+def _check_alone(**given: Any) -> None:
+    """Raises `ValueError` for arguments that a config would leave without effect."""
+    for name, value in given.items():
+        if value is not None:
+            way_out = f". Leave {name} out and set {_OF_CONFIG[name]}."
+            raise refusal(name, "left out beside a config, which says it", value, way_out)
+
+
+def _made(
+    problem: Any,
+    algorithms: Mapping[str, Any] | None,
+    budget: Budget | None,
+    seeds: int | Sequence[int] | None,
+    replicas: int | Sequence[int] | None,
+    settings: Settings | None,
+) -> list[Run]:
+    """The runs of a problem, with the defaults of what was left out."""
     if budget is None:
         accepted = "an entropix.experiment.Budget, such as Budget(gradients=1000, evaluations=10)"
         raise refusal("budget", accepted, budget)
-    return budget
+    algorithms = {} if algorithms is None else algorithms
+    seeds, replicas = 3 if seeds is None else seeds, 3 if replicas is None else replicas
+    return make_runs(problem, algorithms, budget, seeds, replicas, settings)
 
 
 def _folder(workdir: str | pathlib.Path | None, default: str) -> pathlib.Path:

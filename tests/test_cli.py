@@ -92,6 +92,10 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ("accuracy --steps=1", r"steps must be whole numbers >= 2; got \[1\]"),
         ("accuracy --gammas=0.01", "step_size must be below .*; got 0.1. Take a larger gamma"),
         ("accuracy --temperatures=0", "temperature must be one number > 0"),
+        (
+            "accuracy --function=x*y --gammas=1",
+            "truth of hamilton_jacobi with gamma=1 .*Take another gamma or a smaller interval",
+        ),
         ("accuracy --averaging=1", "averaging must be"),
         ("accuracy --function=log(x)", "not finite at x=-2.5; choose another interval"),
         ("accuracy --function=sni(x)", "unknown function 'sni' at column 1.*mean 'sin'"),
@@ -191,6 +195,37 @@ def test_ctrl_c_while_jax_is_imported(command, tmp_path):
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "entropix: stopped by Ctrl-C.\n")
+
+
+NAMING = """
+from entropix.experiment import make_config
+
+def get_config():
+    return make_config(problem="my_module:line", optimizers={"sgd": {}}, algorithms="sgd")
+"""
+
+
+@pytest.mark.parametrize("place", ["config", "."])
+def test_a_problem_beside_the_config_or_in_the_current_folder_is_found(place, tmp_path):
+    """The installed command has neither folder on Python's path by itself."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mine.py").write_text(NAMING)
+    module = tmp_path / place / "my_module.py"
+    module.write_text("def line(batch_size):\n    raise ValueError('line was called')\n")
+    command = [sys.executable, "-P", "-c", INSTALLED, "train", "--config=config/mine.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "entropix: line was called")
+
+
+def test_a_problem_that_is_nowhere_is_said_to_be_missing(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(NAMING.replace("my_module", "no_module"))
+    assert main(["train", f"--config={tmp_path}/mine.py"]) == 2
+    error = capsys.readouterr().err
+    assert "found on Python's path, to which the command adds the current folder and" in error
+    assert "(ModuleNotFoundError: No module named 'no_module'). Put the folder of what" in error
 
 
 def test_ctrl_c_of_another_program_stays_its_own(tmp_path):
@@ -363,6 +398,14 @@ def test_tune_prints_the_best_values_and_says_where_the_trials_are(tmp_path, mon
     assert re.search(r"^sgd: learning_rate=[\d.]+$", printed, flags=re.M)
     assert "runs/digits/tune/ now holds tuning.md" in printed
     assert (tmp_path / "runs" / "digits" / "tune" / "tuning.md").exists()
+
+
+def test_tune_says_that_no_trial_was_finite(tmp_path, capsys):
+    argv = ["tune", "--config=digits:sgd", *SHORT, "--trials=1", f"--workdir={tmp_path}"]
+    assert main([*argv, "--config.search.sgd.learning_rate=(1e20,1e21)"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("sgd: no trial was finite, so that there is no best one. Search low")
+    assert "learning_rate=" not in printed
 
 
 @pytest.mark.parametrize("command", ["figure1", "accuracy"])

@@ -56,11 +56,15 @@ def tune(options: _Options) -> None:
     """A search."""
     config, _ = _prepare(options)
     from entropix import workflow
+    from entropix.report.tuning import NONE_FINITE, is_finite
 
     workdir = options.workdir or os.path.join("runs", config.name, "tune")
     tried = workflow.tune(config, workdir=workdir, trials=options.trials, progress=options.progress)
     searched = config.search
     for run, trials in tried.items():
+        if not is_finite(trials[0]):
+            _say(f"{run}: {NONE_FINITE}")
+            continue
         ranges = searched[run] if run in searched else trials[0]
         values = ", ".join(f"{name}={trials[0][name]:.4g}" for name in ranges if name in trials[0])
         _say(f"{run}: {values}")

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import os
 import pathlib
+import sys
 import traceback
 import types
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
       overrides: pairs of a field, with dots, and the text of its value.
 
     Returns:
-      The `ConfigDict`; its `name` is that of the file, unless the file says another.
+      The `ConfigDict`; its `name` is that of the file, unless the file says another. The file's
+      folder is on Python's path from then on, last: a problem's module may lie beside the config.
 
     Raises:
       UsageError: for a file that is missing, cannot be executed, or has no `get_config`.
@@ -48,6 +50,9 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
     """
     text, colon, argument = given.partition(":")
     file = find(text)
+    folder = str(file.parent.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
     make = getattr(_execute(file), "get_config", None)
     if not callable(make):
         raise UsageError(f"--config={text} has no function get_config. {_pointer()}")

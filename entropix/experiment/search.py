@@ -1,15 +1,19 @@
 """Where to look for hyper-parameters: ranges, and the trials drawn from them."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from entropix.experiment.algorithms import ALGORITHMS
-from entropix.experiment.names import check_name, check_options
+from entropix.experiment.algorithms import ALGORITHMS, Algorithm
+from entropix.experiment.names import check_name
+from entropix.experiment.options import COMMON, SCOPED
 from entropix.transforms.checks import refusal, shown
 
 Ranges = dict[str, tuple[float, float]]
+# Real numbers, whatever kind of number a record says.
+_SHARED = {"learning_rate": 0.1, "gamma": 1.0, **COMMON, **SCOPED}
 _TINY, _HUGE = 1e-30, 1e30  # in single precision these, and their products, are numbers
 
 
@@ -39,12 +43,29 @@ def make_search(
         check_name("algorithm of search", run, optimizers)
         if not isinstance(ranges, Mapping):
             raise refusal(f"search[{run!r}]", "option -> (low, high)", ranges)
-        numbers = [name for name, value in optimizers[run].items() if isinstance(value, float)]
-        check_options(f"search {run}", dict(ranges), numbers)
+        check_searchable(run, ranges, ALGORITHMS[optimizers[run]["algorithm"]])
     return {
         run: {**ALGORITHMS[options["algorithm"]].search, **given.get(run, {})}
         for run, options in optimizers.items()
     }
+
+
+def check_searchable(run: str, options: Iterable[str], algorithm: Algorithm) -> None:
+    """Raises `ValueError` for an option that the algorithm does not have, or that is no number.
+
+    The kind of an option is that of its default: `gamma=10` is a real number all the same.
+    """
+    known = dataclasses.replace(algorithm, options={}).all_options
+    kinds = known | {name: default for name, default in _SHARED.items() if name in known}
+    numbers = [name for name, default in kinds.items() if isinstance(default, float)]
+    for name in options:
+        if name in known and name not in numbers:
+            raise ValueError(
+                f"the option of search {run} {name!r} decides what the program is, so that no "
+                f"search can vary it; those that can be searched: {', '.join(numbers)}. Search "
+                f"with one value of {name!r} at a time."
+            )
+        check_name(f"option of search {run}", name, numbers)
 
 
 def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
@@ -66,13 +87,42 @@ def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def searched(options: Mapping[str, Any], ranges: Mapping[str, Any]) -> Ranges:
-    """What to search of one run: an option whose value is 0 is switched off, and not searched."""
-    return {
-        name: (float(low), float(high))
-        for name, (low, high) in sorted(ranges.items())
-        if options.get(name, 0) != 0
-    }
+def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges:
+    """What to search of one run: the ranges that are named, and the algorithm's own.
+
+    An option whose value is 0 is switched off, and the algorithm's own range does not switch the
+    option on; a range that is named does.
+
+    Args:
+      run: its name.
+      algorithm: with its options.
+      named: option -> (low, high).
+
+    Returns:
+      Option -> (low, high).
+
+    Raises:
+      ValueError: for an option that cannot be searched, or what is no range.
+
+    Example:
+      >>> from entropix.experiment import algorithm
+      >>> searched("heat", algorithm("heat", temperature=0.0, gamma=0.0), {"gamma": (1, 2)})
+      {'gamma': (1.0, 2.0), 'learning_rate': (0.01, 3.0)}
+    """
+    if not isinstance(named, Mapping):
+        raise refusal(f"search[{run!r}]", "option -> (low, high)", named)
+    values = algorithm.all_options
+    own = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
+    ranges = {**own, **named}
+    check_searchable(run, ranges, algorithm)
+    check_search({run: ranges})
+    return {name: (float(low), float(high)) for name, (low, high) in sorted(ranges.items())}
+
+
+def named_ranges(algorithm: Algorithm, ranges: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config's ranges that are not the algorithm's own."""
+    own = algorithm.search
+    return {n: pair for n, pair in ranges.items() if n not in own or tuple(pair) != tuple(own[n])}
 
 
 def draw(ranges: Ranges, trials: int, seed: int) -> list[dict[str, float]]:

@@ -56,13 +56,18 @@ def import_function(path: str) -> Callable[..., Any]:
       ValueError: if there is no such function.
     """
     module, colon, name = str(path).partition(":")
-    accepted = "'package.module:function', importable from where Python was started"
+    accepted = (
+        "'package.module:function', found on Python's path, to which the command adds the current "
+        "folder and that of its config"
+    )
     if not colon or not module or not name:
         raise refusal("problem", accepted, path)
     try:
         function = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module raises
         why = f" ({type(error).__name__}: {' '.join(str(error).split())})."
+        if isinstance(error, ModuleNotFoundError):
+            why += " Put the folder of what is missing on PYTHONPATH, or install the package."
         raise refusal("problem", accepted, path, why) from error
     if not callable(function):
         raise refusal("problem", accepted, path)

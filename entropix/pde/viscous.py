@@ -18,6 +18,10 @@ _MOST = 2**17
 _LARGEST_BETA = 1e12
 
 
+class MassSpreadError(ValueError):
+    """The mass lies on more cells than can be kept."""
+
+
 def cole_hopf(
     grid: Grid,
     f: Function | ArrayLike,
@@ -76,7 +80,7 @@ def cole_hopf(
     while not isinstance(sums.margin, jax.core.Tracer) and jnp.any(sums.margin < NEGLIGIBLE):
         kept *= _MORE
         if kept > _MOST:
-            raise ValueError(
+            raise MassSpreadError(
                 f"with beta={float(beta):g} the mass is spread over more than {_MOST} cells that "
                 "resolve it; take a smaller box or a larger beta"
             )

@@ -1,10 +1,20 @@
 """What a search found, as a page of tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 Trial = Mapping[str, float]
+NONE_FINITE = (
+    "no trial was finite, so that there is no best one. Search lower values of the learning rate, "
+    "or wider ranges."
+)
+
+
+def is_finite(trial: Trial) -> bool:
+    """Whether a trial did not diverge."""
+    return all(map(math.isfinite, trial.values()))
 
 
 def tuning_page(
@@ -15,6 +25,8 @@ def tuning_page(
     effort: str,
 ) -> str:
     """Makes `tuning.md`: the choice, then all trials of each run.
+
+    A run none of whose trials was finite has no choice, which the page says.
 
     Args:
       tried: run -> its trials, best first.
@@ -31,13 +43,16 @@ def tuning_page(
       >>> "SGD: the best learning_rate lies at the edge of its range" in page
       True
     """
-    best = pd.DataFrame([{"run": labels[name], **trials[0]} for name, trials in tried.items()])
-    parts = ["# Tuning", effort, "## Choice", _markdown(best)]
+    best = {name: trials[0] for name, trials in tried.items() if is_finite(trials[0])}
+    rows = [{"run": labels[name], **trial} for name, trial in best.items()]
+    parts = ["# Tuning", effort, "## Choice"]
+    parts += [_markdown(pd.DataFrame(rows))] if rows else []
+    parts += [f"{labels[name]}: {NONE_FINITE}" for name in tried if name not in best]
     parts += [
         f"{labels[name]}: the best {' and '.join(options)} lies at the edge of its range; a wider "
         "one may hold a better value."
         for name, options in edges.items()
-        if options
+        if options and name in best
     ]
     for name, trials in tried.items():
         parts += [f"## {labels[name]}", _markdown(pd.DataFrame(trials))]

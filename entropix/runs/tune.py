@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from entropix.experiment.method import build
+import entropix
+from entropix.experiment.method import REPLICA_AXIS, build
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
-from entropix.experiment.search import Ranges, draw, searched
+from entropix.experiment.search import Ranges, draw
+from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog
 from entropix.training.devices import layout_of
@@ -58,17 +60,21 @@ def tune_runs(
       progress: whether to show progress bars; None for a terminal's.
 
     Returns:
-      Run -> its trials, best first: those of the longest rung first. A trial has the values
-      searched, its `rung`, its `gradients` and what was measured on the held-out examples (means
-      over seeds; infinite for a trial that diverged).
+      Run -> its trials, best first: those of the longest rung first, and those that are not finite
+      last. A trial has the values searched, its `rung`, its `gradients` and what was measured on
+      the held-out examples (means over seeds; infinite for a trial that diverged, or whose values
+      a run would refuse).
 
     Raises:
-      ValueError: for `trials` < 1, or a `workdir` that holds another search.
+      ValueError: for `trials` < 1, for a range with an end that the algorithm refuses or an
+        option that cannot be varied, or for a `workdir` that holds another search.
     """
     trials, workdir = check_count("trials", trials), pathlib.Path(workdir)
+    for run in runs:
+        check_ranges(run, search[run.name])
     progress = sys.stderr.isatty() if progress is None else progress
     with claimed(workdir):
-        ranges = {r.name: searched(r.algorithm.all_options, search[r.name]) for r in runs}
+        ranges = {run.name: search[run.name] for run in runs}
         held_out = {id(r.problem): hold_out(r.problem) for r in runs}
         runs = [_for_search(run, held_out[id(run.problem)]) for run in runs]
         logs = {
@@ -80,9 +86,64 @@ def tune_runs(
             _run_missing(logs[run.name], run, drawn, progress)
     better = _objective(runs[0].problem)
     return {
-        name: sorted(log.trials, key=lambda trial: (-trial["rung"], better(trial)))
+        name: sorted(
+            log.trials, key=lambda trial: (not is_finite(trial), -trial["rung"], better(trial))
+        )
         for name, log in logs.items()
     }
+
+
+def check_ranges(run: Run, ranges: Ranges) -> None:
+    """Raises `ValueError` for what a search would only find out from trial to trial.
+
+    Of a range that is not the algorithm's own, the run must accept both ends, everything else being
+    as it is. What a trial varies must be a number that the compiled program is called with.
+    """
+    for name, pair in ranges.items():
+        for value in pair if pair != run.algorithm.search.get(name) else ():
+            try:
+                _with_values(run, {name: value}).check()
+            except ValueError as error:
+                raise ValueError(
+                    f"search {run.name}: both ends of a range must be values that the run accepts; "
+                    f"got {name}={pair}. Choose another range: at {name}={value:g}, {error}"
+                ) from error
+        try:
+            _trace(run, name)
+        except (TypeError, ValueError) as error:
+            why = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"search {run.name}: no search can vary {name}, whose value the algorithm must "
+                f"know when the program is made ({type(error).__name__}: {why}). Search with one "
+                f"value of {name} at a time."
+            ) from error
+
+
+def _with_values(run: Run, values: Trial) -> Run:
+    return dataclasses.replace(run, algorithm=run.algorithm.with_options(**values))
+
+
+def _trace(run: Run, name: str) -> None:
+    """Traces one outer step whose option `name` has no value yet; the gradient at x is x."""
+    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
+
+    def step(value: jax.Array, params: Any) -> Any:
+        method = run.method(traced={name: value})
+        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
+        slope = entropix.relaxed_grad(method.relaxation, lambda p, i: method.on_gradient(p, p))
+        grads, _ = slope(params, relaxation)
+        _, optimizer = method.optimizer.update(grads, optimizer, params)
+        return method.eval_params(optimizer, params)
+
+    def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
+
+    value = jax.ShapeDtypeStruct((), jnp.float32)
+    if run.replicas is None:
+        jax.eval_shape(step, value, params)
+    else:
+        together = jax.vmap(step, (None, 0), axis_name=REPLICA_AXIS)
+        jax.eval_shape(together, value, jax.tree.map(repeated, params))
 
 
 def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
@@ -201,6 +262,15 @@ def _run_missing(log: TrialLog, run: Run, drawn: list[Trial], progress: bool) ->
             candidates = [candidates[k] for k in order]
 
 
+def _accepted(run: Run, values: Trial) -> bool:
+    """Whether a run with a trial's values may be trained: no search recommends another."""
+    try:
+        _with_values(run, values).check()
+    except ValueError:
+        return False
+    return True
+
+
 def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
     """Makes `score(values, num_steps) -> measures` of one trial, means over seeds."""
     problem, layout = run.problem, layout_of(run)
@@ -236,6 +306,6 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
         points, bad = layout.local(walk(given, jnp.asarray(num_steps, jnp.int32), data))
         found = {name: float(jnp.mean(v)) for name, v in measure(points, examples).items()}
         sound = bool(jnp.all(bad == NEVER)) and all(map(math.isfinite, found.values()))
-        return found if sound else dict.fromkeys(found, math.inf)
+        return found if sound and _accepted(run, values) else dict.fromkeys(found, math.inf)
 
     return score

@@ -9,7 +9,7 @@ import pytest
 from small import arrays, line
 
 import entropix
-from entropix.experiment import Budget, algorithm, compare, train
+from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train
 from entropix.report import gather
 from entropix.rows import read_rows
 
@@ -162,3 +162,39 @@ def test_an_accuracy_is_measured_too(tmp_path):
 def test_what_is_missing_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+CONFIGURED = {
+    "train": {"algorithm": "hj", "budget": Budget(10, 1), "seeds": 3, "replicas": 3,
+              "settings": Settings()},
+    "compare": {"algorithms": {"hj": "hj"}, "budget": Budget(10, 1), "seeds": 3, "replicas": (3,),
+                "settings": Settings()},
+    "tune": {"algorithms": {"hj": "hj"}, "budget": Budget(10, 1), "seeds": 1, "replicas": 3,
+             "search": {"hj": {"gamma": (1.0, 2.0)}}, "settings": Settings()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(f, name) for f, given in CONFIGURED.items() for name in given]
+)
+def test_what_a_config_says_is_refused_beside_one(function, name, tmp_path):
+    """Even where the value is the default: the config may say another."""
+    config = make_config(
+        dataset="digits", model={"name": "mlp"}, optimizers={"hj": {}}, algorithms="hj"
+    )
+    message = (
+        rf"{name} must be left out beside a config, .*got {name}=.*\. Leave {name} out and set"
+    )
+    with pytest.raises(ValueError, match=message):
+        getattr(entropix.experiment, function)(
+            config, workdir=tmp_path / "new", **{name: CONFIGURED[function][name]}
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_takes_one_number_of_replicas(tmp_path):
+    message = (
+        r"replicas must be one number, .*replicas=\(2, 3\)\. Choose one of them, or use compare"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(line(), "parle", budget=Budget(20, 1), replicas=(2, 3), workdir=tmp_path / "new")

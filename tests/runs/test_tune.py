@@ -11,8 +11,10 @@ import optax
 import pytest
 from small import arrays, line, one_run
 
-from entropix.experiment import Algorithm, Budget, algorithm, make_config, tune
-from entropix.experiment.search import draw, searched
+import entropix
+from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, tune
+from entropix.experiment.making import make_runs
+from entropix.experiment.search import draw, named_ranges, searched
 from entropix.runs.loop import Loop
 from entropix.runs.train import train_run
 from entropix.runs.tune import at_edges, hold_out, rungs
@@ -143,6 +145,36 @@ def test_a_diverged_trial_is_infinitely_bad(tmp_path):
     assert search(tmp_path, {"sgd": "sgd"}, search=ranges, trials=3)["sgd"] == trials
 
 
+def test_a_search_without_a_finite_trial_has_no_best_one(tmp_path):
+    ranges = {"sgd": {"learning_rate": (1e6, 1e7)}}
+    tried = search(tmp_path, search=ranges, trials=3)
+    assert math.isinf(tried["sgd"][0]["val_loss"])
+    choice = (tmp_path / "tuning.md").read_text().split("## Choice")[1].split("## sgd")[0]
+    assert "| sgd" not in choice
+    assert "sgd: no trial was finite, so that there is no best one. Search lower" in choice
+    assert "sgd: the best" not in choice
+    assert "| hj" in choice
+    alone = search(tmp_path / "alone", {"sgd": "sgd"}, search=ranges, trials=1)
+    assert math.isinf(alone["sgd"][0]["val_loss"])
+    assert "no trial was finite" in (tmp_path / "alone" / "tuning.md").read_text()
+
+
+def test_a_trial_that_diverged_late_stands_behind_shorter_ones(done, tmp_path):
+    for path in done[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "tune_sgd.jsonl"
+    longest = lines(tmp_path, "sgd")[-1]
+    bad = longest | {name: None for name in longest if name.startswith(("val_", "train_"))}
+    del bad["digest"]
+    written = path.read_text().splitlines()[:-1]
+    path.write_text("\n".join([*written, json.dumps(bad)]) + "\n")
+    trials = search(tmp_path)["sgd"]
+    finite = [trial for trial in trials if math.isfinite(trial["val_error"])]
+    assert len(finite) == 3  # one of the short ones diverged too
+    assert trials[:3] == sorted(finite, key=lambda trial: trial["val_error"])
+    assert trials[3]["rung"] == 1
+
+
 def test_shared_options_can_be_searched_too(tmp_path):
     """Those whose 0 switches them off are traced numbers in a search."""
     given = {"weight_decay": 0.01, "l2": 0.01, "clip": 1.0, "ema": 0.5, "warmup": 0.1}
@@ -157,18 +189,55 @@ def test_shared_options_can_be_searched_too(tmp_path):
     assert math.isfinite(found["sgd"][0]["val_loss"])
 
 
-def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path):
+def test_an_option_of_zero_is_switched_off_and_not_searched(tmp_path, caplog):
+    caplog.set_level("INFO")
     heat = {"heat": algorithm("heat", temperature=0.0, num_steps=2)}
     (trial, *_) = search(tmp_path, heat, trials=1, budget=Budget(4, 1))["heat"]
     assert "temperature" not in trial
+    assert "heat: not searched, since 0 switches it off: temperature" in caplog.messages
     assert {"learning_rate", "gamma"} < set(trial)
-    assert list(searched({"a": 1.0, "b": 0.0}, {"b": (1, 2), "a": (1, 2)})) == ["a"]
+    config = make_config(dataset="digits", model={"name": "mlp"}, optimizers={"heat": {}})
+    record = heat["heat"]
+    assert "temperature" in config.search.heat
+    assert named_ranges(record, config.search.heat.to_dict()) == {}
+
+
+def test_a_range_that_is_named_is_searched_whatever_the_value(tmp_path):
+    """0 switches these off: a search switches them on."""
+    off = {"weight_decay": (1e-5, 1e-2), "l2": (1e-4, 1e-1), "clip": (1.0, 2.0)}
+    off |= {"warmup": (0.1, 0.2), "ema": (0.5, 0.9), "gamma_end": (0.1, 0.2)}
+    hj = {"hj": algorithm("hj", num_steps=2)}
+    (trial,) = search(tmp_path, hj, search={"hj": off}, trials=1, budget=Budget(4, 1))["hj"]
+    assert all(low <= trial[name] <= high for name, (low, high) in off.items())
+    record, own = algorithm("heat", temperature=0.0), ALGORITHMS["heat"].search["temperature"]
+    assert searched("heat", record, {"temperature": own})["temperature"] == own
+    config = make_config(
+        dataset="digits", model={"name": "mlp"}, optimizers={"sgd": {}},
+        search={"sgd": {"l2": (1e-4, 1e-1)}},
+    )  # fmt: skip
+    assert named_ranges(ALGORITHMS["sgd"], config.search.sgd) == {"l2": (1e-4, 1e-1)}
 
 
 def test_a_best_value_at_the_end_of_its_range_is_said():
     ranges = {"a": (1.0, 100.0), "b": (1.0, 100.0), "fixed": (2.0, 2.0), "off": (1.0, 2.0)}
     assert at_edges({"a": 1.1, "b": 10.0, "fixed": 2.0}, ranges) == ["a"]
     assert at_edges({"a": 95.0, "b": 99.0, "fixed": 2.0}, ranges) == ["a", "b"]
+
+
+def test_a_whole_number_is_a_value_of_an_option_of_real_numbers(tmp_path):
+    short = {"trials": 1, "budget": Budget(5, 1)}
+    (trial,) = search(tmp_path / "a", {"hj": algorithm("hj", gamma=10)}, **short)["hj"]
+    assert "gamma" in trial
+    record = Algorithm("mine", entropix.hj_sgd, defaults={"gamma": 1, "inner": "identity"})
+    ranges = {"mine": {"gamma": (2.0, 3.0)}}
+    (trial,) = search(tmp_path / "b", {"mine": record}, search=ranges, **short)["mine"]
+    assert 2 <= trial["gamma"] <= 3
+    made = make_config(
+        dataset="digits", model={"name": "mlp"}, optimizers={"hj": {"gamma": 10}}, search={
+            "hj": {"gamma": (2.0, 3.0)}
+        },
+    )  # fmt: skip
+    assert made.search.hj.gamma == (2.0, 3.0)
 
 
 def test_own_transformations_are_searched(tmp_path):
@@ -214,12 +283,42 @@ def test_draws_fill_their_ranges_and_are_shared():
         ({"search": {"sgdd": {}}}, "unknown run of search 'sgdd'.*Did you mean 'sgd'"),
         ({"search": {"sgd": {"gamma": (1.0, 2.0)}}}, "option of search sgd 'gamma'"),
         ({"search": {"hj": {"num_steps": (1, 9)}}}, "option of search hj 'num_steps'"),
+        ({"search": {"sgd": {"schedule": (1, 9)}}}, "'schedule' decides what the program is"),
         ({"search": {"sgd": {"learning_rate": (2, 1)}}}, "0 < low <= high"),
+        (
+            {"search": {"sgd": {"warmup": (0.5, 3.0)}}},
+            r"search sgd: both ends .*got warmup=\(0.5, 3.0\). .*at warmup=3, .*in \[0, 1\)",
+        ),
+        ({"search": {"sgd": {"momentum": (0.5, 3)}}}, r"at momentum=3, .*a number in \[0, 1\)"),
+        ({"search": {"hj": {"step_size": (0.1, 3.8)}}}, "at step_size=3.8, .*step_size/gamma must"),
+        ({"search": {"hj": {"gamma": (0.01, 1.0)}}}, "at gamma=0.01, .*step_size/gamma must be"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         search(tmp_path, **options)
+
+
+def test_an_option_that_shapes_the_program_is_refused(tmp_path):
+    def mine(learning_rate, *, speed: float = 1.0):
+        return optax.scale_by_learning_rate(learning_rate) if speed > 0.5 else optax.identity()
+
+    record = Algorithm("mine", mine, search={"speed": (0.01, 1.0)})
+    with pytest.raises(ValueError, match="search mine: no search can vary speed, .*at a time"):
+        search(tmp_path, {"mine": record})
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_that_a_run_would_refuse_are_not_chosen(tmp_path):
+    """Each end of each range is accepted, and not every pair of values."""
+    hj = algorithm("hj", scoping_rate=0.0)  # gamma = 1, step_size = 0.1
+    ranges = {"hj": {"gamma": (0.06, 0.5), "step_size": (0.1, 1.5)}}
+    trials = search(tmp_path, {"hj": hj}, search=ranges, trials=9, budget=Budget(9, 1))["hj"]
+    bad = [trial["step_size"] >= 2 * trial["gamma"] for trial in trials]
+    assert any(bad)
+    assert [math.isinf(trial["val_loss"]) for trial in trials] == bad
+    best = {name: trials[0][name] for name in ranges["hj"]}
+    make_runs(line(), {"hj": hj.with_options(**best)}, Budget(9, 1), 1)
 
 
 def test_a_damaged_line_is_named(tmp_path):

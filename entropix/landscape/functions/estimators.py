@@ -16,7 +16,7 @@ from entropix.pde.grid import Function, Grid
 from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
 from entropix.pde.sup_convolution import ball_maximum
-from entropix.pde.viscous import cole_hopf
+from entropix.pde.viscous import MassSpreadError, cole_hopf
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
 from entropix.transforms.local_entropy import local_entropy
@@ -80,7 +80,13 @@ def true_gradient(
     if method == "heat":
         return heat_equation(grid, f, gamma, 1 / temperature, points).gradient
     cold = method == "hamilton_jacobi"
-    return cole_hopf(grid, f, gamma, 1 / (_COLD if cold else temperature), points).gradient
+    try:
+        return cole_hopf(grid, f, gamma, 1 / (_COLD if cold else temperature), points).gradient
+    except MassSpreadError as error:
+        raise ValueError(
+            f"the truth of {method} with gamma={gamma:g} cannot be computed: f(y) + |x - y|^2/"
+            "(2 gamma) is too flat around its minimum. Take another gamma or a smaller interval."
+        ) from error
 
 
 def estimates(
