@@ -132,7 +132,7 @@ def _trace(run: Run, name: str) -> None:
         relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
         slope = entropix.relaxed_grad(method.relaxation, lambda p, i: method.on_gradient(p, p))
         grads, _ = slope(params, relaxation)
-        _, optimizer = method.optimizer.update(grads, optimizer, params)
+        _, optimizer = method.optimizer.update(grads, optimizer, params, value=0.0)
         return method.eval_params(optimizer, params)
 
     def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
