@@ -53,6 +53,21 @@ class LinenFlagNet(linen.Module):
         return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=not is_training)(x))
 
 
+class LinenFieldNet(linen.Module):
+    deterministic: bool = True
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Dense(8)(x))
+        return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=self.deterministic)(x))
+
+
+class NnxFlagNet(NnxNet):
+    def __call__(self, x, deterministic=True):
+        x = nnx.relu(self.first(x))
+        return self.last(self.drop(x, deterministic=deterministic))
+
+
 class SowingNet(NnxNet):
     def __call__(self, x):
         self.sow(nnx.Intermediate, "inputs", x)
@@ -72,6 +87,11 @@ class EquinoxNet(eqx.Module):
 
     def __call__(self, x, *, key=None):
         return self.last(self.drop(jax.nn.relu(self.first(x)), key=key))
+
+
+class EquinoxFlagNet(EquinoxNet):
+    def __call__(self, x, inference=True, *, key=None):
+        return self.last(self.drop(self.first(x), inference=inference, key=key))
 
 
 class EquinoxKeyNet(EquinoxNet):
@@ -106,12 +126,18 @@ MODELS = {
     "equinox, a function of key": lambda: one_keyed,
     "equinox, the class": lambda: EquinoxNet,
     "equinox, key needed": lambda: EquinoxKeyNet,
+    "equinox, inference": lambda: EquinoxFlagNet,
     "linen, is_training": lambda: LinenFlagNet(),
+    "linen, a field": lambda: LinenFieldNet(),
+    "nnx, deterministic": lambda: NnxFlagNet,
     "nnx that sows": lambda: SowingNet,
     "nnx that has sown": lambda: used(SowingNet(rngs=nnx.Rngs(0))),
     "a pair": lambda: (init, apply),
 }
 RANDOM = {
+    "equinox, inference",
+    "linen, a field",
+    "nnx, deterministic",
     "equinox, key needed",
     "linen, is_training",
     "nnx that sows",
@@ -221,22 +247,42 @@ def test_models_that_do_not_fit_are_refused(model, message):
         classification(data(), model)
 
 
-def test_flags_of_linen_models_that_are_not_known_are_named():
+class LinenNeeds(linen.Module):
+    def __call__(self, x, mode):
+        return x
+
+
+class LinenOffers(linen.Module):
+    @linen.compact
+    def __call__(self, x, learning=False):
+        return linen.Dense(CLASSES)(x)
+
+
+class NnxNeeds(NnxNet):
+    def __call__(self, x, mode):
+        return x
+
+
+class NnxOffers(NnxNet):
+    def __call__(self, x, learning=False):
+        return super().__call__(x)
+
+
+class EquinoxOffers(EquinoxNet):
+    def __call__(self, x, learning=False, *, key=None):
+        return super().__call__(x, key=key)
+
+
+def test_flags_that_are_not_known_are_named():
     """A model whose flag has another name would train in evaluation mode, in silence."""
-
-    class Needed(linen.Module):
-        def __call__(self, x, mode):
-            return x
-
-    class Optional(linen.Module):
-        @linen.compact
-        def __call__(self, x, learning=False):
-            return linen.Dense(CLASSES)(x)
-
-    with pytest.raises(ValueError, match=r"Needed.__call__ .*got mode without.*is_training"):
-        classification(data(), Needed())
-    with pytest.warns(UserWarning, match="Optional.__call__: learning stays False"):
-        classification(data(), Optional())
+    for needs in (LinenNeeds(), NnxNeeds):
+        with pytest.raises(ValueError, match=r"Needs.__call__ .*got mode without.*is_training"):
+            classification(data(), needs)
+    for offers in (LinenOffers(), NnxOffers, EquinoxOffers):
+        with pytest.warns(UserWarning, match=r"Offers.__call__: learning stays False"):
+            classification(data(), offers)
+    with pytest.raises(ValueError, match="model must be a model with a method __call__"):
+        classification(data(), nnx.Module())
 
 
 def test_own_data_and_models_have_identities():
