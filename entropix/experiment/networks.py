@@ -239,7 +239,10 @@ def _is_equinox(model: Any) -> bool:
 
 
 def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
-    """Equinox's models take one example; those with a state of their own are refused."""
+    """Equinox's models take one example; those with a state of their own are refused.
+
+    Arrays of whole numbers and of truth values have no gradient: they are the model state.
+    """
     import equinox as eqx
 
     if not _is_equinox(model):
@@ -250,15 +253,18 @@ def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
             "eqx.nn.GroupNorm or LayerNorm, or write an entropix.experiment.Problem with a "
             "model_state."
         )
-    _, static = eqx.partition(model, eqx.is_inexact_array)
+    _, others = eqx.partition(model, eqx.is_inexact_array)
+    resting, static = eqx.partition(others, eqx.is_array)
+    structure = jax.tree.structure(resting)
     flags = _flags(model, others=("key",))
     takes_key = "key" in inspect.signature(model.__call__).parameters
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        return eqx.partition(make(key), eqx.is_inexact_array)[0], ()
+        params, others = eqx.partition(make(key), eqx.is_inexact_array)
+        return params, tuple(jax.tree.leaves(eqx.filter(others, eqx.is_array)))
 
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
-        network = eqx.combine(params, static)
+        network = eqx.combine(params, jax.tree.unflatten(structure, state), static)
         network = eqx.nn.inference_mode(network, value=not train)
         mode = _mode(flags, train)
         if not takes_key:

@@ -99,6 +99,19 @@ class EquinoxKeyNet(EquinoxNet):
         return super().__call__(x, key=key)
 
 
+class EquinoxOrderedNet(EquinoxNet):
+    order: jax.Array
+    kept: jax.Array
+
+    def __init__(self, key):
+        super().__init__(key)
+        self.order = jax.random.permutation(key, 8)
+        self.kept = jax.random.bernoulli(key, 0.9, (8,))
+
+    def __call__(self, x, *, key=None):
+        return self.last(self.kept * self.drop(self.first(x), key=key)[self.order])
+
+
 def used(model):
     """The model after one call, which leaves what the model sows in the model."""
     model(jnp.zeros((1, FEATURES)))
@@ -127,6 +140,7 @@ MODELS = {
     "equinox, the class": lambda: EquinoxNet,
     "equinox, key needed": lambda: EquinoxKeyNet,
     "equinox, inference": lambda: EquinoxFlagNet,
+    "equinox, whole numbers": lambda: EquinoxOrderedNet,
     "linen, is_training": lambda: LinenFlagNet(),
     "linen, a field": lambda: LinenFieldNet(),
     "nnx, deterministic": lambda: NnxFlagNet,
@@ -135,6 +149,7 @@ MODELS = {
     "a pair": lambda: (init, apply),
 }
 RANDOM = {
+    "equinox, whole numbers",
     "equinox, inference",
     "linen, a field",
     "nnx, deterministic",
@@ -183,6 +198,16 @@ def test_keys_matter_in_training_and_not_in_evaluation(name):
     evaluated, unchanged = network.apply(params, state, x, False, None)
     assert evaluated.shape == (5, CLASSES)
     jax.tree.map(np.testing.assert_array_equal, unchanged, state)
+
+
+def test_every_seed_has_the_whole_numbers_of_its_key():
+    example = jax.ShapeDtypeStruct((5, FEATURES), jnp.float32)
+    network = network_functions(EquinoxOrderedNet, example)
+    x = jnp.asarray(data()[0][:5])
+    for seed in (0, 1, 2):
+        params, state = network.init(jax.random.key(seed))
+        expected = jax.vmap(eqx.nn.inference_mode(EquinoxOrderedNet(jax.random.key(seed))))(x)
+        np.testing.assert_allclose(network.apply(params, state, x, False, None)[0], expected)
 
 
 def test_statistics_of_x_are_estimated_for_nnx():
