@@ -14,7 +14,7 @@ from entropix.data import Dataset
 from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import network_functions
-from entropix.experiment.problem import Measure, Problem
+from entropix.experiment.problem import Measure, Problem, fitting
 from entropix.transforms.checks import check_count, check_fraction, refusal
 
 # The networks of `entropix.models`, with the arguments that a config may set.
@@ -158,7 +158,8 @@ def _dataset(data: Any) -> Dataset:
             "the name of a data set, or (train_inputs, train_labels, test_inputs, test_labels)"
         )
         raise refusal("data", accepted, data)
-    arrays = [np.asarray(array) for array in data]
+    names = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+    arrays = [_array(name, array) for name, array in zip(names, data, strict=True)]
     for inputs, labels in (arrays[:2], arrays[2:]):
         if not len(inputs) or inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
             raise ValueError(
@@ -167,11 +168,33 @@ def _dataset(data: Any) -> Dataset:
             )
         if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
             raise ValueError(f"labels must be whole numbers from 0; got labels of {labels.dtype}.")
-        if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
-            raise ValueError("inputs must be finite; got NaN or infinity among them.")
-    train, test = (jnp.asarray(a, _dtype(a)) for a in arrays[::2])
-    train_labels, test_labels = (jnp.asarray(a, jnp.int32) for a in arrays[1::2])
+        if inputs.dtype.kind in "SUMmc":
+            raise ValueError(f"inputs must be real numbers; got inputs of {inputs.dtype}.")
+        if np.issubdtype(inputs.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(inputs.astype(np.float32, copy=False)).all()
+            if not finite:
+                raise ValueError(
+                    "inputs must be finite in float32; got NaN, infinity or numbers beyond 3.4e38 "
+                    "among them."
+                )
+    train, test = (jnp.asarray(fitting("inputs", a, _dtype(a)), _dtype(a)) for a in arrays[::2])
+    train_labels, test_labels = (
+        jnp.asarray(fitting("labels", a, jnp.int32), jnp.int32) for a in arrays[1::2]
+    )
     return Dataset(train, train_labels, test, test_labels)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """One array of NumPy."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of several lengths, or what is no array at all
+        array = np.asarray(None)
+    if array.dtype == object or array.ndim == 0:
+        way_out = ". For inputs of several arrays, write an entropix.experiment.Problem."
+        raise refusal(name, "one array of numbers", value, way_out)
+    return array
 
 
 def _dtype(inputs: np.ndarray) -> Any:

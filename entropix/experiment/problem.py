@@ -224,7 +224,39 @@ def _on_device(name: str, tree: Any) -> Any:
         raise ValueError(
             f"{name} must have the same number of examples, >= 1, in every array; got {sizes}."
         )
-    return jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(fitting(name, leaf)), tree)
+
+
+def fitting(name: str, array: Any, dtype: Any = None) -> Any:
+    """Returns an array whose whole numbers fit the device's, which have 32 bits by default.
+
+    Args:
+      name: of the array in messages.
+      array: of any library.
+      dtype: of the array on the device; by default the one that JAX chooses.
+
+    Raises:
+      ValueError: for a whole number that would wrap around, and for what is no number.
+    """
+    if isinstance(array, jax.Array):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind in "OSUMm":
+        raise ValueError(
+            f"{name} must have arrays of numbers; got one of dtype {array.dtype}. Turn what the "
+            "array holds into numbers before."
+        )
+    dtype = np.dtype(dtype or jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype.kind in "iu" and dtype != array.dtype and array.size:
+        limits = np.iinfo(dtype)
+        for value in (int(array.min()), int(array.max())):
+            if not limits.min <= value <= limits.max:
+                raise ValueError(
+                    f"{name} must have whole numbers in [{limits.min}, {limits.max}], which "
+                    f"{dtype} holds; got {value} among them. Number the values from 0, or write "
+                    "them as floats."
+                )
+    return array
 
 
 def _plain(value: Any) -> Any:

@@ -146,6 +146,19 @@ def test_batches_are_uniform_with_replacement():
         ({"data": {"x": np.zeros(3), "y": np.zeros(4)}}, r"number of examples.* got \[3, 4\]"),
         ({"data": {"x": np.zeros((0, 3))}}, r"number of examples, >= 1.* got \[0\]"),
         ({"data": {"x": np.zeros(())}}, "data must be arrays with a leading axis"),
+        (
+            {"data": {"x": np.full(9, 2**40)}},
+            "data must have whole numbers.*got 1099",
+        ),
+        (
+            {"validation": {"x": np.full(9, -(2**31) - 1)}},
+            "validation must .*got -2147483649",
+        ),
+        (
+            {"data": {"x": np.full(9, 2**32 - 1, np.uint64), "y": np.full(9, 2**32, np.uint64)}},
+            r"in \[0, 4294967295\], which uint32 holds; got 4294967296",
+        ),
+        ({"data": {"x": np.asarray(["a", "b"])}}, "data must have arrays of numbers; got .*<U1"),
         ({"validation": {"x": np.float32(1)}}, "validation must be arrays with a leading axis"),
     ],
 )
