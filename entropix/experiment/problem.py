@@ -38,8 +38,9 @@ class Problem:
         without a gradient, such as batch-norm statistics; `()` for none.
       loss: `loss(params, model_state, batch, key) -> (loss, model_state)`, in training mode.
       data: the training set. A pytree of arrays with a leading axis of examples; NumPy arrays are
-        put on the device. Or an iterable of batches on the host (a loader of grain or torch), all
-        of `batch_size` examples, from which every gradient waits for a batch; that is slower.
+        put on the device. Or an iterable of batches on the host (a loader of grain or torch, a
+        list of tuples or dictionaries), all of `batch_size` examples, from which every gradient
+        waits for a batch; that is slower.
       validation: like `data`, in arrays; None measures on the training set alone.
       batch_size: examples per gradient, >= 1.
       measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
@@ -53,7 +54,8 @@ class Problem:
         `entropix.experiment.load`; optional.
       arguments: what the problem was made with, in JSON's types; a part of its identity.
       digest: of all else that decides a result; by default of the arrays and of the programs of
-        all functions. The values of a loader's batches are not in it: name them in `arguments`.
+        all functions. The values of a loader's batches are not in it, those of a list's are: name
+        them in `arguments`.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
@@ -100,6 +102,8 @@ class Problem:
         replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
         if not self.measures:
             replace("measures", {"loss": Measure(self._training_loss)})
+        if _is_list_of_batches(self.data):
+            self._check_batches(self.data)
         if not self.on_host:
             replace("data", _on_device("data", self.data))
         if self.validation is not None:
@@ -112,13 +116,16 @@ class Problem:
     @functools.cached_property
     def on_host(self) -> bool:
         """Whether the batches come from an iterable on the host."""
+        if _is_list_of_batches(self.data):
+            return True
         leaves = jax.tree.leaves(self.data, is_leaf=lambda node: isinstance(node, Iterator))
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
-        once = isinstance(self.data, Iterator)
-        if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once:
+        once, plain = (isinstance(self.data, kind) for kind in (Iterator, list | tuple | Mapping))
+        if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once or plain:
             accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
             way_out = ", which can be read once. Give what `iter` can be called on again." * once
+            way_out += ". Make arrays of numbers, with np.asarray." * plain
             raise refusal("data", accepted, self.data, way_out)
         return True
 
@@ -144,6 +151,17 @@ class Problem:
             return {name: m.function(params, model_state, batch) for name, m in known.items()}
 
         return loss, figures
+
+    def _check_batches(self, batches: list[Any]) -> None:
+        """Raises `ValueError` unless all batches in a list have `batch_size` examples."""
+        for batch in batches:
+            for leaf in jax.tree.leaves(batch):
+                if np.shape(fitting("data", leaf))[:1] != (self.batch_size,):
+                    raise ValueError(
+                        "data, a list of tuples or dictionaries, is taken for a list of batches, "
+                        f"of batch_size={self.batch_size} examples each; got an array of shape "
+                        f"{np.shape(leaf)} in one. For arrays of all examples, write a tuple."
+                    )
 
     def draw(self, key: Array, data: Any) -> Any:
         """A mini-batch: the problem's own `sample`, or uniform examples with replacement."""
@@ -195,9 +213,17 @@ class Problem:
             *(digest_program(function, params, model_state, batch) for function in evaluated),
             digest_arrays(self.validation),
         ]
+        if _is_list_of_batches(self.data):
+            parts.append(digest_arrays(self.data))
         if not self.on_host:
             parts += [digest_arrays(self.data), digest_program(self.draw, key, self.data)]
         return digest_arrays([np.frombuffer(part.encode(), np.uint8) for part in parts])
+
+
+def _is_list_of_batches(data: Any) -> bool:
+    """Whether the data are a list of tuples, lists or dictionaries."""
+    batches = isinstance(data, list) and all(isinstance(b, list | tuple | Mapping) for b in data)
+    return batches and bool(jax.tree.leaves(data))
 
 
 def _measure(name: str, given: Any) -> Measure:

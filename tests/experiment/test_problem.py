@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small import arrays, line, squares
 
-from entropix.experiment import Measure, Problem
+from entropix.experiment import Budget, Measure, Problem, train
 from entropix.experiment.fingerprint import digest_program
 
 
@@ -119,6 +119,21 @@ def test_where_the_data_are():
     assert (loader.on_host, loader.num_examples) == (True, None)
     assert isinstance(loader.data, Loader)
     assert loader.first_batch() == problem.first_batch()
+
+
+def test_a_list_of_batches_is_a_loader(tmp_path):
+    batches = list(Loader())
+    problem, loader = line(data=batches), line(data=Loader())
+    assert (problem.on_host, problem.num_examples) == (True, None)
+    assert problem.first_batch() == loader.first_batch()
+    rows = [
+        train(p, "sgd", budget=Budget(6, 2), seeds=1, workdir=tmp_path / n, progress=False)
+        for n, p in (("list", problem), ("loader", loader))
+    ]
+    assert [row.measures for row in rows[0]] == [row.measures for row in rows[1]]
+    assert line(data=batches[::-1]).identity != problem.identity != loader.identity
+    together = line(data=tuple(batches), sample=lambda key, data: data[0])
+    assert (together.on_host, together.num_examples) == (False, 8)
 
 
 def test_batches_are_uniform_with_replacement():
