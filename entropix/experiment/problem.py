@@ -60,7 +60,8 @@ class Problem:
         batches; measures, which are means, see 128 examples at most.
 
     Raises:
-      ValueError: for a part that is missing or not what it should be.
+      ValueError: for a part that is missing or not what it should be. What the functions return
+        is found by `jax.eval_shape`; with a loader, when the first batch is read.
 
     Example:
       >>> import entropix, jax.numpy as jnp, numpy as np
@@ -108,6 +109,8 @@ class Problem:
             replace("data", _on_device("data", self.data))
         if self.validation is not None:
             replace("validation", _on_device("validation", self.validation))
+        if not self.on_host:
+            self._check_functions(self.first_batch(), self.data)
 
     def _training_loss(self, params: Any, model_state: Any, batch: Any) -> Array:
         """The loss in training mode, always with the same key."""
@@ -175,7 +178,8 @@ class Problem:
         """The shapes of one mini-batch.
 
         Raises:
-          ValueError: if a loader has no batch, or one of another size than `batch_size`.
+          ValueError: if a loader has no batch, or one of another size than `batch_size`; or if
+            the problem's functions do not take a loader's batch.
         """
         if not self.on_host:
             return jax.eval_shape(self.draw, jax.random.key(0), self.data)
@@ -187,7 +191,51 @@ class Problem:
                 f"batch_size must be that of the loader's batches, whose first one has arrays of "
                 f"shapes {shapes}; got batch_size={self.batch_size}."
             )
-        return jax.tree.map(lambda leaf: _shape_of(np.asarray(leaf)), batch)
+        shapes = jax.tree.map(lambda leaf: shape_of(np.asarray(leaf)), batch)
+        self._check_functions(shapes, shapes)
+        return shapes
+
+    def _check_functions(self, batch: Any, examples: Any) -> None:
+        """Raises `ValueError` unless all functions return what `Problem` says.
+
+        Args:
+          batch: shapes of a mini-batch.
+          examples: the training set's arrays, or their shapes.
+        """
+        key = jax.random.key(0)
+        made = _two_of("init", "(params, model_state)", jax.eval_shape(self.init, key))
+        params, state = made
+        result = jax.eval_shape(self.loss, params, state, batch, key)
+        loss, after = _two_of("loss", "(loss, model_state)", result)
+        if not _is_number(loss) or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise ValueError(
+                "loss must return (loss, model_state), of which the first is one real number, such "
+                f"as a mean over the batch; got {_described(loss)}."
+            )
+        _check_state("loss", after, state)
+        if self.estimate is not None:
+            _check_state("estimate", jax.eval_shape(self.estimate, params, state, batch), state)
+        sets = [examples] if self.validation is None else [examples, self.validation]
+        if _form(sets[0]) != _form(sets[-1]):
+            raise ValueError(
+                f"validation must have the structure of data, {jax.tree.structure(examples)}; got "
+                f"{jax.tree.structure(self.validation)}. All measures see both."
+            )
+        for tree in sets:
+            some = jax.tree.map(self._some, tree)
+            for name, measure in self.measures.items():
+                value = jax.eval_shape(measure.function, params, state, some)
+                if not _is_number(value):
+                    raise ValueError(
+                        f"measures[{name!r}] must return one real number, a mean over the batch; "
+                        f"got {_described(value)}. Write a measure for each figure."
+                    )
+
+    def _some(self, array: Any) -> jax.ShapeDtypeStruct:
+        """The shape of so many of an array's examples as a gradient sees, if there are."""
+        return jax.ShapeDtypeStruct(
+            (min(self.batch_size, len(array)), *array.shape[1:]), array.dtype
+        )
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -236,7 +284,54 @@ def _measure(name: str, given: Any) -> Measure:
     return measure
 
 
-def _shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
+def _two_of(name: str, pair: str, made: Any) -> Any:
+    """What a function returned, a pair."""
+    if not isinstance(made, tuple | list) or len(made) != 2 or hasattr(made, "_fields"):
+        way_out = "Where the model carries no state along, model_state is ()."
+        raise ValueError(f"{name} must return {pair}; got {_described(made)}. {way_out}")
+    return made
+
+
+def _check_state(name: str, after: Any, before: Any) -> None:
+    """Raises `ValueError` unless a model state has the structure, shapes and dtypes of `init`'s."""
+    source = f"{name} must return a model_state like that of init"
+    old: Any = jax.tree.structure(before)
+    new: Any = jax.tree.structure(after)
+    if old != new:
+        raise ValueError(f"{source}, of structure {old}; got {new}.")
+    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    for (path, leaf), found in leaves:
+        if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            raise ValueError(
+                f"{source}: at {where}, expected {_described(leaf)}; got {_described(found)}."
+            )
+
+
+def _is_number(made: Any) -> bool:
+    """Whether a function returned one real number, or a truth value."""
+    known = isinstance(made, jax.ShapeDtypeStruct) and made.shape == ()
+    return known and not jnp.issubdtype(made.dtype, jnp.complexfloating)
+
+
+def _described(made: Any) -> str:
+    """What a function returned, in words."""
+    if isinstance(made, jax.ShapeDtypeStruct):
+        return f"{made.dtype} of shape {made.shape}"
+    return f"a {type(made).__name__} of structure {jax.tree.structure(made)}"
+
+
+def _form(tree: Any) -> Any:
+    """The structure of a pytree in which lists and named tuples are tuples."""
+    if isinstance(tree, Mapping):
+        return {key: _form(entry) for key, entry in tree.items()}
+    if isinstance(tree, list | tuple):
+        return tuple(_form(entry) for entry in tree)
+    return jax.tree.structure(tree)
+
+
+def shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
+    """The shape of an array, and the dtype that the array has on the device."""
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
