@@ -327,7 +327,7 @@ def _form(tree: Any) -> Any:
         return {key: _form(entry) for key, entry in tree.items()}
     if isinstance(tree, list | tuple):
         return tuple(_form(entry) for entry in tree)
-    return jax.tree.structure(tree)
+    return str(jax.tree.structure(tree))  # a PyTreeDef is not unequal to a dictionary
 
 
 def shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:

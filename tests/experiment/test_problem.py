@@ -212,6 +212,7 @@ WRONG = {
                  r"measures\['all'\] must return one real number.*float32 of shape \(8,\)"),
     "figures": ({"measures": {"all": lambda p, s, batch: {"a": squares(p, s, batch)}}},
                 r"measures\['all'\] must return one real number.*; got a dict .*for each figure"),
+    "validation, one array": ({"validation": arrays(1, 40)["x"]}, "validation must have the str"),
     "validation": ({"validation": tuple(arrays(1, 40).values())},
                    "validation must have the structure of data, .*x.*; got .*All measures see"),
 }  # fmt: skip
