@@ -66,7 +66,7 @@ def classification(
     """
     extra = {} if zca_regulariser is None else {"zca_regulariser": zca_regulariser}
     named = isinstance(data, str)
-    dataset = datasets.load(data, data_dir, **extra) if named else _dataset(data)
+    dataset = datasets.load(data, data_dir, **extra) if named else dataset_of(data)
     classes = _num_classes(dataset)
     network_arguments = None
     if isinstance(model, str | Mapping):
@@ -151,7 +151,7 @@ def _by_name(
     return {"name": arguments["name"], **options}, network
 
 
-def _dataset(data: Any) -> Dataset:
+def dataset_of(data: Any) -> Dataset:
     """Arrays of any kind as a `Dataset`, checked."""
     if not isinstance(data, tuple | list) or len(data) != 4:
         accepted = (
