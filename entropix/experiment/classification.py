@@ -42,7 +42,8 @@ def classification(
         JAX: `(train_inputs, train_labels, test_inputs, test_labels)`, labels whole numbers from 0.
       model: the name of a network of `entropix.models`, or a dictionary with its name and
         arguments; or any model that `entropix.experiment.networks` takes apart: of NNX, Linen or
-        Equinox, a function that makes one, or a pair `(init, apply)`. The model returns logits.
+        Equinox, a function that makes one, Haiku's functions, or a pair `(init, apply)`. The model
+        returns logits.
       num_classes: outputs of a network by name; by default as many as the labels say.
       batch_size: examples per gradient.
       name: of the problem; by default that of the data set, or "classification".

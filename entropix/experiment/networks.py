@@ -1,4 +1,4 @@
-"""Models of any library as pure functions: NNX, Linen, Equinox, or a pair of functions."""
+"""Models of any library as pure functions: NNX, Linen, Equinox, Haiku, or a pair of functions."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,8 @@ from entropix.transforms.checks import refusal
 
 ACCEPTED = (
     "an NNX, Linen or Equinox model; a function of rngs (NNX) or of key (Equinox) that makes one; "
-    "or a pair of functions init(key) -> params and apply(params, inputs) -> outputs"
+    "what hk.transform or hk.transform_with_state returns; or a pair of functions "
+    "init(key) -> params and apply(params, inputs) -> outputs"
 )
 
 
@@ -44,12 +45,13 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     """Takes a model apart.
 
     Args:
-      model: an NNX, Linen or Equinox model, a function that makes one, or a pair of functions. A
+      model: an NNX, Linen or Equinox model, a function that makes one, the functions of
+        `hk.transform` or `hk.transform_with_state`, or a pair of functions. A
         finished NNX or Equinox model starts every seed at its parameters; a function of `rngs` or
         of `key` gives every seed parameters of its own. Where the model's call has a flag that
         says whether the model trains (TRAINING, EVALUATING), the flag is passed; so is such a
         field of a Linen model.
-      example: one batch of inputs, or its shapes; Linen's `init` needs them.
+      example: one batch of inputs, or its shapes; the `init` of Linen and Haiku need them.
 
     Returns:
       Its `NetworkFunctions`.
@@ -65,6 +67,8 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
       >>> net.apply(params, model_state, jnp.ones((3, 4)), False, None)[0].shape
       (3, 2)
     """
+    if getattr(model, "_fields", None) == ("init", "apply"):
+        return _haiku(model, example)
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
         return _pair(*model)
     if isinstance(model, nnx.Module):
@@ -88,6 +92,28 @@ def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctio
         return apply(params, x), state
 
     return NetworkFunctions(lambda key: (init(key), ()), applied, None)
+
+
+def _haiku(model: Any, example: Any) -> NetworkFunctions:
+    """Haiku's functions: `apply` takes a state and a key where its arguments have these names."""
+    parameters = list(inspect.signature(model.apply).parameters.values())
+    stateful, keyed = (name in [p.name for p in parameters[1:3]] for name in ("state", "rng"))
+    if not keyed and not stateful and len(inspect.signature(model.init).parameters) == 1:
+        return _pair(*model)  # somebody's named tuple
+    flags = _flags_among(parameters[2 + stateful + keyed :], "the model's function")
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
+        made = model.init(key, inputs, **_mode(flags, True))
+        return made if stateful else (made, ())
+
+    def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+        known = (params, *[state] * stateful, *[key] * keyed)
+        found = model.apply(*known, x, **_mode(flags, train))
+        outputs, new = found if stateful else (found, state)
+        return outputs, new if train else state
+
+    return NetworkFunctions(init, apply, None)
 
 
 def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkFunctions:

@@ -1,6 +1,9 @@
 """Classification: arrays of any kind, models of four libraries, labels that fit."""
 
+from typing import Any, NamedTuple
+
 import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +115,26 @@ class EquinoxOrderedNet(EquinoxNet):
         return self.last(self.kept * self.drop(self.first(x), key=key)[self.order])
 
 
+def haiku_net(x, is_training=False):
+    x = jax.nn.relu(hk.Linear(8)(x))
+    x = hk.dropout(hk.next_rng_key(), 0.3, x) if is_training else x
+    return hk.Linear(CLASSES)(x)
+
+
+def haiku_state_net(x, is_training):
+    x = hk.BatchNorm(True, True, 0.9)(hk.Linear(8)(x), is_training)
+    return hk.Linear(CLASSES)(jax.nn.relu(x))
+
+
+def haiku_plain_net(x):
+    return hk.Linear(CLASSES)(x)
+
+
+class Named(NamedTuple):
+    init: Any
+    apply: Any
+
+
 def used(model):
     """The model after one call, which leaves what the model sows in the model."""
     model(jnp.zeros((1, FEATURES)))
@@ -146,9 +169,17 @@ MODELS = {
     "nnx, deterministic": lambda: NnxFlagNet,
     "nnx that sows": lambda: SowingNet,
     "nnx that has sown": lambda: used(SowingNet(rngs=nnx.Rngs(0))),
+    "haiku": lambda: hk.transform(haiku_net),
+    "haiku with a state": lambda: hk.transform_with_state(haiku_state_net),
+    "haiku without keys": lambda: hk.without_apply_rng(hk.transform(haiku_plain_net)),
+    "haiku with a state, without keys": lambda: hk.without_apply_rng(
+        hk.transform_with_state(haiku_state_net)
+    ),
+    "a named pair": lambda: Named(init, apply),
     "a pair": lambda: (init, apply),
 }
 RANDOM = {
+    "haiku",
     "equinox, whole numbers",
     "equinox, inference",
     "linen, a field",
