@@ -368,7 +368,7 @@ def fitting(name: str, array: Any, dtype: Any = None) -> Any:
             "array holds into numbers before."
         )
     dtype = np.dtype(dtype or jax.dtypes.canonicalize_dtype(array.dtype))
-    if array.dtype.kind in "iu" and dtype != array.dtype and array.size:
+    if array.dtype.kind in "iu" and dtype.kind in "iu" and dtype != array.dtype and array.size:
         limits = np.iinfo(dtype)
         for value in (int(array.min()), int(array.max())):
             if not limits.min <= value <= limits.max:
