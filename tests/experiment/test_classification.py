@@ -313,6 +313,36 @@ def test_models_that_do_not_fit_are_refused(model, message):
         classification(data(), model)
 
 
+@pytest.mark.parametrize(
+    ("model", "num_classes", "message"),
+    [
+        ("mlp", 0, "num_classes must be a static integer >= 1"),
+        ({"name": "mlp", "num_classes": 3}, 7, "must be the model's, which has num_classes=3; got"),
+        ((init, apply), 7, "num_classes must be what the model has, 3 outputs; got num_classes=7"),
+    ],
+)
+def test_numbers_of_classes_that_do_not_fit_are_refused(model, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        classification(data(), model, num_classes=num_classes)
+
+
+class TokenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(CLASSES)(linen.Embed(256, 4)(x).mean(axis=1))
+
+
+def test_bytes_are_pictures_and_whole_numbers_are_tokens():
+    tokens = np.random.default_rng(0).integers(0, 256, (60, 5))
+    arrays = (tokens, y_train, tokens[:30], y_test)
+    assert classification(arrays, TokenNet()).data[0].dtype == jnp.int32
+    small = (tokens.astype(np.uint8), y_train, tokens[:30].astype(np.uint8), y_test)
+    with pytest.raises(ValueError, match=r"uint8 are taken for pictures.*give inputs.astype\('int"):
+        classification(small, TokenNet())
+    pair = (lambda key: jnp.zeros((5, CLASSES)), lambda w, x: x @ w)
+    assert classification(small, pair).data[0].dtype == jnp.float32
+
+
 class LinenNeeds(linen.Module):
     def __call__(self, x, mode):
         return x
