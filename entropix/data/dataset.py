@@ -7,6 +7,8 @@ import numpy as np
 from jax import Array
 from sklearn.model_selection import train_test_split
 
+from entropix.transforms.checks import known_number
+
 
 class Dataset(NamedTuple):
     """A classification data set, whole, on the device.
@@ -50,7 +52,8 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
       A `Dataset` whose test arrays are the held-out part of the training set.
 
     Raises:
-      ValueError: if `fraction` is outside (0, 1).
+      ValueError: if `fraction` is outside (0, 1), or too small or too large for one example of
+        every class on either side.
 
     Example:
       >>> import entropix
@@ -58,20 +61,38 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
       >>> split.num_train, split.test_labels.shape
       (1077, (360,))
     """
-    if not 0 < fraction < 1:
+    known = known_number(fraction)
+    if known is None or not 0 < known < 1:
         raise ValueError(f"fraction must be in (0, 1); got fraction={fraction!r}.")
     images, labels = np.asarray(dataset.train_images), np.asarray(dataset.train_labels)
-    return split(images, labels, num_test=int(np.ceil(fraction * len(labels))), seed=seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(
+            "hold_out needs two examples of every class or more; got one with label "
+            f"{classes[counts.argmin()]}. Add examples of the class, or leave the class out."
+        )
+    num_test = int(np.ceil(known * len(labels)))
+    if not len(classes) <= num_test <= len(labels) - len(classes):
+        raise ValueError(
+            f"fraction must leave one example for each of {len(classes)} classes on both sides; "
+            f"got fraction={fraction!r}, which holds out {num_test} of {len(labels)} examples."
+        )
+    return split(images, labels, num_test=num_test, seed=seed)
 
 
 def split(images: np.ndarray, labels: np.ndarray, num_test: int, seed: int) -> Dataset:
-    """Makes a `Dataset` of one set of images and labels, stratified by label."""
+    """Makes a `Dataset` of one set of images and labels, stratified by label.
+
+    Images of whole numbers other than uint8, such as tokens, become int32; all others float32.
+    """
+    whole = np.issubdtype(images.dtype, np.integer) and images.dtype != np.uint8
+    dtype = jnp.int32 if whole else jnp.float32
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels, test_size=num_test, stratify=labels, random_state=seed
     )
     return Dataset(
-        train_images=jnp.asarray(train_images, jnp.float32),
+        train_images=jnp.asarray(train_images, dtype),
         train_labels=jnp.asarray(train_labels, jnp.int32),
-        test_images=jnp.asarray(test_images, jnp.float32),
+        test_images=jnp.asarray(test_images, dtype),
         test_labels=jnp.asarray(test_labels, jnp.int32),
     )

@@ -14,7 +14,7 @@ from entropix.data import Dataset
 from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import network_functions
-from entropix.experiment.problem import Measure, Problem
+from entropix.experiment.problem import Measure, Problem, fitting
 from entropix.transforms.checks import check_count, check_fraction, refusal
 
 # The networks of `entropix.models`, with the arguments that a config may set.
@@ -40,10 +40,14 @@ def classification(
     Args:
       data: the name of a data set for `entropix.data.load`; a `Dataset`; or arrays, of NumPy or
         JAX: `(train_inputs, train_labels, test_inputs, test_labels)`, labels whole numbers from 0.
+        Inputs become float32; whole numbers, such as tokens, become int32, but for uint8, which is
+        taken for pictures: give tokens in bytes as int32.
       model: the name of a network of `entropix.models`, or a dictionary with its name and
         arguments; or any model that `entropix.experiment.networks` takes apart: of NNX, Linen or
-        Equinox, a function that makes one, or a pair `(init, apply)`. The model returns logits.
-      num_classes: outputs of a network by name; by default as many as the labels say.
+        Equinox, a function that makes one, Haiku's functions, or a pair `(init, apply)`. The model
+        returns logits.
+      num_classes: outputs of the model; by default as many as the labels say for a network by name,
+        and as many as there are for any other model.
       batch_size: examples per gradient.
       name: of the problem; by default that of the data set, or "classification".
       data_dir: folder of prepared data sets.
@@ -53,7 +57,8 @@ def classification(
       A `Problem` that measures "loss" (nats) and "error" (%).
 
     Raises:
-      ValueError: if labels are no whole numbers, or go beyond the model's outputs.
+      ValueError: if labels are no whole numbers, or go beyond the model's outputs, or if the model
+        has not `num_classes` outputs.
 
     Example:
       >>> import entropix, numpy as np
@@ -64,16 +69,19 @@ def classification(
       >>> problem.num_examples, sorted(problem.measures)
       (200, ['error', 'loss'])
     """
+    if num_classes is not None:
+        num_classes = check_count("num_classes", num_classes)
     extra = {} if zca_regulariser is None else {"zca_regulariser": zca_regulariser}
     named = isinstance(data, str)
-    dataset = datasets.load(data, data_dir, **extra) if named else _dataset(data)
+    dataset = datasets.load(data, data_dir, **extra) if named else dataset_of(data)
     classes = _num_classes(dataset)
     network_arguments = None
     if isinstance(model, str | Mapping):
-        network_arguments, model = _by_name(model, dataset, num_classes or classes)
+        network_arguments, model = _by_name(model, dataset, num_classes, classes)
     example = jax.ShapeDtypeStruct((2, *dataset.image_shape), dataset.train_images.dtype)
     network = network_functions(model, example)
-    _check_outputs(network, example, classes)
+    bytes_given = not named and np.asarray(data[0]).dtype == np.uint8
+    _check_outputs(network, example, classes, num_classes, bytes_given)
 
     def loss(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         logits, state = network.apply(params, state, batch[0], True, key)
@@ -137,12 +145,16 @@ def check_model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_name(
-    model: str | Mapping[str, Any], dataset: Dataset, classes: int
+    model: str | Mapping[str, Any], dataset: Dataset, num_classes: int | None, classes: int
 ) -> tuple[dict[str, Any], Any]:
     """The arguments of a network by name, and the function of `rngs` that makes it."""
     arguments = check_model({"name": model} if isinstance(model, str) else model)
     options = {k: v for k, v in arguments.items() if k != "name"}
-    options["num_classes"] = options["num_classes"] or classes
+    of_model = options["num_classes"]
+    if num_classes and of_model and num_classes != of_model:
+        accepted = f"the model's, which has num_classes={of_model}"
+        raise refusal("num_classes", accepted, num_classes, ". Give one of the two.")
+    options["num_classes"] = num_classes or of_model or classes
     make = getattr(models, arguments["name"])
 
     def network(rngs: Any) -> Any:
@@ -151,14 +163,15 @@ def _by_name(
     return {"name": arguments["name"], **options}, network
 
 
-def _dataset(data: Any) -> Dataset:
+def dataset_of(data: Any) -> Dataset:
     """Arrays of any kind as a `Dataset`, checked."""
     if not isinstance(data, tuple | list) or len(data) != 4:
         accepted = (
             "the name of a data set, or (train_inputs, train_labels, test_inputs, test_labels)"
         )
         raise refusal("data", accepted, data)
-    arrays = [np.asarray(array) for array in data]
+    names = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+    arrays = [_array(name, array) for name, array in zip(names, data, strict=True)]
     for inputs, labels in (arrays[:2], arrays[2:]):
         if not len(inputs) or inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
             raise ValueError(
@@ -167,11 +180,33 @@ def _dataset(data: Any) -> Dataset:
             )
         if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
             raise ValueError(f"labels must be whole numbers from 0; got labels of {labels.dtype}.")
-        if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
-            raise ValueError("inputs must be finite; got NaN or infinity among them.")
-    train, test = (jnp.asarray(a, _dtype(a)) for a in arrays[::2])
-    train_labels, test_labels = (jnp.asarray(a, jnp.int32) for a in arrays[1::2])
+        if inputs.dtype.kind in "SUMmc":
+            raise ValueError(f"inputs must be real numbers; got inputs of {inputs.dtype}.")
+        if np.issubdtype(inputs.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(inputs.astype(np.float32, copy=False)).all()
+            if not finite:
+                raise ValueError(
+                    "inputs must be finite in float32; got NaN, infinity or numbers beyond 3.4e38 "
+                    "among them."
+                )
+    train, test = (jnp.asarray(fitting("inputs", a, _dtype(a)), _dtype(a)) for a in arrays[::2])
+    train_labels, test_labels = (
+        jnp.asarray(fitting("labels", a, jnp.int32), jnp.int32) for a in arrays[1::2]
+    )
     return Dataset(train, train_labels, test, test_labels)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """One array of NumPy."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of several lengths, or what is no array at all
+        array = np.asarray(None)
+    if array.dtype == object or array.ndim == 0:
+        way_out = ". For inputs of several arrays, write an entropix.experiment.Problem."
+        raise refusal(name, "one array of numbers", value, way_out)
+    return array
 
 
 def _dtype(inputs: np.ndarray) -> Any:
@@ -188,20 +223,33 @@ def _num_classes(dataset: Dataset) -> int:
     return int(labels.max()) + 1
 
 
-def _check_outputs(network: Any, example: Any, classes: int) -> None:
+def _check_outputs(
+    network: Any, example: Any, classes: int, num_classes: int | None, bytes_given: bool
+) -> None:
     """Raises `ValueError` if labels go beyond the model's outputs: the loss would be NaN."""
 
     def logits(x: Any) -> Any:
         params, state = network.init(jax.random.key(0))
         return network.apply(params, state, x, False, None)[0]
 
-    shape = jax.eval_shape(logits, example).shape
+    try:
+        shape = jax.eval_shape(logits, example).shape
+    except Exception as error:  # whatever the user's model raises
+        if not bytes_given:
+            raise
+        why = " ".join(str(error).split())
+        raise ValueError(
+            "inputs of uint8 are taken for pictures and become float32, which the model does not "
+            f"take ({type(error).__name__}: {why}). For tokens, give inputs.astype('int32')."
+        ) from error
+    outputs = f"outputs of shape {shape}" if len(shape) != 2 else f"{shape[1]} outputs"
     if len(shape) != 2 or shape[1] < classes:
-        outputs = f"outputs of shape {shape}" if len(shape) != 2 else f"{shape[1]} outputs"
         raise ValueError(
             f"labels go up to {classes - 1}, so the model must have {classes} outputs or more; it "
             f"has {outputs}. Build it with num_classes={classes}, or mend the labels."
         )
+    if num_classes is not None and shape[1] != num_classes:
+        raise refusal("num_classes", f"what the model has, {outputs}", num_classes)
 
 
 def _digest(

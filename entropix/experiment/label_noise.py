@@ -9,14 +9,13 @@ import numpy as np
 from jax import Array
 
 from entropix import data as datasets
-from entropix.data import Dataset
-from entropix.experiment.classification import classification
+from entropix.experiment.classification import classification, dataset_of
 from entropix.experiment.problem import Measure, Problem
 from entropix.transforms.checks import check_count, check_fraction, refusal
 
 
 def noisy_labels(
-    data: str | Dataset,
+    data: Any,
     model: Any,
     *,
     examples: int = 10_000,
@@ -30,12 +29,12 @@ def noisy_labels(
     A wrong label is any of the other classes, equally likely. Test labels stay right.
 
     Args:
-      data: the name of a data set for `entropix.data.load`, or a `Dataset`.
-      model: the name of a network of `entropix.models`, or a dictionary with its name and
-        arguments.
+      data: the name of a data set, a `Dataset` or arrays, as for `classification`; of two classes
+        or more where labels are to be wrong.
+      model: whatever `classification` takes.
       examples: of the training set, drawn without replacement; >= 1.
       wrong: share of wrong labels among them, in [0, 1).
-      label_seed: of both draws. Runs of all seeds train on the same labels.
+      label_seed: of both draws, a whole number >= 0. Runs of all seeds train on the same labels.
       batch_size: examples per gradient.
       data_dir: folder of prepared data sets.
 
@@ -55,10 +54,16 @@ def noisy_labels(
       (100, ['error', 'loss', 'memorised'])
     """
     check_fraction("wrong", wrong)
-    dataset = datasets.load(data, data_dir) if isinstance(data, str) else data
+    integer = isinstance(label_seed, int | np.integer) and not isinstance(label_seed, bool)
+    if not integer or label_seed < 0:
+        raise refusal("label_seed", "a whole number >= 0", label_seed)
+    dataset = datasets.load(data, data_dir) if isinstance(data, str) else dataset_of(data)
     count = check_count("examples", examples)
     if count > dataset.num_train:
         raise refusal("examples", f"at most {dataset.num_train}, which the data set has", examples)
+    if wrong and not np.asarray(dataset.train_labels).any():
+        way_out = ". A wrong label is one of another class: give two classes or more."
+        raise refusal("wrong", "0 where all labels are 0", wrong, way_out)
     kept, labels, is_wrong = _draw(np.asarray(dataset.train_labels), count, wrong, label_seed)
     part = dataset._replace(
         train_images=dataset.train_images[kept], train_labels=jnp.asarray(labels)
@@ -86,7 +91,7 @@ def _draw(
     kept = rng.permutation(len(labels))[:count]
     is_wrong = np.zeros(count, bool)
     is_wrong[rng.permutation(count)[: round(wrong * count)]] = True
-    shift = rng.integers(1, classes, count)
+    shift = rng.integers(1, max(classes, 2), count)  # one class has no wrong labels
     return kept, np.where(is_wrong, (labels[kept] + shift) % classes, labels[kept]), is_wrong
 
 

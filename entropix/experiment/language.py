@@ -44,14 +44,14 @@ def language_model(
       heads: of its attention, a divisor of `width`.
       length: bytes in a window that are predicted.
       batch_size: windows per gradient.
-      validation_windows: how many are measured, evenly spread.
+      validation_windows: how many are measured, evenly spread; >= 1.
 
     Returns:
       A `Problem` that measures "loss" (nats a byte) and "bits" (a byte). Its identity has the
       version of Python, whose library differs, and a digest of the text.
 
     Raises:
-      ValueError: for a text too short for a window.
+      ValueError: for a text that is no bytes, or too short for a window.
 
     Example:
       >>> problem = language_model(b"to be or not to be. " * 40, b"to be. " * 40, width=8,
@@ -62,6 +62,11 @@ def language_model(
     given = text is not None
     if given != (validation is not None):
         raise refusal("validation", "given with text, and only then", validation)
+    for name, part in (("text", text), ("validation", validation)):
+        if part is not None and not isinstance(part, bytes | bytearray):
+            way_out = f". Write {name}.encode()." * isinstance(part, str)
+            raise refusal(name, "bytes", part, way_out)
+    check_count("validation_windows", validation_windows)
     train_text, other = (text, validation) if given else standard_library()
     check_count("length", length)
     train, held_out = (_windows(part or b"", length) for part in (train_text, other))

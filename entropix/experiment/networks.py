@@ -1,5 +1,6 @@
-"""Models of any library as pure functions: NNX, Linen, Equinox, or a pair of functions."""
+"""Models of any library as pure functions: NNX, Linen, Equinox, Haiku, or a pair of functions."""
 
+import dataclasses
 import inspect
 import sys
 import warnings
@@ -14,11 +15,12 @@ from entropix.transforms.checks import refusal
 
 ACCEPTED = (
     "an NNX, Linen or Equinox model; a function of rngs (NNX) or of key (Equinox) that makes one; "
-    "or a pair of functions init(key) -> params and apply(params, inputs) -> outputs"
+    "what hk.transform or hk.transform_with_state returns; or a pair of functions "
+    "init(key) -> params and apply(params, inputs) -> outputs"
 )
 
 
-# Flags of Linen models that are true in training, and those that are true in evaluation.
+# Flags of a model's call that are true in training, and those that are true in evaluation.
 TRAINING = ("train", "training", "is_training", "is_train")
 EVALUATING = ("deterministic", "use_running_average", "eval", "inference", "is_eval", "test")
 
@@ -43,10 +45,13 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     """Takes a model apart.
 
     Args:
-      model: an NNX, Linen or Equinox model, a function that makes one, or a pair of functions. A
+      model: an NNX, Linen or Equinox model, a function that makes one, the functions of
+        `hk.transform` or `hk.transform_with_state`, or a pair of functions. A
         finished NNX or Equinox model starts every seed at its parameters; a function of `rngs` or
-        of `key` gives every seed parameters of its own.
-      example: one batch of inputs, or its shapes; Linen's `init` needs them.
+        of `key` gives every seed parameters of its own. Where the model's call has a flag that
+        says whether the model trains (TRAINING, EVALUATING), the flag is passed; so is such a
+        field of a Linen model.
+      example: one batch of inputs, or its shapes; the `init` of Linen and Haiku need them.
 
     Returns:
       Its `NetworkFunctions`.
@@ -62,6 +67,8 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
       >>> net.apply(params, model_state, jnp.ones((3, 4)), False, None)[0].shape
       (3, 2)
     """
+    if getattr(model, "_fields", None) == ("init", "apply"):
+        return _haiku(model, example)
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
         return _pair(*model)
     if isinstance(model, nnx.Module):
@@ -87,8 +94,31 @@ def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctio
     return NetworkFunctions(lambda key: (init(key), ()), applied, None)
 
 
+def _haiku(model: Any, example: Any) -> NetworkFunctions:
+    """Haiku's functions: `apply` takes a state and a key where its arguments have these names."""
+    parameters = list(inspect.signature(model.apply).parameters.values())
+    stateful, keyed = (name in [p.name for p in parameters[1:3]] for name in ("state", "rng"))
+    if not keyed and not stateful and len(inspect.signature(model.init).parameters) == 1:
+        return _pair(*model)  # somebody's named tuple
+    flags = _flags_among(parameters[2 + stateful + keyed :], "the model's function")
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
+        made = model.init(key, inputs, **_mode(flags, True))
+        return made if stateful else (made, ())
+
+    def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
+        known = (params, *[state] * stateful, *[key] * keyed)
+        found = model.apply(*known, x, **_mode(flags, train))
+        outputs, new = found if stateful else (found, state)
+        return outputs, new if train else state
+
+    return NetworkFunctions(init, apply, None)
+
+
 def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkFunctions:
     """The trees hold arrays, not variables: merging those inside `jax.grad` is an error."""
+    flags = _flags(model)
 
     def take_apart(model: nnx.Module) -> tuple[Any, Any, Any, Any]:
         model = nnx.clone(model)
@@ -103,7 +133,7 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
             keys = streams if key is None else _rekeyed(streams, key)
             network = nnx.merge(graphdef, params, keys, state)
             network.train() if train else network.eval()
-            outputs = network(x)
+            outputs = network(x, **_mode(flags, train))
             new = nnx.state(network, nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate)))
             return outputs, nnx.as_pure(new)
 
@@ -142,41 +172,77 @@ def _forgetting(model: nnx.Module) -> nnx.Module:
 
 
 def _linen(model: linen.Module, example: Any) -> NetworkFunctions:
-    """Linen's models say by an argument whether they train; its name is looked up."""
-    names = _linen_mode(model)
+    """Linen's models say by an argument, or by a field, whether they train."""
+    flags = _flags(model)
+    fields = [] if flags else _fields(model)
 
-    def mode(train: bool) -> dict[str, bool]:
-        return {name: train == (name in TRAINING) for name in names}
+    def in_mode(train: bool) -> linen.Module:
+        return model.clone(**_mode(fields, train)) if fields else model
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
         first, second = jax.random.split(key)
-        variables = dict(model.init({"params": first, "dropout": second}, inputs, **mode(False)))
+        keys = {"params": first, "dropout": second}
+        variables = dict(in_mode(False).init(keys, inputs, **_mode(flags, False)))
         return variables.pop("params", {}), variables
 
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         rngs = None if key is None else {"dropout": key}
+        network, mode = in_mode(train), _mode(flags, train)
         variables = {"params": params, **state}
         if not train or not state:
-            return model.apply(variables, x, rngs=rngs, **mode(train)), state
-        outputs, new = model.apply(variables, x, rngs=rngs, mutable=list(state), **mode(True))
+            return network.apply(variables, x, rngs=rngs, **mode), state
+        outputs, new = network.apply(variables, x, rngs=rngs, mutable=list(state), **mode)
         return outputs, dict(new)
 
     return NetworkFunctions(init, apply, None)
 
 
-def _linen_mode(model: linen.Module) -> list[str]:
-    """The arguments of a Linen model that say whether it trains.
+def _fields(model: linen.Module) -> list[str]:
+    """The fields of a Linen model that say whether it trains."""
+    names = [field.name for field in dataclasses.fields(model)]
+    known = [name for name in names if name in (*TRAINING, *EVALUATING)]
+    return [name for name in known if isinstance(getattr(model, name), bool | None)]
+
+
+def _mode(names: list[str], train: bool) -> dict[str, bool]:
+    """The flags of those names, for training or evaluation."""
+    return {name: train == (name in TRAINING) for name in names}
+
+
+def _flags(model: Any, others: tuple[str, ...] = ()) -> list[str]:
+    """The arguments of a model's call that say whether the model trains.
+
+    Args:
+      model: of any library.
+      others: names of arguments that the call is given besides.
 
     Raises:
-      ValueError: for another argument that it cannot be called without.
+      ValueError: for a model that cannot be called, or an unknown argument without a default.
     """
+    if not callable(model):
+        raise refusal("model", "a model with a method __call__ of its inputs", model)
     parameters = list(inspect.signature(model.__call__).parameters.values())[1:]
+    return _flags_among(parameters, f"{type(model).__name__}.__call__", others)
+
+
+def _flags_among(
+    parameters: list[inspect.Parameter], call: str, others: tuple[str, ...] = ()
+) -> list[str]:
+    """The names of the parameters that say whether a model trains.
+
+    Args:
+      parameters: of a call, after its inputs.
+      call: what the messages call it.
+      others: names of arguments that the call is given besides.
+
+    Raises:
+      ValueError: for an unknown parameter without a default.
+    """
     names = [p.name for p in parameters if p.name in (*TRAINING, *EVALUATING)]
-    others = [p for p in parameters if p.name not in names]
+    unknown = [p for p in parameters if p.name not in (*names, *others)]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    needed = [p.name for p in others if p.default is p.empty and p.kind in kinds]
-    call = f"{type(model).__name__}.__call__"
+    needed = [p.name for p in unknown if p.default is p.empty and p.kind in kinds]
     flag = (
         f"A flag that says whether the model trains is called {', '.join(TRAINING)} or, the other "
         f"way round, {', '.join(EVALUATING)}."
@@ -186,7 +252,7 @@ def _linen_mode(model: linen.Module) -> list[str]:
             f"{call} is called with inputs and such flags alone; got {', '.join(needed)} without a "
             f"default. {flag} Rename the argument, or give it a default."
         )
-    for p in others:
+    for p in unknown:
         if isinstance(p.default, bool):
             text = f"{call}: {p.name} stays {p.default} in training and in evaluation. {flag}"
             warnings.warn(text, stacklevel=2)
@@ -199,7 +265,10 @@ def _is_equinox(model: Any) -> bool:
 
 
 def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
-    """Equinox's models take one example; those with a state of their own are refused."""
+    """Equinox's models take one example; those with a state of their own are refused.
+
+    Arrays of whole numbers and of truth values have no gradient: they are the model state.
+    """
     import equinox as eqx
 
     if not _is_equinox(model):
@@ -210,21 +279,26 @@ def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
             "eqx.nn.GroupNorm or LayerNorm, or write an entropix.experiment.Problem with a "
             "model_state."
         )
-    _, static = eqx.partition(model, eqx.is_inexact_array)
+    _, others = eqx.partition(model, eqx.is_inexact_array)
+    resting, static = eqx.partition(others, eqx.is_array)
+    structure = jax.tree.structure(resting)
+    flags = _flags(model, others=("key",))
     takes_key = "key" in inspect.signature(model.__call__).parameters
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        return eqx.partition(make(key), eqx.is_inexact_array)[0], ()
+        params, others = eqx.partition(make(key), eqx.is_inexact_array)
+        return params, tuple(jax.tree.leaves(eqx.filter(others, eqx.is_array)))
 
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
-        network = eqx.combine(params, static)
+        network = eqx.combine(params, jax.tree.unflatten(structure, state), static)
         network = eqx.nn.inference_mode(network, value=not train)
+        mode = _mode(flags, train)
         if not takes_key:
-            return jax.vmap(network)(x), state
+            return jax.vmap(lambda one: network(one, **mode))(x), state
         if key is None:
-            return jax.vmap(lambda one: network(one, key=None))(x), state
+            return jax.vmap(lambda one: network(one, key=None, **mode))(x), state
         keys = jax.random.split(key, len(jax.tree.leaves(x)[0]))
-        return jax.vmap(lambda one, key: network(one, key=key))(x, keys), state
+        return jax.vmap(lambda one, key: network(one, key=key, **mode))(x, keys), state
 
     return NetworkFunctions(init, apply, None)
 

@@ -38,8 +38,9 @@ class Problem:
         without a gradient, such as batch-norm statistics; `()` for none.
       loss: `loss(params, model_state, batch, key) -> (loss, model_state)`, in training mode.
       data: the training set. A pytree of arrays with a leading axis of examples; NumPy arrays are
-        put on the device. Or an iterable of batches on the host (a loader of grain or torch), all
-        of `batch_size` examples, from which every gradient waits for a batch; that is slower.
+        put on the device. Or an iterable of batches on the host (a loader of grain or torch, a
+        list of tuples or dictionaries), all of `batch_size` examples, from which every gradient
+        waits for a batch; that is slower.
       validation: like `data`, in arrays; None measures on the training set alone.
       batch_size: examples per gradient, >= 1.
       measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
@@ -53,12 +54,14 @@ class Problem:
         `entropix.experiment.load`; optional.
       arguments: what the problem was made with, in JSON's types; a part of its identity.
       digest: of all else that decides a result; by default of the arrays and of the programs of
-        all functions. The values of a loader's batches are not in it: name them in `arguments`.
+        all functions. The values of a loader's batches are not in it, those of a list's are: name
+        them in `arguments`.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
     Raises:
-      ValueError: for a part that is missing or not what it should be.
+      ValueError: for a part that is missing or not what it should be. What the functions return
+        is found by `jax.eval_shape`; with a loader, when the first batch is read.
 
     Example:
       >>> import entropix, jax.numpy as jnp, numpy as np
@@ -100,10 +103,14 @@ class Problem:
         replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
         if not self.measures:
             replace("measures", {"loss": Measure(self._training_loss)})
+        if _is_list_of_batches(self.data):
+            self._check_batches(self.data)
         if not self.on_host:
             replace("data", _on_device("data", self.data))
         if self.validation is not None:
             replace("validation", _on_device("validation", self.validation))
+        if not self.on_host:
+            self._check_functions(self.first_batch(), self.data)
 
     def _training_loss(self, params: Any, model_state: Any, batch: Any) -> Array:
         """The loss in training mode, always with the same key."""
@@ -112,13 +119,16 @@ class Problem:
     @functools.cached_property
     def on_host(self) -> bool:
         """Whether the batches come from an iterable on the host."""
+        if _is_list_of_batches(self.data):
+            return True
         leaves = jax.tree.leaves(self.data, is_leaf=lambda node: isinstance(node, Iterator))
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
-        once = isinstance(self.data, Iterator)
-        if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once:
+        once, plain = (isinstance(self.data, kind) for kind in (Iterator, list | tuple | Mapping))
+        if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once or plain:
             accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
             way_out = ", which can be read once. Give what `iter` can be called on again." * once
+            way_out += ". Make arrays of numbers, with np.asarray." * plain
             raise refusal("data", accepted, self.data, way_out)
         return True
 
@@ -145,6 +155,17 @@ class Problem:
 
         return loss, figures
 
+    def _check_batches(self, batches: list[Any]) -> None:
+        """Raises `ValueError` unless all batches in a list have `batch_size` examples."""
+        for batch in batches:
+            for leaf in jax.tree.leaves(batch):
+                if np.shape(fitting("data", leaf))[:1] != (self.batch_size,):
+                    raise ValueError(
+                        "data, a list of tuples or dictionaries, is taken for a list of batches, "
+                        f"of batch_size={self.batch_size} examples each; got an array of shape "
+                        f"{np.shape(leaf)} in one. For arrays of all examples, write a tuple."
+                    )
+
     def draw(self, key: Array, data: Any) -> Any:
         """A mini-batch: the problem's own `sample`, or uniform examples with replacement."""
         if self.sample is not None:
@@ -157,7 +178,8 @@ class Problem:
         """The shapes of one mini-batch.
 
         Raises:
-          ValueError: if a loader has no batch, or one of another size than `batch_size`.
+          ValueError: if a loader has no batch, or one of another size than `batch_size`; or if
+            the problem's functions do not take a loader's batch.
         """
         if not self.on_host:
             return jax.eval_shape(self.draw, jax.random.key(0), self.data)
@@ -169,7 +191,51 @@ class Problem:
                 f"batch_size must be that of the loader's batches, whose first one has arrays of "
                 f"shapes {shapes}; got batch_size={self.batch_size}."
             )
-        return jax.tree.map(lambda leaf: _shape_of(np.asarray(leaf)), batch)
+        shapes = jax.tree.map(lambda leaf: shape_of(np.asarray(leaf)), batch)
+        self._check_functions(shapes, shapes)
+        return shapes
+
+    def _check_functions(self, batch: Any, examples: Any) -> None:
+        """Raises `ValueError` unless all functions return what `Problem` says.
+
+        Args:
+          batch: shapes of a mini-batch.
+          examples: the training set's arrays, or their shapes.
+        """
+        key = jax.random.key(0)
+        made = _two_of("init", "(params, model_state)", jax.eval_shape(self.init, key))
+        params, state = made
+        result = jax.eval_shape(self.loss, params, state, batch, key)
+        loss, after = _two_of("loss", "(loss, model_state)", result)
+        if not _is_number(loss) or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise ValueError(
+                "loss must return (loss, model_state), of which the first is one real number, such "
+                f"as a mean over the batch; got {_described(loss)}."
+            )
+        _check_state("loss", after, state)
+        if self.estimate is not None:
+            _check_state("estimate", jax.eval_shape(self.estimate, params, state, batch), state)
+        sets = [examples] if self.validation is None else [examples, self.validation]
+        if _form(sets[0]) != _form(sets[-1]):
+            raise ValueError(
+                f"validation must have the structure of data, {jax.tree.structure(examples)}; got "
+                f"{jax.tree.structure(self.validation)}. All measures see both."
+            )
+        for tree in sets:
+            some = jax.tree.map(self._some, tree)
+            for name, measure in self.measures.items():
+                value = jax.eval_shape(measure.function, params, state, some)
+                if not _is_number(value):
+                    raise ValueError(
+                        f"measures[{name!r}] must return one real number, a mean over the batch; "
+                        f"got {_described(value)}. Write a measure for each figure."
+                    )
+
+    def _some(self, array: Any) -> jax.ShapeDtypeStruct:
+        """The shape of so many of an array's examples as a gradient sees, if there are."""
+        return jax.ShapeDtypeStruct(
+            (min(self.batch_size, len(array)), *array.shape[1:]), array.dtype
+        )
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -195,9 +261,17 @@ class Problem:
             *(digest_program(function, params, model_state, batch) for function in evaluated),
             digest_arrays(self.validation),
         ]
+        if _is_list_of_batches(self.data):
+            parts.append(digest_arrays(self.data))
         if not self.on_host:
             parts += [digest_arrays(self.data), digest_program(self.draw, key, self.data)]
         return digest_arrays([np.frombuffer(part.encode(), np.uint8) for part in parts])
+
+
+def _is_list_of_batches(data: Any) -> bool:
+    """Whether the data are a list of tuples, lists or dictionaries."""
+    batches = isinstance(data, list) and all(isinstance(b, list | tuple | Mapping) for b in data)
+    return batches and bool(jax.tree.leaves(data))
 
 
 def _measure(name: str, given: Any) -> Measure:
@@ -210,7 +284,54 @@ def _measure(name: str, given: Any) -> Measure:
     return measure
 
 
-def _shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
+def _two_of(name: str, pair: str, made: Any) -> Any:
+    """What a function returned, a pair."""
+    if not isinstance(made, tuple | list) or len(made) != 2 or hasattr(made, "_fields"):
+        way_out = "Where the model carries no state along, model_state is ()."
+        raise ValueError(f"{name} must return {pair}; got {_described(made)}. {way_out}")
+    return made
+
+
+def _check_state(name: str, after: Any, before: Any) -> None:
+    """Raises `ValueError` unless a model state has the structure, shapes and dtypes of `init`'s."""
+    source = f"{name} must return a model_state like that of init"
+    old: Any = jax.tree.structure(before)
+    new: Any = jax.tree.structure(after)
+    if old != new:
+        raise ValueError(f"{source}, of structure {old}; got {new}.")
+    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    for (path, leaf), found in leaves:
+        if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):
+            where = jax.tree_util.keystr(path) or "the only leaf"
+            raise ValueError(
+                f"{source}: at {where}, expected {_described(leaf)}; got {_described(found)}."
+            )
+
+
+def _is_number(made: Any) -> bool:
+    """Whether a function returned one real number, or a truth value."""
+    known = isinstance(made, jax.ShapeDtypeStruct) and made.shape == ()
+    return known and not jnp.issubdtype(made.dtype, jnp.complexfloating)
+
+
+def _described(made: Any) -> str:
+    """What a function returned, in words."""
+    if isinstance(made, jax.ShapeDtypeStruct):
+        return f"{made.dtype} of shape {made.shape}"
+    return f"a {type(made).__name__} of structure {jax.tree.structure(made)}"
+
+
+def _form(tree: Any) -> Any:
+    """The structure of a pytree in which lists and named tuples are tuples."""
+    if isinstance(tree, Mapping):
+        return {key: _form(entry) for key, entry in tree.items()}
+    if isinstance(tree, list | tuple):
+        return tuple(_form(entry) for entry in tree)
+    return str(jax.tree.structure(tree))  # a PyTreeDef is not unequal to a dictionary
+
+
+def shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
+    """The shape of an array, and the dtype that the array has on the device."""
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
@@ -224,7 +345,39 @@ def _on_device(name: str, tree: Any) -> Any:
         raise ValueError(
             f"{name} must have the same number of examples, >= 1, in every array; got {sizes}."
         )
-    return jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(fitting(name, leaf)), tree)
+
+
+def fitting(name: str, array: Any, dtype: Any = None) -> Any:
+    """Returns an array whose whole numbers fit the device's, which have 32 bits by default.
+
+    Args:
+      name: of the array in messages.
+      array: of any library.
+      dtype: of the array on the device; by default the one that JAX chooses.
+
+    Raises:
+      ValueError: for a whole number that would wrap around, and for what is no number.
+    """
+    if isinstance(array, jax.Array):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind in "OSUMm":
+        raise ValueError(
+            f"{name} must have arrays of numbers; got one of dtype {array.dtype}. Turn what the "
+            "array holds into numbers before."
+        )
+    dtype = np.dtype(dtype or jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype.kind in "iu" and dtype.kind in "iu" and dtype != array.dtype and array.size:
+        limits = np.iinfo(dtype)
+        for value in (int(array.min()), int(array.max())):
+            if not limits.min <= value <= limits.max:
+                raise ValueError(
+                    f"{name} must have whole numbers in [{limits.min}, {limits.max}], which "
+                    f"{dtype} holds; got {value} among them. Number the values from 0, or write "
+                    "them as floats."
+                )
+    return array
 
 
 def _plain(value: Any) -> Any:

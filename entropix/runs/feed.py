@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from entropix.experiment.problem import Problem
+from entropix.experiment.problem import Problem, fitting, shape_of
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Feed:
 
     def __init__(self, problem: Problem, num_steps: int, seen: int):
         self._batches, self._num_steps = _endless(problem.data), num_steps
-        self._shapes = jax.tree.map(lambda leaf: leaf.shape, problem.first_batch())
+        self._first = problem.first_batch()
         self._name = problem.name
         if seen:
             _log.info("%s: reading over %d batches that were seen", problem.name, seen * num_steps)
@@ -39,16 +39,27 @@ class Feed:
         """The batches of one outer step, stacked.
 
         Raises:
-          ValueError: if a batch has not the shapes of the first one.
+          ValueError: if a batch has not the shapes and dtypes of the first one, or whole numbers
+            that do not fit the device's.
         """
-        batches = list(itertools.islice(self._batches, self._num_steps))
+        read = itertools.islice(self._batches, self._num_steps)
+        of_loader = f"a batch of {self._name}'s loader"
+        batches = [jax.tree.map(lambda leaf: fitting(of_loader, leaf), batch) for batch in read]
         for batch in batches:
-            shapes = jax.tree.map(np.shape, batch)
-            if shapes != self._shapes:
-                raise ValueError(
-                    f"every batch of {self._name}'s loader must have the shapes {self._shapes}; "
-                    f"got {shapes}. Tell the loader to drop the last batch where it is smaller."
+            found = jax.tree.map(shape_of, batch)
+            if found == self._first:
+                continue
+            expected, got = (jax.tree.map(lambda leaf: leaf.shape, t) for t in (self._first, found))
+            what, way_out = "shapes", "Tell the loader to drop the last batch where it is smaller"
+            if expected == got:
+                expected, got = (
+                    jax.tree.map(lambda leaf: str(leaf.dtype), t) for t in (self._first, found)
                 )
+                what, way_out = "dtypes", "Turn all batches' arrays into the same dtypes"
+            raise ValueError(
+                f"every batch of {self._name}'s loader must have the {what} {expected}; got {got}. "
+                f"{way_out}."
+            )
         return jax.tree.map(_stack, *batches)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from entropix.data import hold_out, load, sample_batch
+from entropix.data import Dataset, hold_out, load, sample_batch
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,30 @@ def test_held_out_part_comes_from_the_training_set_alone(digits):
 def test_bad_fraction(digits, fraction):
     with pytest.raises(ValueError, match=rf"fraction must be in \(0, 1\); got fraction={fraction}"):
         hold_out(digits, fraction)
+
+
+def test_held_out_whole_numbers_stay_whole(digits):
+    tokens = digits._replace(train_images=digits.train_images.astype(jnp.int32))
+    split = hold_out(tokens)
+    assert split.train_images.dtype == split.test_images.dtype == jnp.int32
+    pictures = digits._replace(train_images=digits.train_images.astype(jnp.uint8))
+    assert hold_out(pictures).train_images.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("labels", "fraction", "message"),
+    [
+        ([0] * 9 + [5], 0.5, "two examples of every class or more; got one with label 5"),
+        ([0, 1, 2] * 5, 0.1, r"fraction must leave .*3 classes.*=0.1, which holds out 2 of 15"),
+        ([0, 1, 2] * 5, 0.9, r"fraction must leave .*3 classes.*=0.9, which holds out 14 of 15"),
+        ([0, 1, 2] * 5, "half", r"fraction must be in \(0, 1\); got fraction='half'"),
+    ],
+)
+def test_what_cannot_be_stratified_is_refused(labels, fraction, message):
+    labels = jnp.asarray(labels)
+    images = jnp.zeros((len(labels), 2, 2, 1))
+    with pytest.raises(ValueError, match=message):
+        hold_out(Dataset(images, labels, images, labels), fraction)
 
 
 def test_batches_depend_on_the_key_alone(digits):

@@ -1,6 +1,9 @@
 """Classification: arrays of any kind, models of four libraries, labels that fit."""
 
+from typing import Any, NamedTuple
+
 import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +56,21 @@ class LinenFlagNet(linen.Module):
         return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=not is_training)(x))
 
 
+class LinenFieldNet(linen.Module):
+    deterministic: bool = True
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Dense(8)(x))
+        return linen.Dense(CLASSES)(linen.Dropout(0.3, deterministic=self.deterministic)(x))
+
+
+class NnxFlagNet(NnxNet):
+    def __call__(self, x, deterministic=True):
+        x = nnx.relu(self.first(x))
+        return self.last(self.drop(x, deterministic=deterministic))
+
+
 class SowingNet(NnxNet):
     def __call__(self, x):
         self.sow(nnx.Intermediate, "inputs", x)
@@ -74,9 +92,47 @@ class EquinoxNet(eqx.Module):
         return self.last(self.drop(jax.nn.relu(self.first(x)), key=key))
 
 
+class EquinoxFlagNet(EquinoxNet):
+    def __call__(self, x, inference=True, *, key=None):
+        return self.last(self.drop(self.first(x), inference=inference, key=key))
+
+
 class EquinoxKeyNet(EquinoxNet):
     def __call__(self, x, key):
         return super().__call__(x, key=key)
+
+
+class EquinoxOrderedNet(EquinoxNet):
+    order: jax.Array
+    kept: jax.Array
+
+    def __init__(self, key):
+        super().__init__(key)
+        self.order = jax.random.permutation(key, 8)
+        self.kept = jax.random.bernoulli(key, 0.9, (8,))
+
+    def __call__(self, x, *, key=None):
+        return self.last(self.kept * self.drop(self.first(x), key=key)[self.order])
+
+
+def haiku_net(x, is_training=False):
+    x = jax.nn.relu(hk.Linear(8)(x))
+    x = hk.dropout(hk.next_rng_key(), 0.3, x) if is_training else x
+    return hk.Linear(CLASSES)(x)
+
+
+def haiku_state_net(x, is_training):
+    x = hk.BatchNorm(True, True, 0.9)(hk.Linear(8)(x), is_training)
+    return hk.Linear(CLASSES)(jax.nn.relu(x))
+
+
+def haiku_plain_net(x):
+    return hk.Linear(CLASSES)(x)
+
+
+class Named(NamedTuple):
+    init: Any
+    apply: Any
 
 
 def used(model):
@@ -106,12 +162,28 @@ MODELS = {
     "equinox, a function of key": lambda: one_keyed,
     "equinox, the class": lambda: EquinoxNet,
     "equinox, key needed": lambda: EquinoxKeyNet,
+    "equinox, inference": lambda: EquinoxFlagNet,
+    "equinox, whole numbers": lambda: EquinoxOrderedNet,
     "linen, is_training": lambda: LinenFlagNet(),
+    "linen, a field": lambda: LinenFieldNet(),
+    "nnx, deterministic": lambda: NnxFlagNet,
     "nnx that sows": lambda: SowingNet,
     "nnx that has sown": lambda: used(SowingNet(rngs=nnx.Rngs(0))),
+    "haiku": lambda: hk.transform(haiku_net),
+    "haiku with a state": lambda: hk.transform_with_state(haiku_state_net),
+    "haiku without keys": lambda: hk.without_apply_rng(hk.transform(haiku_plain_net)),
+    "haiku with a state, without keys": lambda: hk.without_apply_rng(
+        hk.transform_with_state(haiku_state_net)
+    ),
+    "a named pair": lambda: Named(init, apply),
     "a pair": lambda: (init, apply),
 }
 RANDOM = {
+    "haiku",
+    "equinox, whole numbers",
+    "equinox, inference",
+    "linen, a field",
+    "nnx, deterministic",
     "equinox, key needed",
     "linen, is_training",
     "nnx that sows",
@@ -159,6 +231,16 @@ def test_keys_matter_in_training_and_not_in_evaluation(name):
     jax.tree.map(np.testing.assert_array_equal, unchanged, state)
 
 
+def test_every_seed_has_the_whole_numbers_of_its_key():
+    example = jax.ShapeDtypeStruct((5, FEATURES), jnp.float32)
+    network = network_functions(EquinoxOrderedNet, example)
+    x = jnp.asarray(data()[0][:5])
+    for seed in (0, 1, 2):
+        params, state = network.init(jax.random.key(seed))
+        expected = jax.vmap(eqx.nn.inference_mode(EquinoxOrderedNet(jax.random.key(seed))))(x)
+        np.testing.assert_allclose(network.apply(params, state, x, False, None)[0], expected)
+
+
 def test_statistics_of_x_are_estimated_for_nnx():
     """With one batch: mean and variance of the hidden layer over the whole training set."""
     problem = classification(data(), lambda rngs: NnxNet(rngs=rngs), batch_size=16)
@@ -195,6 +277,16 @@ x_train, y_train, x_test, y_test = data()
         ((x_train, y_train[:, None], x_test, y_test), "as many labels, in one axis"),
         ((x_train, y_train, x_test[:0], y_test[:0]), "at least one; got inputs of shape"),
         ((np.where(x_train > 2, np.nan, x_train), y_train, x_test, y_test), "inputs must be fin"),
+        ((x_train.astype(int) + 2**40, y_train, x_test, y_test), r"inputs .*2147483647\], .*10995"),
+        ((x_train, y_train + 2**40, x_test, y_test), "labels must have whole numbers in .*; got 1"),
+        ((1e39 * x_train.astype(float), y_train, x_test, y_test), "inputs must be finite in float"),
+        ((x_train + 1j, y_train, x_test, y_test), "inputs must be real numbers; got .* complex64"),
+        ((x_train.astype(str), y_train, x_test, y_test), "inputs must be real numbers; got .*<U"),
+        (
+            ({"x": x_train}, y_train, x_test, y_test),
+            "train_inputs must be one array.*write",
+        ),
+        (([[1], [2, 3]], [0, 1], x_test, y_test), "train_inputs must be one array of numbers"),
         ((x_train, y_train), "data must be the name of a data set, or"),
         (3, "data must be the name of a data set, or"),
     ],
@@ -221,22 +313,72 @@ def test_models_that_do_not_fit_are_refused(model, message):
         classification(data(), model)
 
 
-def test_flags_of_linen_models_that_are_not_known_are_named():
+@pytest.mark.parametrize(
+    ("model", "num_classes", "message"),
+    [
+        ("mlp", 0, "num_classes must be a static integer >= 1"),
+        ({"name": "mlp", "num_classes": 3}, 7, "must be the model's, which has num_classes=3; got"),
+        ((init, apply), 7, "num_classes must be what the model has, 3 outputs; got num_classes=7"),
+    ],
+)
+def test_numbers_of_classes_that_do_not_fit_are_refused(model, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        classification(data(), model, num_classes=num_classes)
+
+
+class TokenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(CLASSES)(linen.Embed(256, 4)(x).mean(axis=1))
+
+
+def test_bytes_are_pictures_and_whole_numbers_are_tokens():
+    tokens = np.random.default_rng(0).integers(0, 256, (60, 5))
+    arrays = (tokens, y_train, tokens[:30], y_test)
+    assert classification(arrays, TokenNet()).data[0].dtype == jnp.int32
+    small = (tokens.astype(np.uint8), y_train, tokens[:30].astype(np.uint8), y_test)
+    with pytest.raises(ValueError, match=r"uint8 are taken for pictures.*give inputs.astype\('int"):
+        classification(small, TokenNet())
+    pair = (lambda key: jnp.zeros((5, CLASSES)), lambda w, x: x @ w)
+    assert classification(small, pair).data[0].dtype == jnp.float32
+
+
+class LinenNeeds(linen.Module):
+    def __call__(self, x, mode):
+        return x
+
+
+class LinenOffers(linen.Module):
+    @linen.compact
+    def __call__(self, x, learning=False):
+        return linen.Dense(CLASSES)(x)
+
+
+class NnxNeeds(NnxNet):
+    def __call__(self, x, mode):
+        return x
+
+
+class NnxOffers(NnxNet):
+    def __call__(self, x, learning=False):
+        return super().__call__(x)
+
+
+class EquinoxOffers(EquinoxNet):
+    def __call__(self, x, learning=False, *, key=None):
+        return super().__call__(x, key=key)
+
+
+def test_flags_that_are_not_known_are_named():
     """A model whose flag has another name would train in evaluation mode, in silence."""
-
-    class Needed(linen.Module):
-        def __call__(self, x, mode):
-            return x
-
-    class Optional(linen.Module):
-        @linen.compact
-        def __call__(self, x, learning=False):
-            return linen.Dense(CLASSES)(x)
-
-    with pytest.raises(ValueError, match=r"Needed.__call__ .*got mode without.*is_training"):
-        classification(data(), Needed())
-    with pytest.warns(UserWarning, match="Optional.__call__: learning stays False"):
-        classification(data(), Optional())
+    for needs in (LinenNeeds(), NnxNeeds):
+        with pytest.raises(ValueError, match=r"Needs.__call__ .*got mode without.*is_training"):
+            classification(data(), needs)
+    for offers in (LinenOffers(), NnxOffers, EquinoxOffers):
+        with pytest.warns(UserWarning, match=r"Offers.__call__: learning stays False"):
+            classification(data(), offers)
+    with pytest.raises(ValueError, match="model must be a model with a method __call__"):
+        classification(data(), nnx.Module())
 
 
 def test_own_data_and_models_have_identities():

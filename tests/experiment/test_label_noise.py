@@ -59,8 +59,31 @@ def test_a_network_that_learns_by_heart_is_seen_to(digits, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"wrong": 1.0}, "wrong"), ({"examples": 10**6}, "at most 1437"), ({"examples": 0}, "exampl")],
+    [
+        ({"label_seed": -1}, "label_seed must be a whole number >= 0; got label_seed=-1"),
+        ({"wrong": 1.0}, "wrong"),
+        ({"examples": 10**6}, "at most 1437"),
+        ({"examples": 0}, "exampl"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused(digits, options, message):
     with pytest.raises(ValueError, match=message):
         noisy_labels(digits, SMALL, **options)
+
+
+def test_arrays_are_data_as_for_a_classification(digits):
+    arrays = tuple(map(np.asarray, digits))
+    options = {"examples": 100, "wrong": 0.5}
+    problem, same = (noisy_labels(d, SMALL, **options) for d in (arrays, digits))
+    assert problem.identity == same.identity
+    with pytest.raises(ValueError, match="data must be the name of a data set, or"):
+        noisy_labels(arrays[:2], SMALL, **options)
+
+
+def test_one_class_has_no_wrong_labels(digits):
+    images, labels, *test = digits
+    one = (images, 0 * labels, test[0], 0 * test[1])
+    problem = noisy_labels(one, SMALL, examples=100, wrong=0)
+    assert not np.asarray(problem.data[1]).any()
+    with pytest.raises(ValueError, match="wrong must be 0 where all labels are 0; got wrong=0.4"):
+        noisy_labels(one, SMALL, examples=100, wrong=0.4)

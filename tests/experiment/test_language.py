@@ -55,6 +55,20 @@ def test_a_short_text_is_refused():
         language_model(TEXT, **SMALL)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": "abcd" * 300}, r"text must be bytes; got text='abcd.*Write text.encode\(\)"),
+        ({"validation": "abc" * 99}, r"validation must be bytes; .*Write validation.encode"),
+        ({"text": 3}, "text must be bytes; got text=3"),
+        ({"validation_windows": -1}, "validation_windows must be a static integer >= 1"),
+    ],
+)
+def test_what_is_no_text_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        language_model(**{"text": TEXT, "validation": TEXT} | SMALL | changes)
+
+
 def test_initial_parameters_are_the_seeds():
     problem = language_model(TEXT, TEXT, **SMALL)
     first, other = (problem.init(jax.random.key(seed))[0] for seed in (0, 1))

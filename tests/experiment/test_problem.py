@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small import arrays, line, squares
 
-from entropix.experiment import Measure, Problem
+from entropix.experiment import Budget, Measure, Problem, train
 from entropix.experiment.fingerprint import digest_program
 
 
@@ -121,8 +121,30 @@ def test_where_the_data_are():
     assert loader.first_batch() == problem.first_batch()
 
 
+# A loss that takes any data.
+CONSTANT = {
+    "loss": lambda p, s, batch, key: (jnp.zeros(()), s), "measures": {}, "validation": None
+}  # fmt: skip
+
+
+def test_a_list_of_batches_is_a_loader(tmp_path):
+    batches = list(Loader())
+    problem, loader = line(data=batches), line(data=Loader())
+    assert (problem.on_host, problem.num_examples) == (True, None)
+    assert problem.first_batch() == loader.first_batch()
+    rows = [
+        train(p, "sgd", budget=Budget(6, 2), seeds=1, workdir=tmp_path / n, progress=False)
+        for n, p in (("list", problem), ("loader", loader))
+    ]
+    assert [row.measures for row in rows[0]] == [row.measures for row in rows[1]]
+    assert line(data=batches[::-1]).identity != problem.identity != loader.identity
+    together = line(data=tuple(batches), **CONSTANT)
+    assert (together.on_host, together.num_examples) == (False, 8)
+
+
 def test_batches_are_uniform_with_replacement():
-    problem = line(data={"x": np.arange(50.0), "y": 2 * np.arange(50.0)}, batch_size=20_000)
+    data = {"x": np.arange(50.0), "y": 2 * np.arange(50.0)}
+    problem = line(data=data, batch_size=20_000, **CONSTANT)
     batch = problem.draw(jax.random.key(0), problem.data)
     np.testing.assert_array_equal(batch["y"], 2 * batch["x"])
     counts = np.bincount(np.asarray(batch["x"], int), minlength=50)
@@ -146,12 +168,75 @@ def test_batches_are_uniform_with_replacement():
         ({"data": {"x": np.zeros(3), "y": np.zeros(4)}}, r"number of examples.* got \[3, 4\]"),
         ({"data": {"x": np.zeros((0, 3))}}, r"number of examples, >= 1.* got \[0\]"),
         ({"data": {"x": np.zeros(())}}, "data must be arrays with a leading axis"),
+        (
+            {"data": {"x": np.full(9, 2**40)}},
+            "data must have whole numbers.*got 1099",
+        ),
+        (
+            {"validation": {"x": np.full(9, -(2**31) - 1)}},
+            "validation must .*got -2147483649",
+        ),
+        (
+            {"data": {"x": np.full(9, 2**32 - 1, np.uint64), "y": np.full(9, 2**32, np.uint64)}},
+            r"in \[0, 4294967295\], which uint32 holds; got 4294967296",
+        ),
+        ({"data": {"x": np.asarray(["a", "b"])}}, "data must have arrays of numbers; got .*<U1"),
         ({"validation": {"x": np.float32(1)}}, "validation must be arrays with a leading axis"),
     ],
 )
 def test_what_is_no_problem_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         line(**changes)
+
+
+def state_of(change):
+    """A loss whose model state differs from that of `init`."""
+    return lambda p, s, batch, key: (squares(p, s, batch), change(s["mean"]))
+
+
+WRONG = {
+    "init, params alone": ({"init": lambda key: {"w": jnp.zeros(3)}},
+                           r"init must return \(params, model_state\); got a dict .*is \(\)"),
+    "loss alone": ({"loss": lambda p, s, batch, key: squares(p, s, batch)},
+                   r"loss must return \(loss, model_state\); got float32 of shape \(\)"),
+    "losses": ({"loss": lambda p, s, batch, key: (batch["y"], s)},
+               r"first is one real number.*; got float32 of shape \(8,\)"),
+    "state's structure": ({"loss": state_of(lambda mean: (mean,))},
+                          "loss must return a model_state like that of init, of structure .*mean"),
+    "state's shape": ({"loss": state_of(lambda mean: {"mean": mean[:2]})},
+                      r"at \['mean'\], expected float32 of shape \(3,\); got .* \(2,\)"),
+    "state's dtype": ({"loss": state_of(lambda mean: {"mean": mean.astype(int)})},
+                      r"at \['mean'\], expected float32 .*; got int32"),
+    "estimate": ({"estimate": lambda p, s, batch: ()}, "estimate must return a model_state like"),
+    "a vector": ({"measures": {"all": lambda p, s, batch: batch["y"]}},
+                 r"measures\['all'\] must return one real number.*float32 of shape \(8,\)"),
+    "figures": ({"measures": {"all": lambda p, s, batch: {"a": squares(p, s, batch)}}},
+                r"measures\['all'\] must return one real number.*; got a dict .*for each figure"),
+    "validation, one array": ({"validation": arrays(1, 40)["x"]}, "validation must have the str"),
+    "validation": ({"validation": tuple(arrays(1, 40).values())},
+                   "validation must have the structure of data, .*x.*; got .*All measures see"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_functions_of_the_wrong_form_are_refused(case):
+    changes, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        line(**changes)
+    on_host = line(**changes, data=Loader())
+    with pytest.raises(ValueError, match=message):
+        on_host.first_batch()
+
+
+def test_lists_are_as_good_as_tuples():
+    """Loaders of torch give lists."""
+    two = [arrays(0)["x"], arrays(0)["y"]]
+
+    def loss(params, model_state, batch, key):
+        x, y = batch
+        return squares(params, None, {"x": x, "y": y}), model_state
+
+    assert line(data=tuple(two), validation=two, loss=loss, measures={}).num_examples == 96
 
 
 @pytest.mark.parametrize(

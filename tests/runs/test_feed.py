@@ -99,6 +99,28 @@ def test_a_smaller_last_batch_is_named():
         feed.take()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (np.rint, "line's loader must have the dtypes .*float32.*; got .*int32"),
+        (
+            lambda a: a.astype(np.int64) + 2**40,
+            "a batch of line's loader must have whole numbers in .*got 1099",
+        ),
+    ],
+)
+def test_batches_of_another_dtype_are_named(change, message):
+    class Changing(Loader):
+        def __iter__(self):
+            for k, batch in enumerate(super().__iter__()):
+                yield batch if k < 6 else batch | {"y": change(batch["y"]).astype(np.int64)}
+
+    feed = Feed(line(data=Changing(), loss=without_randomness), 6, seen=0)
+    feed.take()
+    with pytest.raises(ValueError, match=message):
+        feed.take()
+
+
 def test_replicas_need_arrays(tmp_path):
     with pytest.raises(ValueError, match="elastic_sgd has replicas, .*loader on the host"):
         train_run(one_run("elastic_sgd", on_host()), tmp_path, progress=False)

@@ -144,6 +144,7 @@ def test_measures_see_128_examples_at_most_and_statistics_whole_batches():
         data=arrays(0, 500), eval_batch_size=250, measures={"mean": (size, "lower", "")},
         estimate=lambda params, state, batch: {"mean": jnp.full(3, float(len(batch["x"])))},
     )  # fmt: skip
+    sizes.clear()  # of what is seen when the problem is made
     point, data = problem.init(jax.random.key(0)), evaluation_data(problem, 0)
     found = make_evaluate(problem)(point, data)
     assert sizes == {128, 500 % 128, 40}
