@@ -11,10 +11,11 @@ import optax
 from entropix import data as datasets
 from entropix import models
 from entropix.data import Dataset
+from entropix.experiment.arrays import fitting
 from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import network_functions
-from entropix.experiment.problem import Measure, Problem, fitting
+from entropix.experiment.problem import Measure, Problem
 from entropix.transforms.checks import check_count, check_fraction, refusal
 
 # The networks of `entropix.models`, with the arguments that a config may set.

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
+from entropix.experiment.modes import EVALUATING, TRAINING, flags_among, flags_of, mode_of
 from entropix.transforms.checks import refusal
 
 ACCEPTED = (
@@ -18,11 +18,6 @@ ACCEPTED = (
     "what hk.transform or hk.transform_with_state returns; or a pair of functions "
     "init(key) -> params and apply(params, inputs) -> outputs"
 )
-
-
-# Flags of a model's call that are true in training, and those that are true in evaluation.
-TRAINING = ("train", "training", "is_training", "is_train")
-EVALUATING = ("deterministic", "use_running_average", "eval", "inference", "is_eval", "test")
 
 
 class NetworkFunctions(NamedTuple):
@@ -100,16 +95,16 @@ def _haiku(model: Any, example: Any) -> NetworkFunctions:
     stateful, keyed = (name in [p.name for p in parameters[1:3]] for name in ("state", "rng"))
     if not keyed and not stateful and len(inspect.signature(model.init).parameters) == 1:
         return _pair(*model)  # somebody's named tuple
-    flags = _flags_among(parameters[2 + stateful + keyed :], "the model's function")
+    flags = flags_among(parameters[2 + stateful + keyed :], "the model's function")
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-        made = model.init(key, inputs, **_mode(flags, True))
+        made = model.init(key, inputs, **mode_of(flags, True))
         return made if stateful else (made, ())
 
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         known = (params, *[state] * stateful, *[key] * keyed)
-        found = model.apply(*known, x, **_mode(flags, train))
+        found = model.apply(*known, x, **mode_of(flags, train))
         outputs, new = found if stateful else (found, state)
         return outputs, new if train else state
 
@@ -118,7 +113,7 @@ def _haiku(model: Any, example: Any) -> NetworkFunctions:
 
 def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkFunctions:
     """The trees hold arrays, not variables: merging those inside `jax.grad` is an error."""
-    flags = _flags(model)
+    flags = flags_of(model)
 
     def take_apart(model: nnx.Module) -> tuple[Any, Any, Any, Any]:
         model = nnx.clone(model)
@@ -133,7 +128,7 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
             keys = streams if key is None else _rekeyed(streams, key)
             network = nnx.merge(graphdef, params, keys, state)
             network.train() if train else network.eval()
-            outputs = network(x, **_mode(flags, train))
+            outputs = network(x, **mode_of(flags, train))
             new = nnx.state(network, nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate)))
             return outputs, nnx.as_pure(new)
 
@@ -173,22 +168,22 @@ def _forgetting(model: nnx.Module) -> nnx.Module:
 
 def _linen(model: linen.Module, example: Any) -> NetworkFunctions:
     """Linen's models say by an argument, or by a field, whether they train."""
-    flags = _flags(model)
+    flags = flags_of(model)
     fields = [] if flags else _fields(model)
 
     def in_mode(train: bool) -> linen.Module:
-        return model.clone(**_mode(fields, train)) if fields else model
+        return model.clone(**mode_of(fields, train)) if fields else model
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
         first, second = jax.random.split(key)
         keys = {"params": first, "dropout": second}
-        variables = dict(in_mode(False).init(keys, inputs, **_mode(flags, False)))
+        variables = dict(in_mode(False).init(keys, inputs, **mode_of(flags, False)))
         return variables.pop("params", {}), variables
 
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         rngs = None if key is None else {"dropout": key}
-        network, mode = in_mode(train), _mode(flags, train)
+        network, mode = in_mode(train), mode_of(flags, train)
         variables = {"params": params, **state}
         if not train or not state:
             return network.apply(variables, x, rngs=rngs, **mode), state
@@ -203,60 +198,6 @@ def _fields(model: linen.Module) -> list[str]:
     names = [field.name for field in dataclasses.fields(model)]
     known = [name for name in names if name in (*TRAINING, *EVALUATING)]
     return [name for name in known if isinstance(getattr(model, name), bool | None)]
-
-
-def _mode(names: list[str], train: bool) -> dict[str, bool]:
-    """The flags of those names, for training or evaluation."""
-    return {name: train == (name in TRAINING) for name in names}
-
-
-def _flags(model: Any, others: tuple[str, ...] = ()) -> list[str]:
-    """The arguments of a model's call that say whether the model trains.
-
-    Args:
-      model: of any library.
-      others: names of arguments that the call is given besides.
-
-    Raises:
-      ValueError: for a model that cannot be called, or an unknown argument without a default.
-    """
-    if not callable(model):
-        raise refusal("model", "a model with a method __call__ of its inputs", model)
-    parameters = list(inspect.signature(model.__call__).parameters.values())[1:]
-    return _flags_among(parameters, f"{type(model).__name__}.__call__", others)
-
-
-def _flags_among(
-    parameters: list[inspect.Parameter], call: str, others: tuple[str, ...] = ()
-) -> list[str]:
-    """The names of the parameters that say whether a model trains.
-
-    Args:
-      parameters: of a call, after its inputs.
-      call: what the messages call it.
-      others: names of arguments that the call is given besides.
-
-    Raises:
-      ValueError: for an unknown parameter without a default.
-    """
-    names = [p.name for p in parameters if p.name in (*TRAINING, *EVALUATING)]
-    unknown = [p for p in parameters if p.name not in (*names, *others)]
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    needed = [p.name for p in unknown if p.default is p.empty and p.kind in kinds]
-    flag = (
-        f"A flag that says whether the model trains is called {', '.join(TRAINING)} or, the other "
-        f"way round, {', '.join(EVALUATING)}."
-    )
-    if needed:
-        raise ValueError(
-            f"{call} is called with inputs and such flags alone; got {', '.join(needed)} without a "
-            f"default. {flag} Rename the argument, or give it a default."
-        )
-    for p in unknown:
-        if isinstance(p.default, bool):
-            text = f"{call}: {p.name} stays {p.default} in training and in evaluation. {flag}"
-            warnings.warn(text, stacklevel=2)
-    return names
 
 
 def _is_equinox(model: Any) -> bool:
@@ -282,7 +223,7 @@ def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
     _, others = eqx.partition(model, eqx.is_inexact_array)
     resting, static = eqx.partition(others, eqx.is_array)
     structure = jax.tree.structure(resting)
-    flags = _flags(model, others=("key",))
+    flags = flags_of(model, others=("key",))
     takes_key = "key" in inspect.signature(model.__call__).parameters
 
     def init(key: jax.Array) -> tuple[Any, Any]:
@@ -292,7 +233,7 @@ def _equinox(model: Any, make: Callable[[jax.Array], Any]) -> NetworkFunctions:
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         network = eqx.combine(params, jax.tree.unflatten(structure, state), static)
         network = eqx.nn.inference_mode(network, value=not train)
-        mode = _mode(flags, train)
+        mode = mode_of(flags, train)
         if not takes_key:
             return jax.vmap(lambda one: network(one, **mode))(x), state
         if key is None:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from entropix.experiment.arrays import fitting, on_device, shape_of
 from entropix.experiment.fingerprint import digest_arrays, digest_program
+from entropix.experiment.forms import check_state, described, form_of, is_number, two_of
 from entropix.transforms.checks import check_count, refusal
 
 
@@ -106,9 +108,9 @@ class Problem:
         if _is_list_of_batches(self.data):
             self._check_batches(self.data)
         if not self.on_host:
-            replace("data", _on_device("data", self.data))
+            replace("data", on_device("data", self.data))
         if self.validation is not None:
-            replace("validation", _on_device("validation", self.validation))
+            replace("validation", on_device("validation", self.validation))
         if not self.on_host:
             self._check_functions(self.first_batch(), self.data)
 
@@ -203,20 +205,20 @@ class Problem:
           examples: the training set's arrays, or their shapes.
         """
         key = jax.random.key(0)
-        made = _two_of("init", "(params, model_state)", jax.eval_shape(self.init, key))
+        made = two_of("init", "(params, model_state)", jax.eval_shape(self.init, key))
         params, state = made
         result = jax.eval_shape(self.loss, params, state, batch, key)
-        loss, after = _two_of("loss", "(loss, model_state)", result)
-        if not _is_number(loss) or not jnp.issubdtype(loss.dtype, jnp.floating):
+        loss, after = two_of("loss", "(loss, model_state)", result)
+        if not is_number(loss) or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(
                 "loss must return (loss, model_state), of which the first is one real number, such "
-                f"as a mean over the batch; got {_described(loss)}."
+                f"as a mean over the batch; got {described(loss)}."
             )
-        _check_state("loss", after, state)
+        check_state("loss", after, state)
         if self.estimate is not None:
-            _check_state("estimate", jax.eval_shape(self.estimate, params, state, batch), state)
+            check_state("estimate", jax.eval_shape(self.estimate, params, state, batch), state)
         sets = [examples] if self.validation is None else [examples, self.validation]
-        if _form(sets[0]) != _form(sets[-1]):
+        if form_of(sets[0]) != form_of(sets[-1]):
             raise ValueError(
                 f"validation must have the structure of data, {jax.tree.structure(examples)}; got "
                 f"{jax.tree.structure(self.validation)}. All measures see both."
@@ -225,10 +227,10 @@ class Problem:
             some = jax.tree.map(self._some, tree)
             for name, measure in self.measures.items():
                 value = jax.eval_shape(measure.function, params, state, some)
-                if not _is_number(value):
+                if not is_number(value):
                     raise ValueError(
                         f"measures[{name!r}] must return one real number, a mean over the batch; "
-                        f"got {_described(value)}. Write a measure for each figure."
+                        f"got {described(value)}. Write a measure for each figure."
                     )
 
     def _some(self, array: Any) -> jax.ShapeDtypeStruct:
@@ -282,102 +284,6 @@ def _measure(name: str, given: Any) -> Measure:
     if measure.better not in ("lower", "higher"):
         raise refusal(f"measures[{name!r}][1]", "'lower' or 'higher'", measure.better)
     return measure
-
-
-def _two_of(name: str, pair: str, made: Any) -> Any:
-    """What a function returned, a pair."""
-    if not isinstance(made, tuple | list) or len(made) != 2 or hasattr(made, "_fields"):
-        way_out = "Where the model carries no state along, model_state is ()."
-        raise ValueError(f"{name} must return {pair}; got {_described(made)}. {way_out}")
-    return made
-
-
-def _check_state(name: str, after: Any, before: Any) -> None:
-    """Raises `ValueError` unless a model state has the structure, shapes and dtypes of `init`'s."""
-    source = f"{name} must return a model_state like that of init"
-    old: Any = jax.tree.structure(before)
-    new: Any = jax.tree.structure(after)
-    if old != new:
-        raise ValueError(f"{source}, of structure {old}; got {new}.")
-    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
-    for (path, leaf), found in leaves:
-        if (leaf.shape, leaf.dtype) != (found.shape, found.dtype):
-            where = jax.tree_util.keystr(path) or "the only leaf"
-            raise ValueError(
-                f"{source}: at {where}, expected {_described(leaf)}; got {_described(found)}."
-            )
-
-
-def _is_number(made: Any) -> bool:
-    """Whether a function returned one real number, or a truth value."""
-    known = isinstance(made, jax.ShapeDtypeStruct) and made.shape == ()
-    return known and not jnp.issubdtype(made.dtype, jnp.complexfloating)
-
-
-def _described(made: Any) -> str:
-    """What a function returned, in words."""
-    if isinstance(made, jax.ShapeDtypeStruct):
-        return f"{made.dtype} of shape {made.shape}"
-    return f"a {type(made).__name__} of structure {jax.tree.structure(made)}"
-
-
-def _form(tree: Any) -> Any:
-    """The structure of a pytree in which lists and named tuples are tuples."""
-    if isinstance(tree, Mapping):
-        return {key: _form(entry) for key, entry in tree.items()}
-    if isinstance(tree, list | tuple):
-        return tuple(_form(entry) for entry in tree)
-    return str(jax.tree.structure(tree))  # a PyTreeDef is not unequal to a dictionary
-
-
-def shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
-    """The shape of an array, and the dtype that the array has on the device."""
-    return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
-
-
-def _on_device(name: str, tree: Any) -> Any:
-    """The arrays on the device; all with as many examples."""
-    leaves = jax.tree.leaves(tree)
-    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves):
-        raise refusal(name, "arrays with a leading axis of examples", tree)
-    sizes = sorted({len(leaf) for leaf in leaves})
-    if len(sizes) > 1 or sizes[0] == 0:
-        raise ValueError(
-            f"{name} must have the same number of examples, >= 1, in every array; got {sizes}."
-        )
-    return jax.tree.map(lambda leaf: jnp.asarray(fitting(name, leaf)), tree)
-
-
-def fitting(name: str, array: Any, dtype: Any = None) -> Any:
-    """Returns an array whose whole numbers fit the device's, which have 32 bits by default.
-
-    Args:
-      name: of the array in messages.
-      array: of any library.
-      dtype: of the array on the device; by default the one that JAX chooses.
-
-    Raises:
-      ValueError: for a whole number that would wrap around, and for what is no number.
-    """
-    if isinstance(array, jax.Array):
-        return array
-    array = np.asarray(array)
-    if array.dtype.kind in "OSUMm":
-        raise ValueError(
-            f"{name} must have arrays of numbers; got one of dtype {array.dtype}. Turn what the "
-            "array holds into numbers before."
-        )
-    dtype = np.dtype(dtype or jax.dtypes.canonicalize_dtype(array.dtype))
-    if array.dtype.kind in "iu" and dtype.kind in "iu" and dtype != array.dtype and array.size:
-        limits = np.iinfo(dtype)
-        for value in (int(array.min()), int(array.max())):
-            if not limits.min <= value <= limits.max:
-                raise ValueError(
-                    f"{name} must have whole numbers in [{limits.min}, {limits.max}], which "
-                    f"{dtype} holds; got {value} among them. Number the values from 0, or write "
-                    "them as floats."
-                )
-    return array
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from entropix.experiment.problem import Problem, fitting, shape_of
+from entropix.experiment.arrays import fitting, shape_of
+from entropix.experiment.problem import Problem
 
 _log = logging.getLogger(__name__)
 
