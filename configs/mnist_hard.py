@@ -10,8 +10,8 @@ The data stand first behind the colon, and the runs after it: `wrong_0`, `wrong_
 drops of the learning rate. Errors are of the whole test set, with its right labels.
 
 The constants of `sgd`, `sam`, `entropy_sgd` and `hj` are the best of nine trials each, at 20, 40
-and 60 % wrong labels. With them, n = 3 (`results/mnist_wrong_20`, `_40` and `_60`; 3 to 9 minutes a run
-and 4 to 13 a search, on one core of an AMD EPYC with other work beside):
+and 60 % wrong labels. With them, n = 3 (`results/mnist_wrong_20`, `_40` and `_60`; 3 to 9 minutes a
+run and 4 to 13 a search, on one core of an AMD EPYC with other work beside):
 
     | error, %    | 20 % wrong   | 40 % wrong   | 60 % wrong   |
     |-------------|--------------|--------------|--------------|
