@@ -1,6 +1,6 @@
 """A data set as four arrays on the device, and a validation split held out of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -80,13 +80,18 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
     return split(images, labels, num_test=num_test, seed=seed)
 
 
+def input_dtype(inputs: np.ndarray) -> Any:
+    """float32; whole numbers other than bytes, such as tokens, stay whole."""
+    whole = np.issubdtype(inputs.dtype, np.integer) and inputs.dtype != np.uint8
+    return jnp.int32 if whole else jnp.float32
+
+
 def split(images: np.ndarray, labels: np.ndarray, num_test: int, seed: int) -> Dataset:
     """Makes a `Dataset` of one set of images and labels, stratified by label.
 
     Images of whole numbers other than uint8, such as tokens, become int32; all others float32.
     """
-    whole = np.issubdtype(images.dtype, np.integer) and images.dtype != np.uint8
-    dtype = jnp.int32 if whole else jnp.float32
+    dtype = input_dtype(images)
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels, test_size=num_test, stratify=labels, random_state=seed
     )

@@ -11,6 +11,7 @@ import optax
 from entropix import data as datasets
 from entropix import models
 from entropix.data import Dataset
+from entropix.data.dataset import input_dtype
 from entropix.experiment.arrays import fitting
 from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
@@ -191,7 +192,11 @@ def dataset_of(data: Any) -> Dataset:
                     "inputs must be finite in float32; got NaN, infinity or numbers beyond 3.4e38 "
                     "among them."
                 )
-    train, test = (jnp.asarray(fitting("inputs", a, _dtype(a)), _dtype(a)) for a in arrays[::2])
+    dtypes = [input_dtype(inputs) for inputs in arrays[::2]]
+    train, test = (
+        jnp.asarray(fitting("inputs", inputs, dtype), dtype)
+        for inputs, dtype in zip(arrays[::2], dtypes, strict=True)
+    )
     train_labels, test_labels = (
         jnp.asarray(fitting("labels", a, jnp.int32), jnp.int32) for a in arrays[1::2]
     )
@@ -208,12 +213,6 @@ def _array(name: str, value: Any) -> np.ndarray:
         way_out = ". For inputs of several arrays, write an entropix.experiment.Problem."
         raise refusal(name, "one array of numbers", value, way_out)
     return array
-
-
-def _dtype(inputs: np.ndarray) -> Any:
-    """float32; whole numbers other than bytes, such as tokens, stay whole."""
-    whole = np.issubdtype(inputs.dtype, np.integer) and inputs.dtype != np.uint8
-    return jnp.int32 if whole else jnp.float32
 
 
 def _num_classes(dataset: Dataset) -> int:

@@ -11,10 +11,15 @@ MOST_OF_A_NAME = 200
 """Characters of a name that becomes the name of a file."""
 
 
+def is_file_name(name: Any) -> bool:
+    """Whether a name may become that of a file in any folder."""
+    plain = rf"(?!\.)[^/\\\0]{{1,{MOST_OF_A_NAME}}}"
+    return isinstance(name, str) and re.fullmatch(plain, name) is not None
+
+
 def check_file_name(kind: str, name: Any) -> str:
     """Returns a name that may become that of a file in any folder."""
-    plain = rf"(?!\.)[^/\\\0]{{1,{MOST_OF_A_NAME}}}"
-    if not isinstance(name, str) or not re.fullmatch(plain, name):
+    if not is_file_name(name):
         accepted = f"1 to {MOST_OF_A_NAME} characters without / and \\, no dot first"
         raise ValueError(f"{kind} must have {accepted}; got {shown(name)}.")
     return name

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -173,10 +173,14 @@ class Run:
         return plain
 
     @functools.cached_property
+    def shapes(self) -> Any:
+        """Shapes and dtypes of the parameters."""
+        return jax.eval_shape(self.problem.init, jax.random.key(0))[0]
+
+    @functools.cached_property
     def num_parameters(self) -> int:
         """N."""
-        params, _ = jax.eval_shape(self.problem.init, jax.random.key(0))
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes))
 
     def method(self, **given: Any) -> Method:
         """The run's transformations; see `entropix.experiment.method.build`."""
@@ -205,8 +209,7 @@ def check_foreign(run: Run, method: Method) -> None:
     experiment: the experiment's schedule would count gradients, and its decay would move x at each.
     """
     refuse_incomplete("the algorithm", method.optimizer)
-    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
-    state = jax.eval_shape(method.optimizer.init, params)
+    state = jax.eval_shape(method.optimizer.init, run.shapes)
     options, own = run.algorithm.all_options, run.algorithm.arguments
     acting = [name for name in OF_RATE if options[name] != COMMON[name] and name not in own]
     if acting and method.per_count and remembers_parameters(state):
@@ -223,7 +226,7 @@ def check_foreign(run: Run, method: Method) -> None:
         return method.optimizer.update(params, state, params, value=0.0)
 
     try:
-        jax.eval_shape(step, params, state)
+        jax.eval_shape(step, run.shapes, state)
     except TypeError as error:
         raise ValueError(
             f"its update failed ({error}). An experiment calls update(grads, state, params, "
@@ -237,22 +240,35 @@ def _digest(run: Run) -> str:
     The states too: what a rule does from the second step on is in them.
     """
     method = run.method()
-    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
+    return digest_program(*on_replicas(run, lambda params: first_step(method, params)))
 
-    def step(params: Any) -> Any:
-        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
-        slope = entropix.relaxed_grad(method.relaxation, lambda p, i: p)
-        grads, relaxation = slope(params, relaxation)
-        updates, optimizer = method.optimizer.update(grads, optimizer, params, value=0.0)
-        return updates, optimizer, relaxation, method.eval_params(optimizer, params)
 
+def first_step(
+    method: Method,
+    params: Any,
+    on_gradient: Callable[[Any, Any], Any] = lambda grads, _: grads,
+) -> Any:
+    """The first outer step from parameters at which the mini-batch gradient is the point itself.
+
+    Returns:
+      The updates, the states after them, and the point to evaluate.
+    """
+    relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
+    slope = entropix.relaxed_grad(method.relaxation, lambda p, i: on_gradient(p, p))
+    grads, relaxation = slope(params, relaxation)
+    updates, optimizer = method.optimizer.update(grads, optimizer, params, value=0.0)
+    return updates, optimizer, relaxation, method.eval_params(optimizer, params)
+
+
+def on_replicas(run: Run, step: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Any]:
+    """A function of parameters, for all replicas if there are some, and shapes to trace it with."""
     if run.replicas is None:
-        return digest_program(step, params)
+        return step, run.shapes
 
     def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
 
-    return digest_program(jax.vmap(step, axis_name=REPLICA_AXIS), jax.tree.map(repeated, params))
+    return jax.vmap(step, axis_name=REPLICA_AXIS), jax.tree.map(repeated, run.shapes)
 
 
 def check_method(name: str, method: Method, budget: Budget) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orbax.checkpoint as ocp
 
+from entropix.experiment.names import is_file_name
 from entropix.runs.arrays import digest as digest_of
 from entropix.runs.arrays import from_host as from_host
 from entropix.runs.arrays import to_host as to_host
@@ -19,7 +20,6 @@ CHECKPOINTS = "checkpoints"
 # A checkpoint's folder: its outer step and, for a moment, which replacement of that step it is.
 _NAME = re.compile(r"(0|[1-9]\d{0,17})(?:\.([1-9]\d{0,8}))?", re.ASCII)
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
-_PLAIN = re.compile(r"(?!\.)[^/\\\0]{1,200}")  # what may become the name of a file
 
 
 class Checkpoint(NamedTuple):
@@ -253,5 +253,5 @@ def check_record(record: dict[str, Any]) -> None:
             raise ValueError(f"a row's seed must be an integer >= 0; got {seed!r:.60}")
         for field in ("run", "algorithm"):
             name = row.get(field, "-")
-            if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+            if not is_file_name(name):
                 raise ValueError(f"a row's {field} must be the name of a file; got {name!r:.60}")

@@ -40,20 +40,22 @@ def _read(
     found = checkpoints.restore()
     if found is None:
         return None
-    here = programs.layout.replicas
     record = Record.from_dict(found.record)
-    there = record.replicas
+    now = _with_replicas(found.state, record.replicas, programs, template)
+    return found._replace(state=_on_schedule(now, found.step, record, programs.method))
+
+
+def _with_replicas(saved: Any, there: int, programs: Programs | Starter, template: Any) -> Any:
+    """The arrays that were saved of `there` replicas, for as many as `programs` has."""
+    here = programs.layout.replicas
     if programs.method.replicas is None or there == here:
-        state = from_host(template, found.state)
-        return found._replace(state=_on_schedule(state, found.step, record, programs.method))
+        return from_host(template, saved)
 
     def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((leaf.shape[0], there, *leaf.shape[2:]), leaf.dtype)
 
-    saved = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), found.state)
-    resized = jax.vmap(lambda state: resize(state, here))(saved.state)  # over seeds
-    state = saved._replace(state=resized)
-    return found._replace(state=_on_schedule(state, found.step, record, programs.method))
+    now = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), saved)
+    return now._replace(state=jax.vmap(lambda state: resize(state, here))(now.state))  # over seeds
 
 
 def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
@@ -67,12 +69,12 @@ def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
         return now
     count = round(record.gradients / ((method.replicas or 1) * method.per_count))
 
-    def counted(node: Any) -> Any:
-        if not isinstance(node, optax.ScaleByScheduleState):
-            return node
-        return node._replace(count=jnp.full_like(node.count, count))
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
 
-    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    def counted(node: Any) -> Any:
+        return node._replace(count=jnp.full_like(node.count, count)) if is_schedule(node) else node
+
     return now._replace(state=jax.tree.map(counted, now.state, is_leaf=is_schedule))
 
 

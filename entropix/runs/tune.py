@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import entropix
-from entropix.experiment.method import REPLICA_AXIS, build
+from entropix.experiment.method import build
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run
+from entropix.experiment.run import Run, first_step, on_replicas
 from entropix.experiment.search import Ranges, draw
 from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.trials import Trial, TrialLog
 from entropix.training.devices import layout_of
-from entropix.training.evaluation import evaluation_data, make_evaluate
+from entropix.training.evaluation import evaluation_data, make_evaluate, measured
 from entropix.training.programs import initial_points
 from entropix.training.state import centre, init_state
 from entropix.training.step import NEVER, Advance, make_advance, make_step
@@ -125,25 +124,13 @@ def _with_values(run: Run, values: Trial) -> Run:
 
 def _trace(run: Run, name: str) -> None:
     """Traces one outer step whose option `name` has no value yet; the gradient at x is x."""
-    params, _ = jax.eval_shape(run.problem.init, jax.random.key(0))
 
-    def step(value: jax.Array, params: Any) -> Any:
+    def trace(value: jax.Array) -> None:
         method = run.method(traced={name: value})
-        relaxation, optimizer = method.relaxation.init(params), method.optimizer.init(params)
-        slope = entropix.relaxed_grad(method.relaxation, lambda p, i: method.on_gradient(p, p))
-        grads, _ = slope(params, relaxation)
-        _, optimizer = method.optimizer.update(grads, optimizer, params, value=0.0)
-        return method.eval_params(optimizer, params)
+        step = lambda params: first_step(method, params, method.on_gradient)  # noqa: E731
+        jax.eval_shape(*on_replicas(run, step))
 
-    def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((run.replicas, *leaf.shape), leaf.dtype)
-
-    value = jax.ShapeDtypeStruct((), jnp.float32)
-    if run.replicas is None:
-        jax.eval_shape(step, value, params)
-    else:
-        together = jax.vmap(step, (None, 0), axis_name=REPLICA_AXIS)
-        jax.eval_shape(together, value, jax.tree.map(repeated, params))
+    jax.eval_shape(trace, jax.ShapeDtypeStruct((), jnp.float32))
 
 
 def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
@@ -302,10 +289,12 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
     measure = jax.jit(lambda points, data: jax.lax.map(lambda p: evaluate(p, data), points))
 
     def score(values: Trial, num_steps: int) -> Trial:
+        if not _accepted(run, values):
+            return dict.fromkeys(measured(problem), math.inf)
         given = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
         points, bad = layout.local(walk(given, jnp.asarray(num_steps, jnp.int32), data))
         found = {name: float(jnp.mean(v)) for name, v in measure(points, examples).items()}
-        sound = bool(jnp.all(bad == NEVER)) and all(map(math.isfinite, found.values()))
-        return found if sound and _accepted(run, values) else dict.fromkeys(found, math.inf)
+        sound = bool(jnp.all(bad == NEVER)) and is_finite(found)
+        return found if sound else dict.fromkeys(found, math.inf)
 
     return score

@@ -145,9 +145,8 @@ def langevin(
     def begin(params: Any, state: RelaxationState) -> LangevinInner:
         return LangevinInner(
             params=copy_tree(params),
-            outer=check_state(state)._replace(
-                inner_memory=None
-            ),  # moved to the chain, and back by `finish`
+            # The memory moves to the chain, and back by `finish`.
+            outer=check_state(state)._replace(inner_memory=None),
             y=wide_copy(params),
             average=wide_copy(params) if averaged else None,
             inner_state=inner_tx.init(params) if reset_inner else state.inner_memory,
