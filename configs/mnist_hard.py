@@ -48,8 +48,8 @@ OPTIMIZERS = {
     "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.99},
 }
-# What searches of nine trials each found with other shares of wrong labels, where the ranges below
-# had lower ends.
+# What searches of nine trials each found with other shares of wrong labels, in the ranges below.
+# The values above, of 40 %, were searched for from a learning rate of 0.05 and a gamma of 10 on.
 FOUND = {
     "wrong_20": {
         "sgd": {"learning_rate": 0.01109},
