@@ -20,7 +20,7 @@ _DECIDED = ("axis_name", "key", "stepwise", "mask", "optimizer_fn")
 # is about min(gamma, L step_size) gradients long. The useful eta of a relaxation grows with gamma
 # up to about 1/curvature, as Example 13 shows.
 _RATE = (1e-2, 3.0)
-_GAMMA = (3e-2, 30.0)
+_GAMMA = (0.1, 1e3)  # from twice the smallest that the default inner step of 0.1 allows
 _TEMPERATURE = (1e-10, 1e-4)
 _ADAM_RATE = (1e-4, 3e-2)
 
@@ -251,7 +251,7 @@ _PAPERS = (
     Algorithm(
         "heat", entropix.heat_sgd, "HEAT", "#E69F00", {"gamma": 1.0},
         # Only gamma T matters; its square root, the smoothing's width, spans 2e-4 to 0.5.
-        {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": (1e-6, 1e-2)},
+        {"learning_rate": _RATE, "gamma": (3e-2, 30.0), "temperature": (1e-6, 1e-2)},
     ),
     Algorithm(
         "elastic_sgd", entropix.elastic_sgd, "Elastic-SGD", "#009E73",
