@@ -182,6 +182,7 @@ def tune(
     search: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     trials: int = 16,
     seed: int = 0,
+    objective: str | None = None,
     workdir: str | pathlib.Path | None = None,
     settings: Settings | None = None,
     progress: bool | None = None,
@@ -199,6 +200,9 @@ def tune(
         those, the ones of options whose value is 0, switched off, are left out.
       trials: of every algorithm, at the first rung.
       seed: of the search.
+      objective: the measure that trials are judged by, of those that the problem has; the error by
+        default, if there is one. Choose "loss" where few examples are held out: with 100 of them,
+        no error is told from another one that is a point away.
       workdir: gets `tuning.md` and the trials; by default `runs/PROBLEM/tune`.
       settings: how trials are carried out.
       progress: whether to show progress bars; None for a terminal's.
@@ -255,18 +259,20 @@ def tune(
     if empty:
         raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)
     folder = _folder(workdir, f"{runs[0].problem.name}/tune")
-    tried = tune_runs(runs, by_run, folder, trials=trials, seed=seed, progress=progress)
+    tried = tune_runs(
+        runs, by_run, folder, trials=trials, seed=seed, objective=objective, progress=progress
+    )
     page = tuning_page(
         tried,
         labels={run.name: run.label for run in runs},
         edges={name: at_edges(trials[0], by_run[name]) for name, trials in tried.items()},
-        effort=describe_effort(runs[0], trials),
+        effort=describe_effort(runs[0], trials, objective),
     )
     write_atomic(folder / "tuning.md", page.encode())
     return tried
 
 
-def describe_effort(run: Run, trials: int) -> str:
+def describe_effort(run: Run, trials: int, objective: str | None = None) -> str:
     """The sentence about a search's budget that its page holds."""
     ladder = "; ".join(
         f"{count} trial{'s' * (count > 1)} of {max(1, round(share * run.budget.gradients)):,}"
@@ -277,7 +283,7 @@ def describe_effort(run: Run, trials: int) -> str:
         "Successive halving with equal effort for every algorithm, in gradients, rounded up to "
         f"whole outer steps, and {seeds} seed{'s' * (seeds > 1)} a trial: {ladder}. Measured on a "
         "fifth of the training set, held out; the validation set played no part. Means over seeds."
-    )
+    ) + ("" if objective is None else f" Trials are judged by their {objective}.")
 
 
 def runs(

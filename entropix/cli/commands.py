@@ -59,7 +59,13 @@ def tune(options: _Options) -> None:
     from entropix.report.tuning import NONE_FINITE, is_finite
 
     workdir = options.workdir or os.path.join("runs", config.name, "tune")
-    tried = workflow.tune(config, workdir=workdir, trials=options.trials, progress=options.progress)
+    tried = workflow.tune(
+        config,
+        workdir=workdir,
+        trials=options.trials,
+        objective=options.objective,
+        progress=options.progress,
+    )
     searched = config.search
     for run, trials in tried.items():
         if not is_finite(trials[0]):

@@ -116,6 +116,7 @@ def _compare(parser: Parser) -> None:
 def _tune(parser: Parser) -> None:
     _config(parser, "runs/CONFIG/tune")
     parser.option("--trials", "of every algorithm (default: 16)", count(1), 16, "N")
+    parser.option("--objective", "that trials are judged by (default: error)", metavar="MEASURE")
 
 
 def _report(parser: Parser) -> None:

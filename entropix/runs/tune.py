@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from entropix.experiment.method import build
+from entropix.experiment.names import check_name
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run, first_step, on_replicas
 from entropix.experiment.search import Ranges, draw
@@ -38,6 +39,7 @@ def tune_runs(
     *,
     trials: int = 16,
     seed: int = 0,
+    objective: str | None = None,
     progress: bool | None = None,
 ) -> dict[str, list[Trial]]:
     """Searches options of every run by successive halving, on a held-out part of the training set.
@@ -56,6 +58,8 @@ def tune_runs(
       workdir: gets `tune.json` and `tune_RUN.jsonl`, trial by trial.
       trials: at the first rung, >= 1.
       seed: of the search.
+      objective: the measure that trials are judged by first, all others after it; None for the
+        error, if the problem measures one.
       progress: whether to show progress bars; None for a terminal's.
 
     Returns:
@@ -65,10 +69,12 @@ def tune_runs(
       a run would refuse).
 
     Raises:
-      ValueError: for `trials` < 1, for a range with an end that the algorithm refuses or an
-        option that cannot be varied, or for a `workdir` that holds another search.
+      ValueError: for `trials` < 1, for an `objective` that is not measured, for a range with an
+        end that the algorithm refuses or an option that cannot be varied, or for a `workdir` that
+        holds another search.
     """
     trials, workdir = check_count("trials", trials), pathlib.Path(workdir)
+    judged = _judge(runs[0].problem, objective)
     for run in runs:
         check_ranges(run, search[run.name])
     progress = sys.stderr.isatty() if progress is None else progress
@@ -77,16 +83,17 @@ def tune_runs(
         held_out = {id(r.problem): hold_out(r.problem) for r in runs}
         runs = [_for_search(run, held_out[id(run.problem)]) for run in runs]
         logs = {
-            run.name: TrialLog(workdir, run.name, _identity(run, ranges[run.name], seed, trials))
+            run.name: TrialLog(
+                workdir, run.name, _identity(run, ranges[run.name], seed, trials, objective)
+            )
             for run in runs
         }  # all of them before the first trial: another search's folder is refused at once
         for run in runs:
             drawn = draw(ranges[run.name], trials, seed)
-            _run_missing(logs[run.name], run, drawn, progress)
-    better = _objective(runs[0].problem)
+            _run_missing(logs[run.name], run, drawn, judged, progress)
     return {
         name: sorted(
-            log.trials, key=lambda trial: (not is_finite(trial), -trial["rung"], better(trial))
+            log.trials, key=lambda trial: (not is_finite(trial), -trial["rung"], judged(trial))
         )
         for name, log in logs.items()
     }
@@ -182,9 +189,12 @@ def at_edges(best: Trial, ranges: Ranges) -> list[str]:
     return found
 
 
-def _objective(problem: Problem) -> Callable[[Trial], tuple[float, ...]]:
-    """What a trial is judged by, smallest best: its error, if there is one; then all else."""
-    names = sorted(problem.measures, key=lambda name: name != "error")
+def _judge(problem: Problem, objective: str | None) -> Callable[[Trial], tuple[float, ...]]:
+    """What a trial is judged by, smallest best: the objective; then all else."""
+    if objective is not None:
+        check_name("objective", objective, problem.measures)
+    first = "error" if objective is None else objective
+    names = sorted(problem.measures, key=lambda name: name != first)
     signs = [1 if problem.measures[name].better == "lower" else -1 for name in names]
 
     def judged(trial: Trial) -> tuple[float, ...]:
@@ -202,16 +212,20 @@ def _for_search(run: Run, problem: Problem) -> Run:
     return dataclasses.replace(run, problem=problem, seeds=seeds, settings=settings)
 
 
-def _identity(run: Run, ranges: Ranges, seed: int, trials: int) -> dict[str, Any]:
+def _identity(
+    run: Run, ranges: Ranges, seed: int, trials: int, objective: str | None
+) -> dict[str, Any]:
     """All that decides the trials of one run, but for the values that the search replaces."""
     identity = dict(run.identity)
     options = identity["algorithm"]["options"]
     kept = {name: value for name, value in options.items() if name not in ranges}
     identity["algorithm"] = {**identity["algorithm"], "options": kept}
     search = {name: list(pair) for name, pair in ranges.items()}
-    return identity | {
-        "search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials
-    }  # fmt: skip
+    return {
+        **identity,
+        **{"search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials},
+        **({} if objective is None else {"objective": objective}),
+    }
 
 
 def rungs(trials: int) -> list[tuple[int, float]]:
@@ -225,9 +239,15 @@ def rungs(trials: int) -> list[tuple[int, float]]:
     return [(max(1, trials // _KEPT**k), 1 / _KEPT ** (number - 1 - k)) for k in range(number)]
 
 
-def _run_missing(log: TrialLog, run: Run, drawn: list[Trial], progress: bool) -> None:
+def _run_missing(
+    log: TrialLog,
+    run: Run,
+    drawn: list[Trial],
+    judged: Callable[[Trial], tuple[float, ...]],
+    progress: bool,
+) -> None:
     """Runs the trials of all rungs that are not in the log."""
-    ladder, judged = rungs(len(drawn)), _objective(run.problem)
+    ladder = rungs(len(drawn))
     total = sum(count for count, _ in ladder)
     if len(log.trials) >= total:
         return

@@ -62,6 +62,31 @@ def test_every_algorithm_gets_the_same_effort(done):
     }  # fmt: skip
 
 
+def test_trials_are_judged_by_the_objective(done, tmp_path):
+    """A measure that is best where the error is worst chooses the other end of the same trials."""
+    problem = line()
+    misses = problem.measures["error"]
+    missed = misses._replace(better="higher")
+    problem = dataclasses.replace(problem, measures={**problem.measures, "missed": missed})
+    by_error = search(tmp_path / "error", {"sgd": "sgd"}, problem)["sgd"]
+    by_missed = search(tmp_path / "missed", {"sgd": "sgd"}, problem, objective="missed")["sgd"]
+    errors = [
+        {t["learning_rate"]: t["val_error"] for t in tried[1:]} for tried in (by_error, by_missed)
+    ]
+    assert errors[0] == errors[1]
+    finite = [error for error in errors[0].values() if math.isfinite(error)]
+    least, most = min(finite), max(finite)
+    assert least < most
+    assert errors[0][by_error[0]["learning_rate"]] == least
+    assert errors[0][by_missed[0]["learning_rate"]] == most
+    assert "judged by their missed" in (tmp_path / "missed" / "tuning.md").read_text()
+    with pytest.raises(ValueError, match="another search"):
+        search(tmp_path / "missed", {"sgd": "sgd"}, problem)
+    with pytest.raises(ValueError, match="objective 'los'.*loss"):
+        search(tmp_path / "none", {"sgd": "sgd"}, problem, objective="los")
+    assert not (tmp_path / "none" / "tune_sgd.jsonl").exists()
+
+
 def test_a_trial_is_the_run_with_those_values(done, tmp_path):
     """The longest trial, trained by the loop of final runs on the same examples and seeds."""
     _, tried = done
