@@ -6,7 +6,12 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
+
+import entropix
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -59,6 +64,26 @@ def test_every_page_is_in_a_table_of_contents():
                 if line and not line.startswith((":", "gathered/")):
                     todo.append(page.parent / f"{line}.md")
     assert sorted(reached) == sources()
+
+
+HELD = {
+    "SGD": lambda: entropix.sgd(0.1),
+    "Entropy-SGD": lambda: entropix.entropy_sgd(0.1, 1.0, stepwise=True),
+    "HJ": lambda: entropix.hj_sgd(0.1, 1.0, stepwise=True),
+    "HEAT": lambda: entropix.heat_sgd(0.1, 1.0, stepwise=True),
+    "SAM": lambda: entropix.sam(0.1, 0.05, stepwise=True),
+    "Lookahead": lambda: entropix.lookahead(optax.sgd(0.1)),
+    "SNOO": lambda: entropix.snoo(optax.sgd(0.1)),
+    "`outer`": lambda: entropix.outer(optax.sgd(0.1), optax.sgd(0.1), num_steps=2),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_the_state_has_as_many_arrays_as_the_table_of_algorithms_says(name):
+    page = (DOCS / "algorithms" / "index.md").read_text()
+    (said,) = re.findall(rf"^\| \[{re.escape(name)}\].*\| (\d): [^|]*\|$", page, re.MULTILINE)
+    state = jax.eval_shape(HELD[name]().init, jnp.zeros(1000))
+    assert sum(leaf.size == 1000 for leaf in jax.tree.leaves(state)) == int(said)
 
 
 def test_every_python_block_of_a_page_is_run():
