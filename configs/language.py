@@ -3,7 +3,7 @@
     entropix tune    --config=language --workdir=runs/language_tune --trials=9 --config.seeds=1
     entropix compare --config=language --workdir=runs/language
     entropix compare --config=language:adamw,snoo_10 --config.seeds=5 --workdir=runs/language
-    entropix compare --config=language:batch_32,adamw,snoo --workdir=runs/language_32
+    entropix compare --config=language:batch_32 --workdir=runs/language_32
 
 A decoder of 0.47 million parameters, 2,400 gradients of 8 windows of 96 bytes, or, with `batch_32`
 in front of the runs, 600 gradients of 32: equally many bytes. Every run has a cosine for the
@@ -14,7 +14,8 @@ run's identity.
 The constants of all runs are the best of nine trials each. With them, `results/language` has 5
 seeds (`--config.seeds=5`) of `adamw`, `snoo_10`, `lookahead`, `schedule_free` and `muloco`, 3 of
 the others (6 minutes a run of 3 seeds and 5 to 7 a search on one core of an AMD EPYC, other work
-beside; with Muon 9 and 8).
+beside; with Muon 9 and 8), and `results/language_32` has 3 seeds of all (3 to 4 minutes a run, 3 to
+5 a search).
 """
 
 from ml_collections import ConfigDict
@@ -28,25 +29,50 @@ AVERAGED = {**PULLED, "averaging": 0.75}
 # Where to look for learning rates: of AdamW, alone or inside; of Muon, whose are larger.
 RATE, MUON_RATE = (5e-4, 2e-2), (1e-3, 1e-1)
 OPTIMIZERS = {
-    "adamw": {**COSINE, "learning_rate": 2.216e-3},
-    "snoo": {**COSINE, "num_steps": 30, "learning_rate": 5.135e-3, "outer_learning_rate": 0.3791},
-    "muon": {**COSINE, "learning_rate": 1.832e-2},
-    "hj": {**PULLED, "learning_rate": 2.216e-3, "gamma": 897.1},
-    "entropy_sgd": {**AVERAGED, "learning_rate": 5.135e-3, "gamma": 86.07, "temperature": 2.861e-8},
-    "entropy_sgd_cold": {**AVERAGED, "learning_rate": 5.135e-3, "gamma": 86.07},
-    "schedule_free": {"optimizer": "adamw", "learning_rate": 7.265e-3, "warmup": 0.05},
-    "sam": {**COSINE, "optimizer": "adamw", "learning_rate": 2.216e-3, "rho": 0.03092},
-    "adamw_ema": {**COSINE, "algorithm": "adamw", "learning_rate": 2.216e-3, "ema": 0.99},
-    "lookahead": {**COSINE, "optimizer": "adamw", "learning_rate": 7.265e-3},
-    "snoo_10": {
-        **COSINE, "algorithm": "snoo", "num_steps": 10,
-        "learning_rate": 5.135e-3, "outer_learning_rate": 0.3791,
+    "adamw": COSINE,
+    "snoo": {**COSINE, "num_steps": 30},
+    "muon": COSINE,
+    "hj": PULLED,
+    "entropy_sgd": AVERAGED,
+    "entropy_sgd_cold": AVERAGED,
+    "schedule_free": {"optimizer": "adamw", "warmup": 0.05},
+    "sam": {**COSINE, "optimizer": "adamw"},
+    "adamw_ema": {**COSINE, "algorithm": "adamw", "ema": 0.99},
+    "lookahead": {**COSINE, "optimizer": "adamw"},
+    "snoo_10": {**COSINE, "algorithm": "snoo", "num_steps": 10},
+    "muloco": {**COSINE, "algorithm": "snoo", "optimizer": "muon"},
+}
+# Windows in a batch -> run -> the best of nine trials.
+BEST = {
+    8: {
+        "adamw": {"learning_rate": 2.216e-3},
+        "snoo": {"learning_rate": 5.135e-3, "outer_learning_rate": 0.3791},
+        "muon": {"learning_rate": 1.832e-2},
+        "hj": {"learning_rate": 2.216e-3, "gamma": 897.1},
+        "entropy_sgd": {"learning_rate": 5.135e-3, "gamma": 86.07, "temperature": 2.861e-8},
+        "entropy_sgd_cold": {"learning_rate": 5.135e-3, "gamma": 86.07},
+        "schedule_free": {"learning_rate": 7.265e-3},
+        "sam": {"learning_rate": 2.216e-3, "rho": 0.03092},
+        "adamw_ema": {"learning_rate": 2.216e-3},
+        "lookahead": {"learning_rate": 7.265e-3},
+        "snoo_10": {"learning_rate": 5.135e-3, "outer_learning_rate": 0.3791},
+        "muloco": {"learning_rate": 1.832e-2, "outer_learning_rate": 0.3791},
     },
-    "muloco": {
-        **COSINE, "algorithm": "snoo", "optimizer": "muon",
-        "learning_rate": 1.832e-2, "outer_learning_rate": 0.3791,
+    32: {
+        "adamw": {"learning_rate": 5.135e-3},
+        "snoo": {"learning_rate": 5.135e-3, "outer_learning_rate": 0.3791},
+        "muon": {"learning_rate": 2.825e-2},
+        "hj": {"learning_rate": 5.135e-3, "gamma": 86.07},
+        "entropy_sgd": {"learning_rate": 7.265e-3, "gamma": 983.2, "temperature": 3.079e-10},
+        "entropy_sgd_cold": {"learning_rate": 7.265e-3, "gamma": 983.2},
+        "schedule_free": {"learning_rate": 1.714e-2},
+        "sam": {"learning_rate": 7.265e-3, "rho": 0.05864},
+        "adamw_ema": {"learning_rate": 7.265e-3},
+        "lookahead": {"learning_rate": 7.265e-3},
+        "snoo_10": {"learning_rate": 7.265e-3, "outer_learning_rate": 0.3011},
+        "muloco": {"learning_rate": 2.825e-2, "outer_learning_rate": 0.3011},
     },
-}  # fmt: skip
+}
 SEARCH = {
     **{key: {"learning_rate": RATE} for key in OPTIMIZERS},
     "muon": {"learning_rate": MUON_RATE},
@@ -65,7 +91,7 @@ def get_config(argument: str = "") -> ConfigDict:
         name="language",
         problem="entropix.experiment.language:language_model",
         arguments={"validation_windows": 500},
-        optimizers=OPTIMIZERS,
+        optimizers={name: {**o, **BEST[batch_size][name]} for name, o in OPTIMIZERS.items()},
         algorithms=runs or ",".join(OPTIMIZERS),
         search=SEARCH,
         batch_size=batch_size,
