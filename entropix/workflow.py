@@ -201,8 +201,8 @@ def tune(
       trials: of every algorithm, at the first rung.
       seed: of the search.
       objective: the measure that trials are judged by, of those that the problem has; the error by
-        default, if there is one. Choose "loss" where few examples are held out: with 100 of them,
-        no error is told from another one that is a point away.
+        default, if there is one. With few held-out examples many errors tie, and losses do not;
+        but the loss prefers small learning rates.
       workdir: gets `tuning.md` and the trials; by default `runs/PROBLEM/tune`.
       settings: how trials are carried out.
       progress: whether to show progress bars; None for a terminal's.

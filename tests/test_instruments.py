@@ -73,6 +73,14 @@ def test_measures_of_a_quadratic_are_its_curvatures(trained, tmp_path):
     assert [pair[0] for pair in shares[:3]] == [0.0, 0.0, 0.0]  # all curvatures are 1, 4 and 9
 
 
+def test_an_unknown_baseline_is_refused_before_work(trained, tmp_path, capsys):
+    folder, _ = trained
+    argv = ["landscape", str(folder), f"--workdir={tmp_path}/out", "--baseline=adamw"]
+    assert main(argv) == 2
+    assert "no run is called 'adamw' (the baseline); known: SGD, HJ" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_without_runs_are_refused_before_work(tmp_path, capsys):
     assert main(["landscape", str(tmp_path), f"--workdir={tmp_path}/out"]) == 2
     assert "holds no run" in capsys.readouterr().err

@@ -105,6 +105,7 @@ def landscape(options: _Options) -> None:
         num_samples=options.samples,
         num_eigenvalues=options.eigenvalues,
         spectra=options.spectra,
+        baseline=options.baseline,
         report=_say,
     )
     drawn = ", spectra.png, spectra.npz" if options.spectra else ""

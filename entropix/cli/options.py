@@ -139,6 +139,7 @@ def _landscape(parser: Parser) -> None:
     parser.option("--eigenvalues", "the largest ones (default: 3)", count(1), 3, "N")
     parser.option("--samples", samples, count(4), 20, "N")
     parser.option("--spectra", spectra, count(0), 0, "N")
+    parser.option("--baseline", "the run that others are compared with", metavar="RUN")
 
 
 def _workdir(parser: Parser, folder: str) -> None:
