@@ -11,9 +11,9 @@ drops of the learning rate. Errors are of the whole test set, with its right lab
 
 The constants of `sgd`, `sam`, `entropy_sgd` and `hj` are the best of nine trials each, with 20, 40
 and 60 % wrong labels judged by the error, with few examples by the loss (`entropix tune
---objective=loss`); `sgd_authors` has the rate of the authors' SGD. With them, n = 3
-(`results/mnist_wrong_20` and so on; 2 to 9 minutes a run and 2 to 13 a search, on one core of an
-AMD EPYC with other work beside):
+--objective=loss`), and so is the rate of `sgd_ema`, an average of SGD's weights; `sgd_authors` has
+the rate of the authors' SGD. With them, n = 3 (`results/mnist_wrong_20` and so on; 2 to 9 minutes a
+run and 2 to 13 a search, on one core of an AMD EPYC with other work beside):
 
     | error, %     | SGD          | at rate 0.1  | SAM          | Entropy-SGD | HJ          |
     |--------------|--------------|--------------|--------------|-------------|-------------|
@@ -24,8 +24,9 @@ AMD EPYC with other work beside):
     | 1,000 images | 4.41 ± 0.06  | 4.04 ± 0.14  | 3.64 ± 0.06  | 3.99 ± 0.07 | 3.99 ± 0.09 |
     | 3,000 images | 2.50 ± 0.15  | 2.16 ± 0.08  | 1.90 ± 0.11  | 2.39 ± 0.21 | 2.33 ± 0.14 |
 
-The constants of `heat` and `sgd_ema`, and all of them on other data, are starting points: tune
-first.
+The average of SGD's weights ends at 14.30, 31.68 and 51.89 % with wrong labels, and with few
+examples as SGD does. The constants of `heat`, and all of them on other data, are starting points:
+tune first.
 """
 
 from ml_collections import ConfigDict
@@ -50,7 +51,7 @@ OPTIMIZERS = {
     "entropy_sgd": {**RELAXED, "temperature": 1.795e-5},
     "hj": RELAXED,
     "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
-    "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.99},
+    "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.2825, "ema": 0.99},
     "sgd_authors": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1},
 }
 # What searches of nine trials each found on other data, in the ranges below; with few examples,
@@ -58,34 +59,39 @@ OPTIMIZERS = {
 # The values above, of 40 %, were searched for from a learning rate of 0.05 and a gamma of 10 on.
 FOUND = {
     "wrong_20": {
-        "sgd": {"learning_rate": 0.01109},
+        "sgd": {"learning_rate": 0.0111},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
         "entropy_sgd": {"learning_rate": 0.03377, "gamma": 31.94, "temperature": 4.33e-8},
         "hj": {"learning_rate": 0.01364, "gamma": 8012.0},
+        "sgd_ema": {"learning_rate": 0.2825},
     },
     "few_300": {
         "sgd": {"learning_rate": 0.0111},
         "sam": {"learning_rate": 0.01364, "rho": 0.9807},
         "entropy_sgd": {"learning_rate": 0.0148, "gamma": 9934.0, "temperature": 1.156e-5},
         "hj": {"learning_rate": 0.0148, "gamma": 9934.0},
+        "sgd_ema": {"learning_rate": 0.0111},
     },
     "few_1000": {
         "sgd": {"learning_rate": 0.0111},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
         "entropy_sgd": {"learning_rate": 0.01364, "gamma": 8012.0, "temperature": 4.069e-7},
         "hj": {"learning_rate": 0.01364, "gamma": 8012.0},
+        "sgd_ema": {"learning_rate": 0.0111},
     },
     "few_3000": {
         "sgd": {"learning_rate": 0.03377},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
         "entropy_sgd": {"learning_rate": 0.01364, "gamma": 8012.0, "temperature": 4.069e-7},
         "hj": {"learning_rate": 0.01364, "gamma": 8012.0},
+        "sgd_ema": {"learning_rate": 0.03377},
     },
     "wrong_60": {
         "sgd": {"learning_rate": 0.2825},
         "sam": {"learning_rate": 0.0148, "rho": 0.0726},
         "entropy_sgd": {"learning_rate": 0.01364, "gamma": 8012.0, "temperature": 4.069e-7},
         "hj": {"learning_rate": 0.0148, "gamma": 9934.0},
+        "sgd_ema": {"learning_rate": 0.2825},
     },
 }
 RATE, GAMMA = (1e-2, 1.0), (1.0, 1e4)

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,10 @@ def convergence(
     if any(row.replicas > 1 for row in rows):
         counts = {f"{axis} of {who}".replace("_", " "): who == "one replica"
                   for who in ("all replicas", "one replica")}  # fmt: skip
-    figure = Figure(figsize=(max(4.5 * len(shown), 6), 3.6 * len(counts)), layout="constrained")
+    width = max(4.5 * len(shown), 6)
+    columns = max(1, int(width / (0.08 * max(map(len, runs)) + 0.7)))  # inches of a label
+    height = 3.6 * len(counts) + 0.22 * math.ceil(len(runs) / columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(counts), len(shown), squeeze=False)
     for panels, (count, per_replica) in zip(grid, counts.items(), strict=True):
         for panel, measure in zip(panels, shown, strict=True):
@@ -85,7 +89,9 @@ def convergence(
             panel.grid(which="both", alpha=0.2)
             if positive:
                 _logarithmic(panel)
-    for text in grid[0][0].legend(frameon=False).get_texts():
+    lines = grid[0][0].get_legend_handles_labels()
+    legend = figure.legend(*lines, loc="outside upper center", ncols=columns, frameon=False)
+    for text in legend.get_texts():
         text.set_parse_math(False)
     if path is not None:
         figure.savefig(path, dpi=150)
