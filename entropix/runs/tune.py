@@ -31,6 +31,8 @@ _KEPT = 3  # one trial in so many goes on to the next rung, which is as many tim
 _RUNGS = 3  # at most
 _FRESH = 10_000  # the first seed of a search: no final run has it
 
+Judge = Callable[[Trial], tuple[float, ...]]  # what trials are sorted by, smallest best
+
 
 def tune_runs(
     runs: Sequence[Run],
@@ -189,8 +191,8 @@ def at_edges(best: Trial, ranges: Ranges) -> list[str]:
     return found
 
 
-def _judge(problem: Problem, objective: str | None) -> Callable[[Trial], tuple[float, ...]]:
-    """What a trial is judged by, smallest best: the objective; then all else."""
+def _judge(problem: Problem, objective: str | None) -> Judge:
+    """By the objective, or the error, if there is one; then by all else."""
     if objective is not None:
         check_name("objective", objective, problem.measures)
     first = "error" if objective is None else objective
@@ -221,11 +223,10 @@ def _identity(
     kept = {name: value for name, value in options.items() if name not in ranges}
     identity["algorithm"] = {**identity["algorithm"], "options": kept}
     search = {name: list(pair) for name, pair in ranges.items()}
-    return {
-        **identity,
-        **{"search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials},
-        **({} if objective is None else {"objective": objective}),
-    }
+    identity |= {
+        "search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials
+    }  # fmt: skip
+    return identity if objective is None else identity | {"objective": objective}
 
 
 def rungs(trials: int) -> list[tuple[int, float]]:
@@ -240,11 +241,7 @@ def rungs(trials: int) -> list[tuple[int, float]]:
 
 
 def _run_missing(
-    log: TrialLog,
-    run: Run,
-    drawn: list[Trial],
-    judged: Callable[[Trial], tuple[float, ...]],
-    progress: bool,
+    log: TrialLog, run: Run, drawn: list[Trial], judged: Judge, progress: bool
 ) -> None:
     """Runs the trials of all rungs that are not in the log."""
     ladder = rungs(len(drawn))

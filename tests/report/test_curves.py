@@ -75,6 +75,18 @@ def test_colours_are_those_given_then_free_ones_then_dashes(make_rows):
     assert len(set(drawn)) == 9
 
 
+def test_one_legend_above_the_panels_names_every_run(make_rows):
+    names = ["sgd", "hj", "heat"]
+    rows = [row for name in names for row in make_rows(name, val_error=ERRORS, val_loss=ERRORS)]
+    figure = convergence(rows)
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(names)
+    assert all(panel.get_legend() is None for panel in figure.axes)
+    figure.draw_without_rendering()
+    bottom = legend.get_window_extent().y0
+    assert all(panel.get_window_extent().y1 <= bottom for panel in figure.axes)
+
+
 def test_measurements_that_were_not_finite_leave_a_gap_if_no_seed_is_whole(make_rows):
     errors = ERRORS.copy()
     errors[2, 0] = np.nan
