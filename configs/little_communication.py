@@ -40,6 +40,8 @@ LANGUAGE = {
     **twice("diloco", "num_steps", {**ADAMW, **DILOCO}),
     **twice("averaging", "num_steps", {**ADAMW, **MEAN}),
     **twice("easgd", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
+    "elastic": ADAMW,
+    **twice("parle", "num_steps", {**ADAMW, "algorithm": "parle_outer"}),
 }
 for name, best in {
     "data_parallel": {"learning_rate": 5.135e-3},
@@ -71,7 +73,7 @@ LENET = {
 }  # fmt: skip
 # Where to look for learning rates.
 ADAMW_RATE, SGD_RATE, SHARE = (5e-4, 2e-2), (1e-2, 1.0), (0.3, 1.0)
-
+PULLED_RANGES = {"learning_rate": ADAMW_RATE, "gamma": (3.0, 1e3)}
 PARLE_RANGES = {
     "step_size": SGD_RATE, "gamma": (10.0, 1e4), "learning_rate": (1.0, 1.0),
     "temperature": (1e-8, 1e-8),
@@ -91,7 +93,12 @@ WORK = {
         "problem": "entropix.experiment.language:language_model",
         "arguments": {"validation_windows": 500},
         "optimizers": LANGUAGE,
-        "search": ranges(LANGUAGE, ADAMW_RATE),
+        "search": {
+            **ranges(LANGUAGE, ADAMW_RATE),
+            "elastic": {"learning_rate": ADAMW_RATE, "gamma": (0.1, 100.0)},
+            "parle_10": PULLED_RANGES,
+            "parle_50": PULLED_RANGES,
+        },
         "batch_size": 8,
         "gradients_per_eval": 400,
         "eval_train_examples": 100,

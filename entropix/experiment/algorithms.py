@@ -9,6 +9,7 @@ from typing import Any
 import optax
 
 import entropix
+from entropix.experiment import factories
 from entropix.experiment.names import check_file_name, check_name, check_options
 from entropix.experiment.options import COMMON, OF_RATE, SCOPED, plain_number
 
@@ -119,122 +120,6 @@ class Algorithm:
         return dataclasses.replace(self, options={**self.options, **options})
 
 
-def _complete(
-    name: str, learning_rate: Any, weight_decay: float, momentum: float | None = 0.9
-) -> optax.GradientTransformation:
-    """A complete optimiser, inside an outer one or behind a relaxation; `momentum` is SGD's."""
-    check_name("optimizer", name, ("adamw", "muon", "sgd"))
-    if name == "adamw":
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-    if name == "muon":
-        return optax.contrib.muon(learning_rate, weight_decay=weight_decay)
-    decayed = optax.add_decayed_weights(weight_decay)
-    return optax.chain(decayed, entropix.sgd(learning_rate, momentum))
-
-
-def _lookahead(
-    learning_rate: Any,
-    *,
-    optimizer: str = "sgd",
-    weight_decay: float = 0.0,
-    slow_step_size: float = 0.5,
-    num_steps: int = 6,
-) -> optax.GradientTransformation:
-    inside = _complete(optimizer, learning_rate, weight_decay)
-    return entropix.lookahead(inside, slow_step_size, num_steps=num_steps)
-
-
-def _snoo(
-    learning_rate: Any,
-    *,
-    optimizer: str = "adamw",
-    weight_decay: float = 1e-4,
-    outer_learning_rate: float = 0.7,
-    momentum: float | None = 0.6,
-    num_steps: int = 30,
-    axis_name: Any = None,
-) -> optax.GradientTransformation:
-    return entropix.snoo(
-        _complete(optimizer, learning_rate, weight_decay), outer_learning_rate, momentum,
-        num_steps=num_steps, axis_name=axis_name,
-    )  # fmt: skip
-
-
-def _outer(
-    learning_rate: Any,
-    gamma: Any,
-    *,
-    optimizer: str = "adamw",
-    weight_decay: float = 1e-4,
-    step_size: float = 1.0,
-    temperature: float = 0.0,
-    averaging: float = 0.0,
-    outer_learning_rate: float = 1.0,
-    momentum: float | None = None,
-    num_steps: int = 20,
-    axis_name: Any = None,
-) -> optax.GradientTransformation:
-    """The chains of HJ and Entropy-SGD (`averaging` > 0) with a complete optimiser inside."""
-    return entropix.outer(
-        _complete(optimizer, learning_rate, weight_decay),
-        entropix.sgd(outer_learning_rate, momentum),
-        num_steps=num_steps, gamma=gamma, step_size=step_size, temperature=temperature,
-        averaging=averaging, axis_name=axis_name,
-    )  # fmt: skip
-
-
-def _sam(
-    learning_rate: Any,
-    *,
-    optimizer: str = "sgd",
-    weight_decay: float = 0.0,
-    rho: float = 0.05,
-    momentum: float | None = 0.9,
-    num_ascents: int = 1,
-    adaptive: bool = False,
-) -> optax.GradientTransformation:
-    relaxation = entropix.sharpness(rho, num_ascents=num_ascents, adaptive=adaptive)
-    behind = _complete(optimizer, learning_rate, weight_decay, momentum)
-    return entropix.stepwise(relaxation, behind)
-
-
-def _data_parallel(
-    learning_rate: Any, axis_name: Any, *, optimizer: str = "sgd", momentum: float | None = 0.9
-) -> optax.GradientTransformation:
-    """All replicas make the step that one would make with a batch p times as large."""
-    behind = _complete(optimizer, learning_rate, 0.0, momentum)
-    return optax.chain(entropix.average_updates(axis_name), behind)
-
-
-def _easgd(
-    learning_rate: Any,
-    axis_name: Any,
-    *,
-    optimizer: str = "sgd",
-    momentum: float | None = 0.9,
-    period: int = 10,
-    moving_rate: float = 0.9,
-) -> optax.GradientTransformation:
-    """`entropix.easgd`, around any complete optimiser."""
-    inside = _complete(optimizer, learning_rate, 0.0, momentum)
-    return optax.chain(inside, entropix.elastic_averaging(moving_rate, axis_name, period=period))
-
-
-def _schedule_free(
-    learning_rate: Any, *, optimizer: str = "sgd", b1: float = 0.9, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
-    check_name("optimizer", optimizer, ("adamw", "sgd"))
-    if optimizer == "sgd":
-        base = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
-    else:
-        base = optax.adamw(learning_rate, b1=0.0, weight_decay=weight_decay)
-    return optax.contrib.schedule_free(base, learning_rate, b1=b1)
-
-
-def _centre(state: Any, params: Any) -> Any:
-    return optax.tree.get(state, "centre")
-
-
 _INNER = {"gamma": 1.0, "inner": "identity"}
 
 # Okabe and Ito's palette, readable with any colour vision, for the paper's five.
@@ -267,16 +152,16 @@ _RELATIVES = (
         {"learning_rate": _RATE, "gamma": _GAMMA, "temperature": _TEMPERATURE}, replicated=True,
     ),
     Algorithm(
-        "easgd", _easgd, "EASGD", "#56B4E9", search={"learning_rate": _RATE},
-        replicated=True, eval_params=_centre,
+        "easgd", factories.easgd, "EASGD", "#56B4E9", search={"learning_rate": _RATE},
+        replicated=True, eval_params=factories.centre,
     ),
     Algorithm(
-        "diloco", _snoo, "DiLoCo", "#882255",
+        "diloco", factories.snoo, "DiLoCo", "#882255",
         {"learning_rate": 1e-3, "num_steps": 50, "momentum": 0.9},
         {"learning_rate": _ADAM_RATE}, replicated=True, counts="gradients",
     ),
     Algorithm(
-        "data_parallel", _data_parallel, "data-parallel", "#DDCC77",
+        "data_parallel", factories.data_parallel, "data-parallel", "#DDCC77",
         search={"learning_rate": _RATE}, replicated=True,
     ),
     Algorithm(
@@ -288,24 +173,35 @@ _RELATIVES = (
         {"learning_rate": _ADAM_RATE},
     ),
     Algorithm(
-        "sam", _sam, "SAM", "#F0E442", search={"learning_rate": _RATE, "rho": (1e-2, 1.0)},
+        "sam", factories.sam, "SAM", "#F0E442", search={"learning_rate": _RATE, "rho": (1e-2, 1.0)},
     ),
     Algorithm(
-        "lookahead", _lookahead, "Lookahead", "#117733", search={"learning_rate": _RATE},
+        "lookahead", factories.lookahead, "Lookahead", "#117733", search={"learning_rate": _RATE},
         counts="gradients",
     ),
     Algorithm(
-        "snoo", _snoo, "SNOO", "#44AA99", {"learning_rate": 1e-3},
+        "snoo", factories.snoo, "SNOO", "#44AA99", {"learning_rate": 1e-3},
         {"learning_rate": _ADAM_RATE, "outer_learning_rate": (0.3, 1.0)},
         counts="gradients",
     ),
     Algorithm(
-        "outer", _outer, "relaxed AdamW", "#88CCEE",
+        "outer", factories.outer, "relaxed AdamW", "#88CCEE",
         {"learning_rate": 1e-3, "gamma": 10.0, "scoping_rate": 0.0},
         {"learning_rate": _ADAM_RATE, "gamma": (3.0, 1e3)}, counts="gradients",
     ),
+    # The scope of the pull counts updates for `elastic`, outer steps for `parle_outer`.
     Algorithm(
-        "schedule_free", _schedule_free, "schedule-free", "#AA4499",
+        "elastic", factories.elastic, "elastic AdamW", None,
+        {"learning_rate": 1e-3, "gamma": 1.0, "scoping_rate": 0.0},
+        {"learning_rate": _ADAM_RATE, "gamma": (0.1, 100.0)}, replicated=True,
+    ),
+    Algorithm(
+        "parle_outer", factories.parle_outer, "Parle around AdamW", None,
+        {"learning_rate": 1e-3, "gamma": 10.0, "scoping_rate": 0.0, "rho": 1.0, "rho_end": 0.0},
+        {"learning_rate": _ADAM_RATE, "gamma": (3.0, 1e3)}, replicated=True, counts="gradients",
+    ),
+    Algorithm(
+        "schedule_free", factories.schedule_free, "schedule-free", "#AA4499",
         search={"learning_rate": _RATE}, eval_params=optax.contrib.schedule_free_eval_params,
     ),
 )  # fmt: skip

@@ -110,11 +110,11 @@ def walked(run, steps, seed=0):
     return np.asarray(points)
 
 
-AROUND_ADAM = ("adamw", "muon", "snoo", "outer", "diloco")
+AROUND_ADAM = ("adamw", "muon", "snoo", "outer", "diloco", "elastic", "parle_outer")
 CYCLES = {
     "sgd": 1, "entropy_sgd": 20, "hj": 5, "heat": 20, "elastic_sgd": 2, "parle": 40, "easgd": 2,
     "diloco": 100, "adamw": 1, "muon": 1, "sam": 2, "lookahead": 6, "snoo": 30, "outer": 20,
-    "schedule_free": 1, "data_parallel": 2,
+    "schedule_free": 1, "data_parallel": 2, "elastic": 2, "parle_outer": 40,
 }  # fmt: skip
 
 
@@ -294,6 +294,53 @@ def test_easgd_goes_around_adamw():
         x = optax.apply_updates(x, updates)
         points.append(optax.tree.get(state, "centre")[0])
     np.testing.assert_allclose(walked(run, 12), points, rtol=1e-5, atol=1e-6)
+
+
+APART = np.float32([[0.0, 0.0], [1.0, 2.0], [-3.0, 0.5]])  # where three replicas start
+
+
+def replicas_after(run, steps):
+    """The replicas' own x after some outer steps from `APART`."""
+    method, problem = run.method(), run.problem
+    state = init_state(method, [(jnp.asarray(x), ()) for x in APART], 0)
+    step = jax.jit(make_step(problem, method))
+    for _ in range(steps):
+        state = step(state, problem.data)[0]
+    return np.asarray(state.params)
+
+
+def test_elastic_is_the_papers_with_sgd_inside_and_goes_around_adamw():
+    problem = bowl()
+    shared = {"replicas": 3, "budget": (60, 1), "learning_rate": 0.1, "gamma": 2.0}
+    ours = one_run("elastic", problem, optimizer="sgd", weight_decay=0.0, **shared)
+    papers = one_run("elastic_sgd", problem, scoping_rate=0.0, **shared)
+    np.testing.assert_allclose(replicas_after(ours, 9), replicas_after(papers, 9), rtol=1e-6)
+    x, count = APART.astype(np.float64), np.zeros((2, 3, 2))
+    for t in range(1, 10):
+        g = np.float64([1.0, 3.0]) * (x - np.float64([2.0, -1.0])) + (x - x.mean(axis=0)) / 2.0
+        count = np.stack([0.9 * count[0] + 0.1 * g, 0.999 * count[1] + 0.001 * g**2])
+        mean, square = count[0] / (1 - 0.9**t), count[1] / (1 - 0.999**t)
+        x = x - 0.1 * (mean / (np.sqrt(square) + 1e-8) + 0.01 * x)
+    ours = one_run("elastic", problem, optimizer="adamw", weight_decay=0.01, **shared)
+    np.testing.assert_allclose(replicas_after(ours, 9), x, rtol=1e-4)
+
+
+def test_parle_around_an_optimiser_is_entropy_sgds_chain_and_a_pull_once_an_outer_step():
+    run = one_run(
+        "parle_outer", bowl(), replicas=3, budget=(60, 1), num_steps=4, learning_rate=0.1,
+        gamma=5.0, rho=2.0, step_size=0.5, averaging=0.75, outer_learning_rate=0.8, optimizer="sgd",
+        weight_decay=0.0,
+    )  # fmt: skip
+    x, trace = APART.astype(np.float64), np.zeros((3, 2))
+    for _ in range(5):
+        y, average = x, x
+        for _ in range(4):
+            g = np.float64([1.0, 3.0]) * (y - np.float64([2.0, -1.0]))
+            trace = g + 0.9 * trace
+            y = y - 0.1 * (g + 0.9 * trace) - 0.5 / 5.0 * (y - x)
+            average = 0.75 * average + 0.25 * y
+        x = x - 0.8 * (x - average + (x - x.mean(axis=0)) / 2.0)
+    np.testing.assert_allclose(replicas_after(run, 5), x, rtol=1e-4)
 
 
 def test_a_factory_takes_over_the_common_options_that_it_has_itself(registry):
