@@ -1,8 +1,7 @@
 """A language model: the next byte of Python's standard library, by today's optimisers.
 
     entropix tune    --config=language --workdir=runs/language_tune --trials=9 --config.seeds=1
-    entropix compare --config=language --workdir=runs/language
-    entropix compare --config=language:adamw,snoo_10 --config.seeds=5 --workdir=runs/language
+    entropix compare --config=language --config.seeds=5 --workdir=runs/language
     entropix compare --config=language:batch_32 --workdir=runs/language_32
 
 A decoder of 0.47 million parameters, 2,400 gradients of 8 windows of 96 bytes, or, with `batch_32`
@@ -12,10 +11,9 @@ library is the validation set. The text differs with the version of Python, whic
 run's identity.
 
 The constants of all runs are the best of nine trials each. With them, `results/language` has 5
-seeds (`--config.seeds=5`) of `adamw`, `snoo_10`, `lookahead`, `schedule_free` and `muloco`, 3 of
-the others (6 minutes a run of 3 seeds and 5 to 7 a search on one core of an AMD EPYC, other work
-beside; with Muon 9 and 8), and `results/language_32` has 3 seeds of all (3 to 4 minutes a run, 3 to
-5 a search).
+seeds of all (8 to 11 minutes a run and 5 to 7 a search on one core of an AMD EPYC, other work
+beside; with Muon 13 and 8), and `results/language_32` has 3 seeds of all (3 to 4 minutes a run, 3
+to 5 a search).
 """
 
 from ml_collections import ConfigDict
