@@ -45,12 +45,15 @@ RELAXED = {
     **DROPS, "inner": "nesterov", "output": "displacement", "num_steps": 20,
     "learning_rate": 0.0535, "gamma": 11.12, "gamma_end": 1.0,
 }  # fmt: skip
+HEAT = {**DROPS, "learning_rate": 0.1832, "num_steps": 5, "gamma": 1.0, "scoping_rate": 0.0}
 OPTIMIZERS = {
     "sgd": {**DROPS, "learning_rate": 0.2825},
     "sam": {**DROPS, "learning_rate": 0.03377, "rho": 0.4614},
     "entropy_sgd": {**RELAXED, "temperature": 1.795e-5},
     "hj": RELAXED,
-    "heat": {**DROPS, "num_steps": 5, "gamma": 1.0, "temperature": 1e-4, "scoping_rate": 0.0},
+    "heat": {**HEAT, "temperature": 0.001885},
+    # HEAT without noise: SGD with batches of 5 x 128 images, and a fifth of the steps.
+    "heat_cold": {**HEAT, "algorithm": "heat", "temperature": 0.0},
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.2825, "ema": 0.99},
     "sgd_authors": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1},
 }
@@ -102,6 +105,7 @@ SEARCH = {
     "hj": {"learning_rate": RATE, "gamma": GAMMA},
     # Only gamma T matters: the smoothing's width is its square root.
     "heat": {"learning_rate": RATE, "gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)},
+    "heat_cold": {"learning_rate": RATE, "gamma": (1.0, 1.0)},
     "sgd_ema": {"learning_rate": RATE},
 }
 
