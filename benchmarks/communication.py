@@ -69,7 +69,7 @@ def table(runs, labels, sent, found, unit):
 
 def draw(runs, rows, labels, sent, measure, path):
     """The mean over seeds of the measure against the megabytes that one replica has sent."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
     axes = figure.subplots()
     for run in runs:
         if run.name in rows:
@@ -79,7 +79,7 @@ def draw(runs, rows, labels, sent, measure, path):
     axes.set_xscale("log")
     axes.set_xlabel("megabytes sent by one replica")
     axes.set_ylabel(measure.title)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=150)
 
 

@@ -51,6 +51,9 @@ for name, best in {
     "averaging_50": {"learning_rate": 2.216e-3},
     "easgd_10": {"learning_rate": 7.265e-3},
     "easgd_50": {"learning_rate": 5.135e-3},
+    "elastic": {"learning_rate": 1.714e-2, "gamma": 10.59},
+    "parle_10": {"learning_rate": 7.265e-3, "gamma": 983.2},
+    "parle_50": {"learning_rate": 5.135e-3, "gamma": 86.07},
 }.items():
     LANGUAGE[name] |= best
 SGD = {**COSINE, "learning_rate": 0.1832}
