@@ -61,6 +61,12 @@ OPTIMIZERS = {
 # trials were judged by the loss.
 # The values above, of 40 %, were searched for from a learning rate of 0.05 and a gamma of 10 on.
 FOUND = {
+    "wrong_0": {
+        "sgd": {"learning_rate": 0.1832},
+        "entropy_sgd": {"learning_rate": 0.06416, "gamma": 8418.0, "temperature": 1.207e-7},
+        "hj": {"learning_rate": 0.2825, "gamma": 9734.0},
+        "sgd_ema": {"learning_rate": 0.1832},
+    },
     "wrong_20": {
         "sgd": {"learning_rate": 0.0111},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
@@ -70,6 +76,7 @@ FOUND = {
     },
     "few_300": {
         "sgd": {"learning_rate": 0.0111},
+        "heat": {"learning_rate": 0.01364, "temperature": 1.939e-5},
         "sam": {"learning_rate": 0.01364, "rho": 0.9807},
         "entropy_sgd": {"learning_rate": 0.0148, "gamma": 9934.0, "temperature": 1.156e-5},
         "hj": {"learning_rate": 0.0148, "gamma": 9934.0},
@@ -77,6 +84,7 @@ FOUND = {
     },
     "few_1000": {
         "sgd": {"learning_rate": 0.0111},
+        "heat": {"learning_rate": 0.0148, "temperature": 2.82e-4},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
         "entropy_sgd": {"learning_rate": 0.01364, "gamma": 8012.0, "temperature": 4.069e-7},
         "hj": {"learning_rate": 0.01364, "gamma": 8012.0},
@@ -84,6 +92,7 @@ FOUND = {
     },
     "few_3000": {
         "sgd": {"learning_rate": 0.03377},
+        "heat": {"learning_rate": 0.03377, "temperature": 3.23e-6},
         "sam": {"learning_rate": 0.03377, "rho": 0.4614},
         "entropy_sgd": {"learning_rate": 0.01364, "gamma": 8012.0, "temperature": 4.069e-7},
         "hj": {"learning_rate": 0.01364, "gamma": 8012.0},
