@@ -54,6 +54,8 @@ OPTIMIZERS = {
     "heat": {**HEAT, "temperature": 0.001885},
     # HEAT without noise: SGD with batches of 5 x 128 images, and a fifth of the steps.
     "heat_cold": {**HEAT, "algorithm": "heat", "temperature": 0.0},
+    # HEAT without averaging: SGD whose gradients are taken at noisy weights.
+    "heat_1": {**HEAT, "algorithm": "heat", "num_steps": 1, "temperature": 0.001885},
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.2825, "ema": 0.99},
     "sgd_authors": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1},
 }
@@ -115,6 +117,7 @@ SEARCH = {
     # Only gamma T matters: the smoothing's width is its square root.
     "heat": {"learning_rate": RATE, "gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)},
     "heat_cold": {"learning_rate": RATE, "gamma": (1.0, 1.0)},
+    "heat_1": {"learning_rate": RATE, "gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)},
     "sgd_ema": {"learning_rate": RATE},
 }
 

@@ -48,7 +48,9 @@ def test_batches_of_the_language_model_see_equally_many_bytes(batch):
 def test_wrong_labels_and_few_examples(data):
     config = read_config(f"mnist_hard:{data}")
     check_plan(config)
-    runs = {"sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "sgd_ema", "sgd_authors"}
+    runs = {
+        "sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "heat_1", "sgd_ema", "sgd_authors",
+    }  # fmt: skip
     assert set(config.optimizers) == runs
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
