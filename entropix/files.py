@@ -17,7 +17,8 @@ def writing(path: pathlib.Path) -> Iterator[None]:
             raise
         raise OSError(
             f"{path} could not be written ({error.strerror}). Free some space, or restore the "
-            "permissions, and run the same command again: what was saved before stays."
+            "folder or its permissions, and run the same command again: what was saved before "
+            "stays."
         ) from error
 
 
