@@ -91,13 +91,16 @@ NETWORKS = {
 }
 # Beside the paper's: the rates of SGD are its authors', since short trials favour small ones.
 RELATIVES = {
-    "sam": {**DROPS, "learning_rate": 0.1},
-    "snoo": {**DROPS, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
+    "sam": {**DROPS, "learning_rate": 0.1, "rho": 0.02077},
+    "snoo": {
+        **DROPS, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0,
+        "outer_learning_rate": 0.4445,
+    },
     "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.999},
     "adamw": DROPS,
     # The paper's (33) to the letter: the gradient, plain inner steps, Nesterov's momentum outside.
     "entropy_sgd_paper": {**DROPS, "algorithm": "entropy_sgd", "gamma_end": 0.1},
-}
+}  # fmt: skip
 # Of 1.024 effective epochs each: 120 and 80 of them, the paper's lengths for Entropy-SGD.
 EVALUATIONS = {"mlp": 117, "lenet": 78}
 
