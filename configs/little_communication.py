@@ -9,14 +9,12 @@
 windows; `lenet` is LeNet on MNIST around SGD, 4,800 gradients of 128 images. All gradients are
 counted, so that each of the four replicas has a quarter of them. `data_parallel` averages every
 gradient; all other runs communicate once in the K = 10 or 50 gradients of their name, but
-`elastic_sgd`, which does so at every one. `averaging` is the plain mean of the replicas' weights.
-`benchmarks/communication.py` counts the bytes in the compiled programs.
+`elastic_sgd`, and `elastic` around AdamW, which do so at every one. `averaging` is the plain mean
+of the replicas' weights. `benchmarks/communication.py` counts the bytes in the compiled programs.
 
-The constants of `language`, and of the runs of `lenet` that end in `_10`, `data_parallel` and
-`elastic_sgd`, are the best of nine trials each. With them, n = 3: `results/communication_language`
-(3 to 5 minutes a run and 3 to 4 a search, on one core of an AMD EPYC, other work beside) and
-`results/communication_lenet` (5 to 8 and 4 to 8). The other four runs of `lenet` **are not run
-yet**: their constants are starting points.
+All constants are the best of nine trials each. With them, n = 3: `results/communication_language`
+(3 to 5 minutes a run and 3 to 6 a search, on one core of an AMD EPYC, other work beside) and
+`results/communication_lenet` (5 to 8 and 4 to 8).
 """
 
 from ml_collections import ConfigDict
@@ -74,6 +72,9 @@ LENET = {
     **twice("averaging", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}),
     **twice("parle", "num_steps", PARLE),
 }  # fmt: skip
+LENET["diloco_50"] |= {"learning_rate": 0.06416, "outer_learning_rate": 0.7848}
+LENET["averaging_50"] |= {"learning_rate": 0.2825}
+LENET["parle_50"] |= {"step_size": 0.07894, "gamma": 9950.0}
 # Where to look for learning rates.
 ADAMW_RATE, SGD_RATE, SHARE = (5e-4, 2e-2), (1e-2, 1.0), (0.3, 1.0)
 PULLED_RANGES = {"learning_rate": ADAMW_RATE, "gamma": (3.0, 1e3)}
