@@ -32,28 +32,34 @@ def twice(name: str, steps: str, options: dict) -> dict[str, dict]:
     return {f"{name}_{k}": {**options, steps: k} for k in (10, 50)}
 
 
+def with_best(runs: dict[str, dict], best: dict[str, dict]) -> dict[str, dict]:
+    """The runs with what searches found for some of them."""
+    return {name: {**options, **best.get(name, {})} for name, options in runs.items()}
+
+
 ADAMW = {**COSINE, "weight_decay": 1e-4}
-LANGUAGE = {
-    "data_parallel": {**ADAMW, "optimizer": "adamw"},
-    **twice("diloco", "num_steps", {**ADAMW, **DILOCO}),
-    **twice("averaging", "num_steps", {**ADAMW, **MEAN}),
-    **twice("easgd", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
-    "elastic": ADAMW,
-    **twice("parle", "num_steps", {**ADAMW, "algorithm": "parle_outer"}),
-}
-for name, best in {
-    "data_parallel": {"learning_rate": 5.135e-3},
-    "diloco_10": {"learning_rate": 7.265e-3, "outer_learning_rate": 0.3011},
-    "diloco_50": {"learning_rate": 2.216e-3, "outer_learning_rate": 0.7848},
-    "averaging_10": {"learning_rate": 5.135e-3},
-    "averaging_50": {"learning_rate": 2.216e-3},
-    "easgd_10": {"learning_rate": 7.265e-3},
-    "easgd_50": {"learning_rate": 5.135e-3},
-    "elastic": {"learning_rate": 1.714e-2, "gamma": 10.59},
-    "parle_10": {"learning_rate": 7.265e-3, "gamma": 983.2},
-    "parle_50": {"learning_rate": 5.135e-3, "gamma": 86.07},
-}.items():
-    LANGUAGE[name] |= best
+LANGUAGE = with_best(
+    {
+        "data_parallel": {**ADAMW, "optimizer": "adamw"},
+        **twice("diloco", "num_steps", {**ADAMW, **DILOCO}),
+        **twice("averaging", "num_steps", {**ADAMW, **MEAN}),
+        **twice("easgd", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
+        "elastic": ADAMW,
+        **twice("parle", "num_steps", {**ADAMW, "algorithm": "parle_outer"}),
+    },
+    {
+        "data_parallel": {"learning_rate": 5.135e-3},
+        "diloco_10": {"learning_rate": 7.265e-3, "outer_learning_rate": 0.3011},
+        "diloco_50": {"learning_rate": 2.216e-3, "outer_learning_rate": 0.7848},
+        "averaging_10": {"learning_rate": 5.135e-3},
+        "averaging_50": {"learning_rate": 2.216e-3},
+        "easgd_10": {"learning_rate": 7.265e-3},
+        "easgd_50": {"learning_rate": 5.135e-3},
+        "elastic": {"learning_rate": 1.714e-2, "gamma": 10.59},
+        "parle_10": {"learning_rate": 7.265e-3, "gamma": 983.2},
+        "parle_50": {"learning_rate": 5.135e-3, "gamma": 86.07},
+    },
+)
 SGD = {**COSINE, "learning_rate": 0.1832}
 # x moves by the displacement, with the authors' constants; gamma shrinks at every outer step.
 PARLE = {
@@ -61,20 +67,23 @@ PARLE = {
     "learning_rate": 1.0, "step_size": 0.4264, "gamma": 541.3, "gamma_end": 1.0, "rho": 1.0,
     "rho_end": 0.1,
 }  # fmt: skip
-LENET = {
-    "data_parallel": {**SGD, "learning_rate": 0.2825},
-    "elastic_sgd": {**SGD, "gamma": 5.413, "scoping_rate": 0.0},
-    **twice("easgd", "period", {**SGD, "algorithm": "easgd"}),
-    **twice(
-        "diloco", "num_steps",
-        {**SGD, **DILOCO, "optimizer": "sgd", "outer_learning_rate": 0.3791},
-    ),
-    **twice("averaging", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}),
-    **twice("parle", "num_steps", PARLE),
-}  # fmt: skip
-LENET["diloco_50"] |= {"learning_rate": 0.06416, "outer_learning_rate": 0.7848}
-LENET["averaging_50"] |= {"learning_rate": 0.2825}
-LENET["parle_50"] |= {"step_size": 0.07894, "gamma": 9950.0}
+LENET = with_best(
+    {
+        "data_parallel": SGD,
+        "elastic_sgd": {**SGD, "gamma": 5.413, "scoping_rate": 0.0},
+        **twice("easgd", "period", {**SGD, "algorithm": "easgd"}),
+        **twice("diloco", "num_steps", {**SGD, **DILOCO, "optimizer": "sgd"}),
+        **twice("averaging", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}),
+        **twice("parle", "num_steps", PARLE),
+    },
+    {
+        "data_parallel": {"learning_rate": 0.2825},
+        "diloco_10": {"outer_learning_rate": 0.3791},
+        "diloco_50": {"learning_rate": 0.06416, "outer_learning_rate": 0.7848},
+        "averaging_50": {"learning_rate": 0.2825},
+        "parle_50": {"step_size": 0.07894, "gamma": 9950.0},
+    },
+)
 # Where to look for learning rates.
 ADAMW_RATE, SGD_RATE, SHARE = (5e-4, 2e-2), (1e-2, 1.0), (0.3, 1.0)
 PULLED_RANGES = {"learning_rate": ADAMW_RATE, "gamma": (3.0, 1e3)}

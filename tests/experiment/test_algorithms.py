@@ -315,11 +315,11 @@ def test_elastic_is_the_papers_with_sgd_inside_and_goes_around_adamw():
     ours = one_run("elastic", problem, optimizer="sgd", weight_decay=0.0, **shared)
     papers = one_run("elastic_sgd", problem, scoping_rate=0.0, **shared)
     np.testing.assert_allclose(replicas_after(ours, 9), replicas_after(papers, 9), rtol=1e-6)
-    x, count = APART.astype(np.float64), np.zeros((2, 3, 2))
+    x, moments = APART.astype(np.float64), np.zeros((2, 3, 2))
     for t in range(1, 10):
         g = np.float64([1.0, 3.0]) * (x - np.float64([2.0, -1.0])) + (x - x.mean(axis=0)) / 2.0
-        count = np.stack([0.9 * count[0] + 0.1 * g, 0.999 * count[1] + 0.001 * g**2])
-        mean, square = count[0] / (1 - 0.9**t), count[1] / (1 - 0.999**t)
+        moments = np.stack([0.9 * moments[0] + 0.1 * g, 0.999 * moments[1] + 0.001 * g**2])
+        mean, square = moments[0] / (1 - 0.9**t), moments[1] / (1 - 0.999**t)
         x = x - 0.1 * (mean / (np.sqrt(square) + 1e-8) + 0.01 * x)
     ours = one_run("elastic", problem, optimizer="adamw", weight_decay=0.01, **shared)
     np.testing.assert_allclose(replicas_after(ours, 9), x, rtol=1e-4)
