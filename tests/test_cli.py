@@ -117,7 +117,7 @@ def test_a_missing_config_is_said_to_be_missing_with_one_to_start_from(name, cap
     assert main(["compare", f"--config={name}"]) == 2
     error = capsys.readouterr().err
     assert f"--config={name}: the file does not exist." in error
-    names = "cifar10, digits, language, little_communication, mnist, mnist_hard."
+    names = "cifar10, digits, language, little_communication, mnist, mnist_hard, mnist_scope."
     assert f"Known by name: {names}" in error
     path = tmp_path / "mine.py"
     path.write_text(error.split("\n\n", 1)[1])  # what is shown works

@@ -26,7 +26,8 @@ def runs_of(name: str) -> dict:
 
 def test_all_configs_are_here():
     papers = {name.partition(":")[0] for name in CONFIGS}
-    assert sorted(known()) == sorted(papers | {"language", "little_communication", "mnist_hard"})
+    beside = {"language", "little_communication", "mnist_hard", "mnist_scope"}
+    assert sorted(known()) == sorted(papers | beside)
 
 
 def test_the_language_model_is_run_by_todays_optimisers():
@@ -66,6 +67,23 @@ def test_replicas_that_communicate_little(work):
         options = algorithm.all_options
         apart = options.get("num_steps", 1) * options.get("period", 1)
         assert (p, apart) == (4, int(name.partition("_")[2]) if name[-1] == "0" else 1)
+
+
+def test_scopes_of_two_networks_differ_by_their_sizes_over_two_places():
+    """gamma_0 of `mnistfc` over N is that of LeNet two places below."""
+    sizes = {"mlp": 1_867_786, "lenet": 131_220}
+    gammas = {}
+    for network in sizes:
+        name = f"mnist_scope:{network}"
+        check_plan(read_config(name))
+        made = [(algorithm.all_options, build(algorithm, gradients=4800).gamma(239))
+                for algorithm, _ in runs_of(name).values()]  # fmt: skip
+        gammas[network] = [options["gamma"] for options, _ in made]
+        whole = 0.999 ** (budget_of(read_config(f"mnist:{network}")).gradients / 20)
+        for options, last in made:
+            assert float(last) == pytest.approx(max(0.1, options["gamma"] * whole), rel=0.05)
+    shares = {network: [g / sizes[network] for g in gammas[network]] for network in sizes}
+    assert shares["mlp"][2:] == pytest.approx(shares["lenet"][:-2], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -20,9 +20,9 @@ Relaxation optimisers, compared by experiments.
 """
 _CONFIG = """
 An experiment is a Python file with a function get_config, which the command executes: give it only
-files that you trust. `digits`, `mnist`, `mnist_hard`, `cifar10` and `language` are installed with
-the package. Behind a colon stand the runs, with commas, after the network where the file has
-several: --config=mnist:lenet,hj
+files that you trust. `digits`, `mnist`, `mnist_hard`, `mnist_scope`, `cifar10`, `language` and
+`little_communication` are installed with the package. Behind a colon stand the runs, with commas,
+after the network where the file has several: --config=mnist:lenet,hj
 
 --config.FIELD=VALUE replaces a field of the experiment:
   --config.optimizer.gamma=10           of one algorithm (train)

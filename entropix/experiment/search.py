@@ -126,22 +126,31 @@ def named_ranges(algorithm: Algorithm, ranges: Mapping[str, Any]) -> dict[str, A
 
 
 def draw(ranges: Ranges, trials: int, seed: int) -> list[dict[str, float]]:
-    """Draws trials, log-uniform in `ranges`; an option's numbers are the same for all algorithms.
+    """Draws trials that cover every range evenly, on a log scale.
+
+    A range is divided into as many equal parts as there are trials, and every part is drawn from
+    once, uniformly in the logarithm (a Latin hypercube): few trials, drawn without regard to each
+    other, would leave large gaps. An option's places in its range are the same for all algorithms.
 
     Args:
       ranges: option -> (low, high).
-      trials: >= 0. More trials begin with the same ones.
+      trials: >= 0.
       seed: of the search.
 
     Returns:
       Option -> value, for each trial.
 
     Example:
-      >>> draw({"gamma": (2.0, 2.0)}, trials=2, seed=0)
-      [{'gamma': 2.0}, {'gamma': 2.0}]
+      >>> tried = draw({"gamma": (1.0, 1000.0)}, trials=3, seed=0)
+      >>> sorted(len(str(int(trial["gamma"]))) for trial in tried)
+      [1, 2, 3]
+
+    Reference:
+      McKay, Beckman and Conover, Technometrics 21(2), 1979.
     """
     columns = {}
     for name, (low, high) in ranges.items():
         stream = np.random.default_rng([seed, *name.encode()])
-        columns[name] = low * (high / low) ** stream.uniform(size=trials)
+        places = (stream.permutation(trials) + stream.uniform(size=trials)) / max(1, trials)
+        columns[name] = low * (high / low) ** places
     return [{name: float(c[k]) for name, c in columns.items()} for k in range(trials)]

@@ -224,7 +224,8 @@ def _identity(
     identity["algorithm"] = {**identity["algorithm"], "options": kept}
     search = {name: list(pair) for name, pair in ranges.items()}
     identity |= {
-        "search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials
+        "search": search, "search_seed": seed, "seeds": len(run.seeds), "trials": trials,
+        "draws": "latin hypercube",
     }  # fmt: skip
     return identity if objective is None else identity | {"objective": objective}
 

@@ -288,17 +288,24 @@ def test_a_config_is_searched_where_it_says(tmp_path, monkeypatch):
     assert (tmp_path / "tuning.md").read_text().count("HJ") >= 1
 
 
-def test_draws_fill_their_ranges_and_are_shared():
+@pytest.mark.parametrize("trials", [1, 5, 9, 500])
+def test_every_part_of_a_range_is_drawn_from_once(trials):
+    """Independent draws would leave gaps, and these are shared by all algorithms."""
     ranges = {"learning_rate": (0.1, 10.0), "temperature": (1e-8, 1e-4)}
-    many = draw(ranges, 500, seed=0)
-    for name, (low, high) in ranges.items():
-        places = [np.log(trial[name] / low) / np.log(high / low) for trial in many]
-        assert 0 <= min(places) < 0.02
-        assert 0.98 < max(places) <= 1
-        assert np.mean(places) == pytest.approx(0.5, abs=0.05)
-    assert draw(ranges, 3, seed=0) == many[:3]
-    alone = draw({"learning_rate": (0.1, 10.0)}, 3, seed=0)
-    assert [t["learning_rate"] for t in alone] == [t["learning_rate"] for t in many[:3]]
+    drawn = draw(ranges, trials, seed=0)
+    places = {
+        name: np.log([trial[name] / low for trial in drawn]) / np.log(high / low)
+        for name, (low, high) in ranges.items()
+    }
+    for of_option in places.values():
+        assert sorted(np.floor(of_option * trials)) == [*range(trials)]
+    if trials == 500:
+        correlation = np.corrcoef(*places.values())[0, 1]
+        assert abs(correlation) < 4 / np.sqrt(trials)  # independent: four standard errors
+    alone = draw({"learning_rate": (0.1, 10.0)}, trials, seed=0)
+    assert [t["learning_rate"] for t in alone] == [t["learning_rate"] for t in drawn]
+    assert draw(ranges, trials, seed=1) != drawn
+    assert draw(ranges, 0, seed=0) == []
 
 
 @pytest.mark.parametrize(
