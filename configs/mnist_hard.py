@@ -115,6 +115,13 @@ FOUND = {
         "sgd_ema": {"learning_rate": 0.03377},
     },
 }
+# With 40 %, searched for a second time, in the wider ranges below and with evenly spread trials.
+WIDE = {
+    "wrong_40": {
+        "entropy_sgd_wide": {**RELAXED, "algorithm": "entropy_sgd", "temperature": 1.795e-5},
+        "hj_wide": {**RELAXED, "algorithm": "hj"},
+    }
+}
 RATE, GAMMA = (1e-2, 1.0), (1.0, 1e4)
 # Only gamma T matters: the smoothing's width is its square root.
 WIDTH = {"gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)}
@@ -133,14 +140,15 @@ SEARCH = {
 def get_config(argument: str = "") -> ConfigDict:
     first, _, rest = argument.partition(",")
     data, runs = (first, rest) if first in DATA else ("wrong_40", argument)
-    found = FOUND.get(data, {})
+    found, wide = FOUND.get(data, {}), WIDE.get(data, {})
+    runs_of_data = {**OPTIMIZERS, **wide}
     return make_config(
         name=f"mnist_{data}",
         problem="entropix.experiment.label_noise:noisy_labels",
         arguments={"data": "mnist", "model": LENET, **DATA[data]},
-        optimizers={name: {**o, **found.get(name, {})} for name, o in OPTIMIZERS.items()},
-        algorithms=runs or ",".join(OPTIMIZERS),
-        search=SEARCH,
+        optimizers={name: {**o, **found.get(name, {})} for name, o in runs_of_data.items()},
+        algorithms=runs or ",".join(runs_of_data),
+        search=SEARCH | {name: SEARCH[o["algorithm"]] for name, o in wide.items()},
         seeds=3,
         gradients_per_eval=480,  # a whole number of every run's outer steps
         num_evals=5,

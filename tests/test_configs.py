@@ -52,7 +52,9 @@ def test_wrong_labels_and_few_examples(data):
     runs = {
         "sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "heat_1", "sgd_ema", "sgd_authors",
     }  # fmt: skip
-    assert set(config.optimizers) == runs
+    wide = {"entropy_sgd_wide", "hj_wide"} if data == "wrong_40" else set()
+    assert set(config.optimizers) == runs | wide
+    assert all(config.search[run] == config.search[run.removesuffix("_wide")] for run in wide)
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
     assert (config.arguments.wrong, config.arguments.examples) == (wrong, count)
