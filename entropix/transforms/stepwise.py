@@ -142,7 +142,11 @@ def stepwise(
         leaves, grads = inexact_part(params, params), inexact_part(updates, params)
         once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
         run = compiled_advance if once else advance
-        moves, state = run(grads, state, leaves, extra_args)
+        try:
+            moves, state = run(grads, state, leaves, extra_args)
+        except (AttributeError, TypeError, ValueError) as error:
+            _check_own_state(state, init, error)
+            raise
         return filled(moves, resting(params)), state
 
     def advance(
@@ -173,6 +177,20 @@ def stepwise(
     compiled_advance = jax.jit(advance)
     link = optax.GradientTransformationExtraArgs(init, update)
     return RelaxedOptimizer.of(link, relaxation, optimizer)
+
+
+def _check_own_state(state: StepwiseState, init: Any, error: Exception) -> None:
+    """Raises `ValueError` if an update failed because its state is that of another optimiser.
+
+    Asked after a failure alone, so that no state is refused that an update can work with.
+    """
+    given: Any = jax.tree.structure(state)
+    own: Any = jax.tree.structure(jax.eval_shape(init, state.inner.params))
+    if given != own:
+        raise ValueError(
+            "update needs the state of this transformation, from tx.init(params) or the last "
+            f"update; got that of another optimiser: {given}, where this one has {own}."
+        ) from error
 
 
 def remembers_parameters(state: Any) -> bool:

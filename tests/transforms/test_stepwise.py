@@ -265,6 +265,30 @@ def test_an_outer_step_that_a_larger_num_steps_began_ends():
     assert jnp.all(jnp.abs(entropix.eval_params(state, w)) < 0.5)
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(("own", "other"), [("entropy_sgd", "snoo"), ("snoo", "entropy_sgd")])
+def test_the_state_of_another_optimiser_is_refused(own, other, jitted):
+    made = {
+        "entropy_sgd": entropix.entropy_sgd(0.1, gamma=1.0, stepwise=True),
+        "snoo": entropix.snoo(optax.adam(1e-3)),
+    }
+    w = {"a": jnp.ones(3)}
+    update = jax.jit(made[own].update) if jitted else made[own].update
+    with pytest.raises(ValueError, match="from tx.init.*got that of another optimiser"):
+        update(w, made[other].init(w), w)
+
+
+def test_an_optimisers_own_error_passes():
+    def fail(updates, state, params=None):
+        raise ValueError("a fault of its own")
+
+    broken = optax.GradientTransformation(optax.identity().init, fail)
+    tx = entropix.stepwise(entropix.hamilton_jacobi(1.0, num_steps=1), broken)
+    w = jnp.ones(3)
+    with pytest.raises(ValueError, match="a fault of its own"):
+        tx.update(w, tx.init(w), w)
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (), (4,)], ids=str)
 def test_eval_params_refuses_other_shapes(shape):
     state = entropix.hj_sgd(0.1, 1.0, stepwise=True).init(jnp.ones(3))
