@@ -53,7 +53,8 @@ def test_wrong_labels_and_few_examples(data):
         "sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "heat_1", "sgd_ema", "sgd_authors",
     }  # fmt: skip
     wide = {"entropy_sgd_wide", "hj_wide"} if data == "wrong_40" else set()
-    assert set(config.optimizers) == runs | wide
+    hot = {"entropy_sgd_hot"} if data in ("wrong_20", "wrong_40", "wrong_60") else set()
+    assert set(config.optimizers) == runs | wide | hot
     assert all(config.search[run] == config.search[run.removesuffix("_wide")] for run in wide)
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
