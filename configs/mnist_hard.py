@@ -129,15 +129,18 @@ AGAIN = {
     },
     "wrong_60": HOT,
 }  # fmt: skip
-RATE, GAMMA = (1e-2, 1.0), (1.0, 1e4)
+RATE = (1e-2, 1.0)
+RELAXING = {"learning_rate": RATE, "gamma": (1.0, 1e4)}
 # Only gamma T matters: the smoothing's width is its square root.
 WIDTH = {"gamma": (1.0, 1.0), "temperature": (1e-6, 1e-2)}
 SEARCH = {
     "sgd": {"learning_rate": RATE},
     "sam": {"learning_rate": RATE, "rho": (2e-2, 2.0)},
-    "entropy_sgd": {"learning_rate": RATE, "gamma": GAMMA, "temperature": (1e-8, 1e-3)},
-    "entropy_sgd_hot": {"learning_rate": RATE, "gamma": GAMMA, "temperature": (1e-5, 1e-1)},
-    "hj": {"learning_rate": RATE, "gamma": GAMMA},
+    "entropy_sgd": RELAXING | {"temperature": (1e-8, 1e-3)},
+    "entropy_sgd_wide": RELAXING | {"temperature": (1e-8, 1e-3)},
+    "entropy_sgd_hot": RELAXING | {"temperature": (1e-5, 1e-1)},
+    "hj": RELAXING,
+    "hj_wide": RELAXING,
     "heat": {"learning_rate": RATE, **WIDTH},
     "heat_cold": {"learning_rate": RATE, "gamma": WIDTH["gamma"]},  # T = 0 is not searched
     "heat_1": {"learning_rate": RATE, **WIDTH},
@@ -150,16 +153,13 @@ def get_config(argument: str = "") -> ConfigDict:
     data, runs = (first, rest) if first in DATA else ("wrong_40", argument)
     found, again = FOUND.get(data, {}), AGAIN.get(data, {})
     of_data = {**OPTIMIZERS, **again}
-    search = {
-        name: SEARCH.get(name, SEARCH[o.get("algorithm", name)]) for name, o in of_data.items()
-    }
     return make_config(
         name=f"mnist_{data}",
         problem="entropix.experiment.label_noise:noisy_labels",
         arguments={"data": "mnist", "model": LENET, **DATA[data]},
         optimizers={name: {**o, **found.get(name, {})} for name, o in of_data.items()},
         algorithms=runs or ",".join(of_data),
-        search=search,
+        search={name: ranges for name, ranges in SEARCH.items() if name in of_data},
         seeds=3,
         gradients_per_eval=480,  # a whole number of every run's outer steps
         num_evals=5,
