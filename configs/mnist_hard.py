@@ -28,9 +28,9 @@ nothing. With these constants, n = 3 (`results/mnist_wrong_20` and so on; 2 to 9
 
 The average of SGD's weights ends at 1.38, 14.30, 31.68 and 51.89 % with wrong labels, and with few
 examples as SGD does. Searched again, `hj_wide` ends at 6.98 ± 0.57 % and `entropy_sgd_wide` at
-4.56 ± 0.26 % (40 %), `entropy_sgd_hot` at 2.45 ± 0.24, 3.49 ± 0.24 and 6.57 ± 0.42 % (20, 40, 60 %),
-whose values the three share. `heat_cold` ends at 7.76, 19.35 and 17.08 % (20, 40, 60 % wrong), `heat_1` at
-6.09 % (40 %). All constants on other data are starting points: tune first.
+4.56 ± 0.26 % (40 %), and `entropy_sgd_hot`, whose values are the best on all three, at 2.45 ± 0.24,
+3.49 ± 0.24 and 6.57 ± 0.42 % (20, 40, 60 %). `heat_cold` ends at 7.76, 19.35 and 17.08 % (20, 40,
+60 % wrong), `heat_1` at 6.09 % (40 %). All constants on other data are starting points: tune first.
 """
 
 from ml_collections import ConfigDict
