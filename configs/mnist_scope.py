@@ -12,9 +12,9 @@ learning rate / gamma (x - <y>). Runs have 4,800 gradients, and their scoping an
 `configs/mnist.py`, compressed.
 
 The learning rates below are the best of two searches of five trials each: many best shares of the
-first stood at its upper edge, so that the second looked beyond; nearly all of its trials were worse or
-diverged. With them, n = 3 (`results/mnist_scope_lenet`, `results/mnist_scope_mlp`; 5
-to 6 minutes a run and 4 to 5 a search, on one core of an AMD EPYC with other work beside):
+first stood at its upper edge, so that the second looked beyond; nearly all of its trials were worse
+or diverged. With them, n = 3 (`results/mnist_scope_lenet`, `results/mnist_scope_mlp`; 5 to 6
+minutes a run and 4 to 5 a search, on one core of an AMD EPYC with other work beside):
 
     gamma_0          0.265        1.00         3.77         14.2         53.7         203
     error, LeNet, %  1.37 ± 0.12  1.06 ± 0.03  1.01 ± 0.03  0.96 ± 0.06  0.97 ± 0.06  0.96 ± 0.08

@@ -77,7 +77,7 @@ def test_scopes_of_two_networks_differ_by_their_sizes_over_two_places():
     sizes = {"mlp": 1_867_786, "lenet": 131_220}
     gammas = {}
     for network in sizes:
-        name = f"mnist_scope:{network}"
+        name = f"mnist_scope:{network}," + ",".join(f"place_{k}" for k in range(6))
         check_plan(read_config(name))
         made = [(algorithm.all_options, build(algorithm, gradients=4800).gamma(239))
                 for algorithm, _ in runs_of(name).values()]  # fmt: skip
