@@ -54,7 +54,8 @@ def test_wrong_labels_and_few_examples(data):
     }  # fmt: skip
     wide = {"entropy_sgd_wide", "hj_wide"} if data == "wrong_40" else set()
     hot = {"entropy_sgd_hot"} if data in ("wrong_20", "wrong_40", "wrong_60") else set()
-    assert set(config.optimizers) == runs | wide | hot
+    even = {"heat_even", "sam_even"} if data == "wrong_40" else set()
+    assert set(config.optimizers) == runs | wide | hot | even
     assert all(config.search[run] == config.search[run.removesuffix("_wide")] for run in wide)
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
