@@ -151,17 +151,16 @@ SEARCH = {
     "sgd": {"learning_rate": RATE},
     "sam": {"learning_rate": RATE, "rho": (2e-2, 2.0)},
     "entropy_sgd": RELAXING | {"temperature": (1e-8, 1e-3)},
-    "entropy_sgd_wide": RELAXING | {"temperature": (1e-8, 1e-3)},
     "entropy_sgd_hot": RELAXING | {"temperature": (1e-5, 1e-1)},
     "hj": RELAXING,
-    "hj_wide": RELAXING,
-    "heat_even": {"learning_rate": RATE, **WIDTH},
-    "sam_even": {"learning_rate": RATE, "rho": (2e-2, 2.0)},
     "heat": {"learning_rate": RATE, **WIDTH},
     "heat_cold": {"learning_rate": RATE, "gamma": WIDTH["gamma"]},  # T = 0 is not searched
     "heat_1": {"learning_rate": RATE, **WIDTH},
     "sgd_ema": {"learning_rate": RATE},
 }
+# Searched again where the first search of that name looked.
+for run in ("entropy_sgd_wide", "hj_wide", "heat_even", "sam_even"):
+    SEARCH[run] = SEARCH[run.rpartition("_")[0]]
 
 
 def get_config(argument: str = "") -> ConfigDict:
