@@ -52,11 +52,13 @@ def test_wrong_labels_and_few_examples(data):
     runs = {
         "sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "heat_1", "sgd_ema", "sgd_authors",
     }  # fmt: skip
-    wide = {"entropy_sgd_wide", "hj_wide"} if data == "wrong_40" else set()
-    hot = {"entropy_sgd_hot"} if data in ("wrong_20", "wrong_40", "wrong_60") else set()
-    even = {"heat_even", "sam_even"} if data == "wrong_40" else set()
-    assert set(config.optimizers) == runs | wide | hot | even
-    assert all(config.search[run] == config.search[run.removesuffix("_wide")] for run in wide)
+    even = {
+        "wrong_20": {"heat_even", "sam_even"},
+        "wrong_40": {"heat_even", "sam_even", "sgd_even", "entropy_sgd_wide", "hj_wide"},
+        "wrong_60": {"heat_even", "sam_even", "sgd_even", "hj_even"},
+    }.get(data, set())
+    assert set(config.optimizers) == runs | even | ({"entropy_sgd_hot"} if even else set())
+    assert all(config.search[run] == config.search[run.rpartition("_")[0]] for run in even)
     kind, _, number = data.partition("_")
     wrong, count = (int(number) / 100, 10_000) if kind == "wrong" else (0.0, int(number))
     assert (config.arguments.wrong, config.arguments.examples) == (wrong, count)
