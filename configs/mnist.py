@@ -21,10 +21,11 @@ minutes a run; `results/mnist_mlp_authors`);
 `hj`, and LeNet's `sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `adamw`, `elastic_sgd`, `sam`
 and `snoo`, have the best of nine trials each over a quarter of the length, with compressed
 schedules, which were too short for SGD: the authors' rate is better, and the last three have that
-rate. The other learning rates, gammas and temperatures come from searches of earlier configs, with
-other schedules (8 random trials for each algorithm, 960 gradients and 1 seed a trial, a fifth of
-the training set held out; `results/README.md`); every other number was chosen by the reasons given
-beside it.
+rate. On `mlp` the runs beyond the paper and `entropy_sgd_paper` have LeNet's constants, and `parle`
+has those of Entropy-SGD. The other rates, gammas and temperatures come from searches of earlier
+configs, with other schedules (8 random trials for each algorithm, 960 gradients and 1 seed a trial,
+a fifth of the training set held out; `results/README.md`); every other number was chosen by the
+reasons given beside it.
 """
 
 from ml_collections import ConfigDict

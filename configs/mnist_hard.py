@@ -127,9 +127,11 @@ FOUND = {
 # Searched for again with evenly spread trials: in the same ranges (`even`), with 40 % Entropy-SGD
 # and HJ in the wider ones of the other shares (`wide`), where Entropy-SGD's best temperature stood
 # at the upper edge, and then Entropy-SGD with all three shares at higher temperatures (`hot`).
-SAM_EVEN = {**DROPS, "algorithm": "sam", "learning_rate": 0.04033, "rho": 0.1952}
-HEAT_EVEN = {**HEAT, "algorithm": "heat", "learning_rate": 0.04033, "temperature": 3.856e-4}
-SGD_EVEN = {**DROPS, "algorithm": "sgd", "learning_rate": 0.4114}
+EVEN = {  # with 40 and with 60 %
+    "heat_even": {**HEAT, "algorithm": "heat", "learning_rate": 0.04033, "temperature": 3.856e-4},
+    "sam_even": {**DROPS, "algorithm": "sam", "learning_rate": 0.04033, "rho": 0.1952},
+    "sgd_even": {**DROPS, "algorithm": "sgd", "learning_rate": 0.4114},
+}
 HOT = {
     "entropy_sgd_hot": {
         **RELAXED, "algorithm": "entropy_sgd", "learning_rate": 0.01687, "gamma": 7.865,
@@ -141,23 +143,17 @@ AGAIN = {
         "heat_even": {
             **HEAT, "algorithm": "heat", "learning_rate": 0.4114, "temperature": 7.082e-5,
         },
-        "sam_even": SAM_EVEN,
+        "sam_even": EVEN["sam_even"],
     },
-    "wrong_40": HOT | {
+    "wrong_40": HOT | EVEN | {
         "entropy_sgd_wide": {
             **RELAXED, "algorithm": "entropy_sgd", "learning_rate": 0.0569, "gamma": 5597.0,
             "temperature": 7.704e-4,
         },
         "hj_wide": {**RELAXED, "algorithm": "hj", "learning_rate": 0.04033, "gamma": 166.3},
-        "heat_even": HEAT_EVEN,
-        "sam_even": SAM_EVEN,
-        "sgd_even": SGD_EVEN,
     },
-    "wrong_60": HOT | {
+    "wrong_60": HOT | EVEN | {
         "hj_even": {**RELAXED, "algorithm": "hj", "learning_rate": 0.01687, "gamma": 7.865},
-        "heat_even": HEAT_EVEN,
-        "sam_even": SAM_EVEN,
-        "sgd_even": SGD_EVEN,
     },
 }  # fmt: skip
 RATE = (1e-2, 1.0)
