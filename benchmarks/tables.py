@@ -1,0 +1,56 @@
+"""Makes the tables and figures of `results/` again, from the saved rows alone.
+
+    python benchmarks/tables.py                     # all of them, a minute
+    python benchmarks/tables.py mnist_lenet_full    # some, after runs or seeds were added
+
+Each is what `entropix report` makes of a folder with the baseline and the measures that stand
+below. `tests/test_evidence.py` compares every table in `results/` with these rows. Tables from
+before the rows had today's form are not among them, nor those of flatness and of rounded and pruned
+weights, which were measured on weights.
+"""
+
+import pathlib
+import sys
+
+from entropix.cli import main as entropix
+
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
+
+BITS = "val_loss", "train_loss", "val_bits"
+ERRORS = "val_error", "val_loss", "train_loss"
+BY_HEART = "val_error", "train_memorised", "val_loss", "train_loss"
+
+# Folder -> the baseline and the measures, the most important first.
+REPORTS = {
+    "communication_language": ("data_parallel", BITS),
+    "communication_language_p8": ("data_parallel", BITS[:2]),
+    "communication_lenet": ("data_parallel", ERRORS),
+    "language": ("adamw", BITS),
+    "language_32": ("adamw", BITS),
+    "mnist_few_300": ("sgd_authors", ERRORS),
+    "mnist_few_1000": ("sgd_authors", ERRORS),
+    "mnist_few_1000_by_error": ("sgd", ERRORS),
+    "mnist_few_3000": ("sgd_authors", ERRORS),
+    "mnist_lenet_full": ("sgd_authors", ERRORS),
+    "mnist_mlp_authors": ("sgd_authors", ERRORS),
+    "mnist_mlp_full": ("sgd_authors", ERRORS),
+    "mnist_scope_lenet": ("place_2", ERRORS),
+    "mnist_scope_lenet_first": ("place_1", ERRORS),
+    "mnist_scope_mlp": ("place_2", ERRORS),
+    "mnist_wrong_0": ("sgd", ERRORS),
+    "mnist_wrong_20": ("sgd", BY_HEART),
+    "mnist_wrong_40": ("sgd", BY_HEART),
+    "mnist_wrong_60": ("sgd", BY_HEART),
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or REPORTS:
+        baseline, measures = REPORTS[name]
+        folder = RESULTS / name
+        chosen = f"--baseline={baseline}", f"--measures={','.join(measures)}"
+        entropix(["report", str(folder), f"--workdir={folder}", *chosen])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The pages say what was measured: every table is that of its rows, every figure is in a table."""
+
+import decimal
+import pathlib
+import re
+import runpy
+
+import pytest
+
+from entropix.report import gather
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+REPORTS = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["REPORTS"]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_table_is_that_of_its_rows(name):
+    baseline, measures = REPORTS[name]
+    made = []
+    gather([RESULTS / name], baseline=baseline, measures=measures, report=made.append)
+    assert (RESULTS / name / "table.md").read_text() == made[0], "python benchmarks/tables.py"
+
+
+def test_every_folder_with_runs_has_a_table():
+    def of_runs(folder):
+        return any((run / "metrics.jsonl").exists() for run in folder.iterdir() if run.is_dir())
+
+    with_runs = {folder.name for folder in RESULTS.iterdir() if folder.is_dir() and of_runs(folder)}
+    assert with_runs == set(REPORTS)
+
+
+def test_the_page_of_differences_is_that_of_the_rows():
+    made = runpy.run_path(str(ROOT / "benchmarks" / "differences.py"))["page"]()
+    assert (RESULTS / "differences.md").read_text() == made, "python benchmarks/differences.py"
+
+
+NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e-\d+)?"
+INTERVAL = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)")  # mean (low to high)
+TESTED = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)(?:, p = | \| (?=0))({NUMBER})")
+SPREAD = re.compile(rf"({NUMBER}) ± ({NUMBER})")  # mean ± standard deviation
+PAGES = [
+    ROOT / "README.md",
+    RESULTS / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "when", "evidence", "how_to_choose")),
+    *sorted((ROOT / "docs" / "algorithms").glob("*.md")),
+]
+
+
+def quoted(pattern: re.Pattern[str], page: pathlib.Path) -> list[tuple[str, ...]]:
+    text = " ".join(page.read_text().replace("−", "-").split())
+    return [tuple(n.replace(",", "") for n in groups) for groups in pattern.findall(text)]
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[re.Pattern[str], set[tuple[decimal.Decimal, ...]]]:
+    """All intervals, and all means with their deviations, in the tables."""
+    files = [file for file in RESULTS.rglob("*.md") if file.name != "README.md"]
+    return {
+        pattern: {tuple(map(decimal.Decimal, q)) for file in files for q in quoted(pattern, file)}
+        for pattern in (INTERVAL, TESTED, SPREAD)
+    }
+
+
+def rounds_to(measured: tuple[decimal.Decimal, ...], text: tuple[str, ...]) -> bool:
+    """Whether each number of a table, rounded to the digits of the page, is the page's."""
+    for exact, shown in zip(measured, map(decimal.Decimal, text), strict=True):
+        unit = decimal.Decimal(1).scaleb(shown.as_tuple().exponent)
+        if abs(exact - shown) > unit / 2:
+            return False
+    return True
+
+
+def is_measured(text: tuple[str, ...], known: set[tuple[decimal.Decimal, ...]]) -> bool:
+    """Whether a table has the numbers; an interval without a sign may be of either direction."""
+    if any(rounds_to(numbers, text) for numbers in known):
+        return True
+    if len(text) == 2 or text[0][0] in "+-":
+        return False
+    turned = {(-mean, -high, -low, *p) for mean, low, high, *p in known}
+    return any(rounds_to(numbers, text) for numbers in turned)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_interval_and_mean_on_a_page_is_in_a_table(page, tables):
+    missing = [
+        " ".join(text)
+        for pattern, known in tables.items()
+        for text in quoted(pattern, page)
+        if not is_measured(text, known)
+    ]
+    assert missing == []
+
+
+def test_a_wrong_figure_would_be_found():
+    known = {tuple(map(decimal.Decimal, ("-0.273", "-0.501", "-0.045")))}
+    for right in (("-0.27", "-0.50", "-0.05"), ("0.3", "0.0", "0.5")):
+        assert is_measured(right, known)
+    for wrong in (("-0.28", "-0.50", "-0.05"), ("+0.27", "+0.05", "+0.50")):
+        assert not is_measured(wrong, known)
