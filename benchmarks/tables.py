@@ -4,15 +4,18 @@
     python benchmarks/tables.py mnist_lenet_full    # some, after runs or seeds were added
 
 Each is what `entropix report` makes of a folder with the baseline and the measures that stand
-below. `tests/test_evidence.py` compares every table in `results/` with these rows. Tables from
-before the rows had today's form are not among them, nor those of flatness and of rounded and pruned
-weights, which were measured on weights.
+below. `tests/test_evidence.py` compares every table in `results/` with its rows, and those of
+flatness with `landscape.jsonl`. Tables from before the rows had today's form are not among them, nor
+those of rounded and pruned weights, of which no rows were saved.
 """
 
+import json
 import pathlib
 import sys
 
 from entropix.cli import main as entropix
+from entropix.report.flatness import Entry, flatness_table
+from entropix.rows import Measurement
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -42,6 +45,25 @@ REPORTS = {
     "mnist_wrong_40": ("sgd", BY_HEART),
     "mnist_wrong_60": ("sgd", BY_HEART),
 }
+# Folder -> the baseline of its table of flatness.
+FLATNESS = {
+    "lenet_spectrum": "sgd",
+    "mnist_few_300": "sgd_authors",
+    "mnist_lenet_full": "sgd_authors",
+    "mnist_wrong_20": "sgd",
+    "mnist_wrong_40": "sgd",
+    "mnist_wrong_60": "sgd",
+}
+
+
+def flatness(name: str) -> str:
+    """The table of flatness of a folder."""
+    entries = []
+    for line in (RESULTS / name / "landscape.jsonl").read_text().splitlines():
+        fields = json.loads(line)
+        measures = {n: Measurement(*triple) for n, triple in fields["measures"].items()}
+        entries.append(Entry(fields["run"], fields["label"], fields["seed"], measures))
+    return flatness_table(entries, FLATNESS[name])
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """How flat the minima are that runs have found: the instruments of `entropix.landscape` on runs."""
 
-import io
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,15 +11,16 @@ import numpy as np
 
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
-from entropix.landscape.networks import Estimate, Spectrum, arithmetic_mean, harmonic_mean
-from entropix.landscape.networks.estimate import mean_of_samples
 from entropix.report import check_workdir
-from entropix.report.cells import markdown
-from entropix.report.flatness import Entry, draw_spectra, flatness_table
-from entropix.report.saved import read_runs
-from entropix.report.series import baseline_of
+from entropix.report.flatness import Entry, flatness_table
+from entropix.report.saved import SavedRun, read_runs
+from entropix.report.series import baseline_of, distinct
+from entropix.report.spectra import draw_spectra, read_spectra, save_spectra, spectra_table
+from entropix.rows import Measurement
 from entropix.runs.flatness import BATCH_SIZE, EXAMPLES, Sample, sample
-from entropix.runs.loading import load
+from entropix.runs.folder import claimed
+from entropix.runs.loading import Trained, load
+from entropix.runs.log import Fields, Log
 from entropix.training.state import Point
 
 
@@ -30,13 +31,44 @@ class Flatness(NamedTuple):
       run: its name.
       label: in tables.
       seed: which one.
-      measures: name -> number; a standard error stands under the same name with `_se`.
+      measures: name -> number; a standard error stands under the same name with `_se`. A number
+        that is not finite is left out.
     """
 
     run: str
     label: str
     seed: int
     measures: Mapping[str, float]
+
+
+class _Measured(NamedTuple):
+    """A line of `landscape.jsonl`: the entry of a table, and a digest of the run's identity."""
+
+    identity: str
+    entry: Entry
+
+
+class _Place(NamedTuple):
+    """One seed of a run.
+
+    Attributes:
+      saved: the run.
+      row: of the seed, among those of the run's folder.
+      seed: which one.
+      gradients: that the run has spent.
+      spectrum: whether that is asked for.
+    """
+
+    saved: SavedRun
+    row: int
+    seed: int
+    gradients: int
+    spectrum: bool
+
+    @property
+    def name(self) -> str:
+        """Of its spectrum."""
+        return f"{self.saved.name}, seed {self.seed}"
 
 
 def landscape(
@@ -56,10 +88,14 @@ def landscape(
 ) -> list[Flatness]:
     """Measures flatness at the x of finished runs, on a fixed sample of training examples.
 
+    Called again, it measures what is missing: an interrupted call goes on, further runs and seeds
+    join the table, and what was measured before the end of a run is replaced.
+
     Args:
       folders: of runs, or of comparisons; seeds that were added to a run later count.
-      workdir: gets `landscape.jsonl`, `landscape.md` and, with `spectra`, `spectra.png` and
-        `spectra.npz` (the arrays of every `Spectrum`, under `LABEL, seed N/FIELD`).
+      workdir: gets `landscape.jsonl`, seed by seed, `landscape.json`, which says how they were
+        measured, `landscape.md` and, with `spectra`, `spectra.png` and `spectra.npz` (the arrays of
+        every `Spectrum`, under `RUN, seed N/FIELD`).
       runs: the `Run`s of folders that were made from Python (see `entropix.experiment.load`).
       examples: of the training set, the first ones.
       batch_size: examples in memory at once; what `examples` has beyond a multiple is left out.
@@ -74,112 +110,141 @@ def landscape(
       report: called with an estimate of the time, with what is measured, and with the table.
 
     Returns:
-      One `Flatness` for every run and seed.
+      One `Flatness` for every run and seed in the table.
 
     Raises:
-      ValueError: if a folder holds no run, or an argument is outside its range; nothing is measured
+      ValueError: if a folder holds no run, an argument is outside its range, or `workdir` holds
+        what was measured in another way or of another run of the same name; nothing is measured
         before.
     """
     check_workdir(workdir)
     workdir = pathlib.Path(workdir).expanduser()
-    known = {run.name: run for run in runs}
     saved = read_runs(folders)
-    baseline = baseline_of([run.name for run in saved], baseline)
-    trained = [load(run.folder, run=known.get(run.name)) for run in saved]
-    problems = [json.dumps(network.identity["problem"], sort_keys=True) for network in trained]
-    # Runs of one problem share its functions, and so the compiled programs.
-    samples: dict[str, Sample] = {}
-    for problem, network in zip(problems, trained, strict=True):
-        if problem not in samples:
-            samples[problem] = sample(network.problem, examples, batch_size)
-    found: list[Flatness] = []
-    entries: list[Entry] = []
-    densities: dict[str, Spectrum] = {}
-    for (_, name, label, *_), problem, network in zip(saved, problems, trained, strict=True):
-        measured = samples[problem]
-        for index, seed in enumerate(network.seeds):
+    how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
+    log = _log(workdir, {"examples": examples, "batch_size": batch_size, "key": key, **how})
+    _check_same_runs(workdir, saved, log.records)
+    names = [*(name for name, _ in _entries(log)), *(run.name for run in saved)]
+    baseline = baseline_of(names, baseline)
+    known = {run.name: run for run in runs}
+    densities = read_spectra(workdir / "spectra.npz") if log.records else {}
+    missing = [
+        place
+        for place in _places(saved, spectra)
+        if not _is_measured(place, log) or (place.spectrum and place.name not in densities)
+    ]
+    networks = {
+        folder: load(folder, run=known.get(name))
+        for folder, name in {place.saved.folder: place.saved.name for place in missing}.items()
+    }
+    samples = _samples(networks.values(), examples, batch_size)
+    with claimed(workdir):
+        for number, place in enumerate(missing):
+            run, network = place.saved, networks[place.saved.folder]
+            taken = samples[_problem(network)]
             at = Point(network.params, network.model_state)
-            point = jax.tree.map(lambda leaf, k=index: leaf[k], at)
-            report(f"{label}, seed {seed}")
-            values = measured.measures(
-                point,
-                key,
-                num_eigenvalues=num_eigenvalues,
-                num_samples=num_samples,
-                sigmas=sigmas,
-                announce=report if not found else None,  # the time is that of every seed
-            )
-            found.append(Flatness(name, label, seed, values))
-            entries.append(Entry(name, label, seed, measured.named(values)))
-            if index < spectra:
-                density = measured.spectrum(point, key)
-                densities[f"{label}, seed {seed}"] = jax.tree.map(np.asarray, density)
-            _write(workdir, found)  # what is measured is never lost
-    table = flatness_table(entries, baseline)
-    if densities:
-        table += "\n" + spectra_table(densities)
-        draw_spectra(densities, workdir / "spectra.png")
-        _save(densities, workdir / "spectra.npz")
-    write_atomic(workdir / "landscape.md", table.encode())
+            point = jax.tree.map(lambda leaf, k=place.row: leaf[k], at)
+            report(f"{run.label}, seed {place.seed}")
+            if not _is_measured(place, log):
+                announce = None if number else report  # the time is that of every seed
+                values = taken.named(taken.measures(point, key, announce=announce, **how))
+                entry = Entry(run.name, run.label, place.seed, values, place.gradients)
+                log.append(_Measured(_digest(run.identity), entry))
+                if densities.pop(place.name, None) is not None:  # of an x before the end
+                    save_spectra(densities, workdir / "spectra.npz")
+            if place.spectrum and place.name not in densities:
+                densities[place.name] = jax.tree.map(np.asarray, taken.spectrum(point, key))
+                save_spectra(densities, workdir / "spectra.npz")
+        table = _write_tables(workdir, log, densities, baseline)
     report(table)
-    return found
+    return [
+        Flatness(*entry[:3], {n: m.value for n, m in entry.measures.items() if m.value is not None})
+        for entry in _entries(log).values()
+    ]
 
 
-def _write(workdir: pathlib.Path, found: Sequence[Flatness]) -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(entry._asdict()) + "\n" for entry in found)
-    write_atomic(workdir / "landscape.jsonl", lines.encode())
+def _log(workdir: pathlib.Path, how: Fields) -> Log[_Measured]:
+    """What was measured in a folder before."""
+
+    def read(fields: Fields) -> _Measured:
+        measures = {name: Measurement(*triple) for name, triple in fields["measures"].items()}
+        identity = fields.pop("identity")
+        return _Measured(identity, Entry(**fields | {"measures": measures}))
+
+    def write(measured: _Measured) -> Fields:
+        entry = measured.entry
+        triples = {name: list(measurement) for name, measurement in entry.measures.items()}
+        return {"identity": measured.identity} | entry._asdict() | {"measures": triples}
+
+    path, index = workdir / "landscape.jsonl", ("landscape.json", "landscape")
+    return Log(path, how, index, ("measurement", "sample"), read=read, write=write)
 
 
-CUTOFFS = (1e-3, 1e-2, 1e-1, 1.0)
-"""Above which eigenvalues count in the means of `spectra_table`."""
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def spectra_table(densities: Mapping[str, Spectrum]) -> str:
-    """Makes a table of the means of spectra, with standard errors in brackets, in Markdown.
-
-    A row is a spectrum and a cut-off c: the share of the eigenvalues within c of zero, and of
-    those above c the share, the harmonic and the arithmetic mean (the paper's section 6.3).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from entropix.landscape import spectrum
-      >>> diagonal = jnp.asarray([0.0, 0.0, 0.0, 2.0])
-      >>> found = spectrum(lambda v: diagonal * v, jnp.zeros(4), key=0, num_samples=4)
-      >>> print(spectra_table({"SGD": found}).splitlines()[-1].split("|")[6].split()[0])
-      2
-    """
-    records = []
-    for label, density in densities.items():
-        harmonic, arithmetic = (
-            mean(density, np.asarray(CUTOFFS)) for mean in (harmonic_mean, arithmetic_mean)
-        )
-        for k, cutoff in enumerate(CUTOFFS):
-            records.append(
-                {
-                    "spectrum": label,
-                    "c": f"{cutoff:g}",
-                    "share within c": _shown(_share(density, abs(density.nodes) <= cutoff)),
-                    "share above c": _shown(_share(density, density.nodes > cutoff)),
-                    "harmonic mean above c": _shown(jax.tree.map(lambda a, k=k: a[k], harmonic)),
-                    "arithmetic mean": _shown(jax.tree.map(lambda a, k=k: a[k], arithmetic)),
-                }
+def _check_same_runs(
+    workdir: pathlib.Path, saved: Sequence[SavedRun], before: Sequence[_Measured]
+) -> None:
+    """A name in a table is one run."""
+    known = {measured.entry.run: measured.identity for measured in before}
+    for run in saved:
+        if known.get(run.name, _digest(run.identity)) != _digest(run.identity):
+            raise ValueError(
+                f"{workdir} holds measurements of another run called {run.name} than that in "
+                f"{run.folder}. Choose another --workdir."
             )
-    return markdown(records) + "\n"
 
 
-def _share(density: Spectrum, counted: Any) -> Estimate:
-    return mean_of_samples(np.sum(np.where(counted, density.weights, 0), axis=-1))
+def _entries(log: Log[_Measured]) -> dict[tuple[str, int], Entry]:
+    """Run and seed -> what was measured last."""
+    return {(entry.run, entry.seed): entry for _, entry in log.records}
 
 
-def _shown(estimate: Estimate) -> str:
-    value, error = map(float, estimate)
-    return f"{value:.3g} ({error:.1g})" if np.isfinite(value) else "none"
+def _is_measured(place: _Place, log: Log[_Measured]) -> bool:
+    """Whether a seed was measured where its run has come to."""
+    entry = _entries(log).get((place.saved.name, place.seed))
+    return entry is not None and entry.gradients == place.gradients
 
 
-def _save(densities: Mapping[str, Spectrum], path: pathlib.Path) -> None:
-    """Writes the arrays of every spectrum."""
-    buffer = io.BytesIO()
-    arrays = {f"{n}/{field}": a for n, d in densities.items() for field, a in d._asdict().items()}
-    np.savez_compressed(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
+def _places(saved: Sequence[SavedRun], spectra: int) -> list[_Place]:
+    """All seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
+    places, seen = [], dict.fromkeys((run.name for run in saved), 0)
+    for run in saved:
+        gradients = max((row.gradients for row in run.rows), default=0)
+        for row, seed in enumerate(run.seeds):
+            places.append(_Place(run, row, seed, gradients, seen[run.name] < spectra))
+            seen[run.name] += 1
+    return places
+
+
+def _problem(network: Trained) -> str:
+    return json.dumps(network.identity["problem"], sort_keys=True)
+
+
+def _samples(networks: Iterable[Trained], examples: int, batch_size: int) -> dict[str, Sample]:
+    """Problem -> sample: runs of one problem share its functions, and so the compiled programs."""
+    samples: dict[str, Sample] = {}
+    for network in networks:
+        if _problem(network) not in samples:
+            samples[_problem(network)] = sample(network.problem, examples, batch_size)
+    return samples
+
+
+def _write_tables(
+    workdir: pathlib.Path, log: Log[_Measured], densities: Mapping[str, Any], baseline: str
+) -> str:
+    """Writes `landscape.md` and, where there are spectra, their figure."""
+    entries = _entries(log)
+    labels = distinct({entry.run: entry.label for entry in entries.values()})
+    table = flatness_table([*entries.values()], baseline)
+    titled = {
+        f"{labels[name]}, seed {seed}": densities[f"{name}, seed {seed}"]
+        for name, seed in entries
+        if f"{name}, seed {seed}" in densities
+    }
+    if titled:
+        table += "\n" + spectra_table(titled)
+        draw_spectra(titled, workdir / "spectra.png")
+    write_atomic(workdir / "landscape.md", table.encode())
+    return table

@@ -11,7 +11,8 @@ from entropix.report import gather
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-REPORTS = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["REPORTS"]
+TABLES = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+REPORTS, FLATNESS = TABLES["REPORTS"], TABLES["FLATNESS"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -22,12 +23,19 @@ def test_a_table_is_that_of_its_rows(name):
     assert (RESULTS / name / "table.md").read_text() == made[0], "python benchmarks/tables.py"
 
 
+@pytest.mark.parametrize("name", FLATNESS)
+def test_a_table_of_flatness_is_that_of_its_rows(name):
+    made = TABLES["flatness"](name)
+    assert (RESULTS / name / "landscape.md").read_text()[: len(made)] == made
+
+
 def test_every_folder_with_runs_has_a_table():
     def of_runs(folder):
         return any((run / "metrics.jsonl").exists() for run in folder.iterdir() if run.is_dir())
 
     with_runs = {folder.name for folder in RESULTS.iterdir() if folder.is_dir() and of_runs(folder)}
     assert with_runs == set(REPORTS)
+    assert {path.parent.name for path in RESULTS.glob("*/landscape.jsonl")} == set(FLATNESS)
 
 
 def test_the_page_of_differences_is_that_of_the_rows():

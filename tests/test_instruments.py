@@ -73,6 +73,88 @@ def test_measures_of_a_quadratic_are_its_curvatures(trained, tmp_path):
     assert [pair[0] for pair in shares[:3]] == [0.0, 0.0, 0.0]  # all curvatures are 1, 4 and 9
 
 
+OPTIONS = {"examples": 64, "batch_size": 16, "num_samples": 4}
+
+
+def measure(folders, workdir, runs, report=lambda text: None, **options):
+    return landscape(folders, workdir, runs=runs, report=report, **OPTIONS | options)
+
+
+def test_what_was_measured_is_not_measured_again(trained, tmp_path):
+    folder, runs = trained
+    first, said = measure([folder], tmp_path, runs, spectra=1), []
+    stored = (tmp_path / "landscape.jsonl").read_bytes()
+    assert measure([folder], tmp_path, runs, said.append, spectra=1) == first
+    assert said == [(tmp_path / "landscape.md").read_text()]
+    assert "SGD, seed 0" in said[0]  # the table of spectra
+    assert (tmp_path / "landscape.jsonl").read_bytes() == stored
+
+
+def test_runs_join_a_table(trained, tmp_path):
+    folder, runs = trained
+    together = measure([folder], tmp_path / "both", runs)
+    measure([folder / "SGD"], tmp_path / "one", runs)
+    assert measure([folder / "HJ"], tmp_path / "one", runs) == together
+    tables = [(tmp_path / name / "landscape.md").read_text() for name in ("both", "one")]
+    assert tables[0] == tables[1]
+
+
+def test_an_interrupted_measurement_goes_on(trained, tmp_path):
+    folder, runs = trained
+
+    def stop(text):
+        if text == "SGD, seed 1":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure([folder], tmp_path / "stopped", runs, stop, spectra=1)
+    said = []
+    found = measure([folder], tmp_path / "stopped", runs, said.append, spectra=1)
+    assert found == measure([folder], tmp_path / "whole", runs, spectra=1)
+    assert "SGD, seed 0" not in said
+    assert {"SGD, seed 1", "HJ, seed 0", "HJ, seed 1"} <= set(said)
+
+
+def test_a_spectrum_can_be_added_later(trained, tmp_path):
+    folder, runs = trained
+    measure([folder], tmp_path, runs)
+    said = []
+    measure([folder], tmp_path, runs, said.append, spectra=1)
+    assert said[:-1] == ["SGD, seed 0", "HJ, seed 0"]
+    assert "| HJ, seed 0 " in said[-1]
+
+
+def test_an_unfinished_run_is_measured_again_at_its_end(tmp_path):
+    problem, budget = quadratic(), experiment.Budget(20, 2)
+    options = {"budget": budget, "seeds": 1, "workdir": tmp_path / "sgd", "progress": False}
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    runs = experiment.runs(problem, {"sgd": "sgd"}, budget=budget, seeds=1)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(problem, "sgd", callbacks=[stop], **options)
+    early = measure([tmp_path / "sgd"], tmp_path / "out", runs)
+    experiment.train(problem, "sgd", **options)
+    late = measure([tmp_path / "sgd"], tmp_path / "out", runs)
+    assert [f.seed for f in early] == [f.seed for f in late] == [0]
+    assert late == measure([tmp_path / "sgd"], tmp_path / "fresh", runs)
+
+
+def test_another_way_to_measure_and_another_run_are_refused(trained, tmp_path):
+    folder, runs = trained
+    measure([folder / "SGD"], tmp_path / "out", runs)
+    with pytest.raises(ValueError, match=r"another sample \(it differs in num_samples\)"):
+        measure([folder / "SGD"], tmp_path / "out", runs, num_samples=6)
+    problem, budget = quadratic(), experiment.Budget(10, 1)
+    experiment.compare(
+        problem, {"SGD": "sgd"}, budget=budget, seeds=1, workdir=tmp_path / "other",
+        report=lambda text: None, progress=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"measurements of another run called SGD than that in"):
+        measure([tmp_path / "other" / "SGD"], tmp_path / "out", runs)
+
+
 def test_an_unknown_baseline_is_refused_before_work(trained, tmp_path, capsys):
     folder, _ = trained
     argv = ["landscape", str(folder), f"--workdir={tmp_path}/out", "--baseline=adamw"]

@@ -81,8 +81,8 @@ class Problem:
     name: str
     init: Callable[[Array], tuple[Any, Any]]
     loss: Callable[[Any, Any, Any, Array], tuple[Array, Any]]
-    data: Any
-    validation: Any = None
+    data: Any = dataclasses.field(repr=False)  # which would fill the screen
+    validation: Any = dataclasses.field(default=None, repr=False)
     batch_size: int = 128
     measures: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
     sample: Callable[[Array, Any], Any] | None = None

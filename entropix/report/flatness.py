@@ -1,16 +1,13 @@
-"""Measures of flatness as tables, and spectra as a figure."""
+"""Measures of flatness as tables."""
 
 import collections
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from entropix.report.cells import intervals, markdown, spread
 from entropix.report.series import baseline_of, distinct
-from entropix.report.style import PALETTE, fixed_style
 from entropix.rows import FLATNESS, Measurement, Row
 
 _NOTE = "sharpness is a lower bound, and no measure but the relative ones survives rescaling."
@@ -141,37 +138,3 @@ def _paired(base: Mapping[int, Numbers], other: Mapping[int, Numbers], name: str
         for seed, numbers in other.items()
         if name in numbers and name in base.get(seed, {})
     ]
-
-
-@fixed_style
-def draw_spectra(densities: Mapping[str, Any], path: str | pathlib.Path | None = None) -> Figure:
-    """Draws densities of eigenvalues, on a logarithmic axis, with a band of one standard error.
-
-    Args:
-      densities: label -> an object with `grid`, `value` and `standard_error`.
-      path: where to save the figure, if given.
-
-    Returns:
-      The matplotlib `Figure`.
-    """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    panel = figure.subplots()
-    for (label, density), colour in zip(densities.items(), _cycle(len(densities)), strict=True):
-        floor = max(float(np.max(density.value)) * 1e-7, 1e-300)
-        value = np.maximum(density.value, floor)
-        panel.plot(density.grid, value, color=colour, label=label, linewidth=1)
-        low = np.maximum(density.value - density.standard_error, floor)
-        high = np.maximum(density.value + density.standard_error, floor)
-        panel.fill_between(density.grid, low, high, color=colour, alpha=0.2, linewidth=0)
-    panel.set_yscale("log")
-    panel.set_xlabel("eigenvalue of the Hessian")
-    panel.set_ylabel("density")
-    panel.legend(frameon=False)
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
-
-
-def _cycle(count: int) -> list[str]:
-    colours = list(PALETTE.values())
-    return [colours[k % len(colours)] for k in range(count)]

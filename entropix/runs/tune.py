@@ -19,7 +19,8 @@ from entropix.experiment.run import Run, first_step, on_replicas
 from entropix.experiment.search import Ranges, draw
 from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
-from entropix.runs.trials import Trial, TrialLog
+from entropix.runs.log import Log
+from entropix.runs.trials import Trial, trial_log
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import evaluation_data, make_evaluate, measured
 from entropix.training.programs import initial_points
@@ -85,7 +86,7 @@ def tune_runs(
         held_out = {id(r.problem): hold_out(r.problem) for r in runs}
         runs = [_for_search(run, held_out[id(run.problem)]) for run in runs]
         logs = {
-            run.name: TrialLog(
+            run.name: trial_log(
                 workdir, run.name, _identity(run, ranges[run.name], seed, trials, objective)
             )
             for run in runs
@@ -95,7 +96,7 @@ def tune_runs(
             _run_missing(logs[run.name], run, drawn, judged, progress)
     return {
         name: sorted(
-            log.trials, key=lambda trial: (not is_finite(trial), -trial["rung"], judged(trial))
+            log.records, key=lambda trial: (not is_finite(trial), -trial["rung"], judged(trial))
         )
         for name, log in logs.items()
     }
@@ -242,26 +243,26 @@ def rungs(trials: int) -> list[tuple[int, float]]:
 
 
 def _run_missing(
-    log: TrialLog, run: Run, drawn: list[Trial], judged: Judge, progress: bool
+    log: Log[Trial], run: Run, drawn: list[Trial], judged: Judge, progress: bool
 ) -> None:
     """Runs the trials of all rungs that are not in the log."""
     ladder = rungs(len(drawn))
     total = sum(count for count, _ in ladder)
-    if len(log.trials) >= total:
+    if len(log.records) >= total:
         return
     score, cycle = _make_score(run), run.method().cycle
     candidates, before = drawn, 0
-    bar = tqdm(total=total, initial=len(log.trials), desc=run.name, disable=not progress)
+    bar = tqdm(total=total, initial=len(log.records), desc=run.name, disable=not progress)
     with bar:
         for rung, (count, share) in enumerate(ladder):
             steps = max(1, math.ceil(share * run.budget.gradients / cycle))
             candidates = candidates[:count]
             for place, values in enumerate(candidates):
-                if before + place >= len(log.trials):
+                if before + place >= len(log.records):
                     spent = {"rung": float(rung), "gradients": float(steps * cycle)}
                     log.append({**values, **spent, **score(values, steps)})
                     bar.update()
-            done = log.trials[before : before + len(candidates)]
+            done = log.records[before : before + len(candidates)]
             order = sorted(range(len(done)), key=lambda k: judged(done[k]))
             before += len(candidates)
             candidates = [candidates[k] for k in order]

@@ -263,3 +263,9 @@ def test_without_measures_the_loss_is_measured():
     measured = problem.measures["loss"].function(params, state, batch)
     assert measured == problem.loss(params, state, batch, jax.random.key(0))[0]
     assert problem.measures["loss"].better == "lower"
+
+
+def test_a_problem_is_shown_without_its_data():
+    problem = line()
+    assert problem.name in repr(problem)
+    assert "Array" not in repr(problem)
