@@ -1,6 +1,5 @@
 """How flat the minima are that runs have found: the instruments of `entropix.landscape` on runs."""
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,15 +11,14 @@ import numpy as np
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.report import check_workdir
-from entropix.report.flatness import Entry, flatness_table
+from entropix.report.flatness import flatness_table
 from entropix.report.saved import SavedRun, read_runs
 from entropix.report.series import baseline_of, distinct
 from entropix.report.spectra import draw_spectra, read_spectra, save_spectra, spectra_table
-from entropix.rows import Measurement
 from entropix.runs.flatness import BATCH_SIZE, EXAMPLES, Sample, sample
+from entropix.runs.flatness_log import FlatnessLog
 from entropix.runs.folder import claimed
 from entropix.runs.loading import Trained, load
-from entropix.runs.log import Fields, Log
 from entropix.training.state import Point
 
 
@@ -41,28 +39,12 @@ class Flatness(NamedTuple):
     measures: Mapping[str, float]
 
 
-class _Measured(NamedTuple):
-    """A line of `landscape.jsonl`: the entry of a table, and a digest of the run's identity."""
-
-    identity: str
-    entry: Entry
-
-
 class _Place(NamedTuple):
-    """One seed of a run.
-
-    Attributes:
-      saved: the run.
-      row: of the seed, among those of the run's folder.
-      seed: which one.
-      gradients: that the run has spent.
-      spectrum: whether that is asked for.
-    """
+    """One seed of a run, in which row of its folder's arrays, and whether its spectrum is due."""
 
     saved: SavedRun
     row: int
     seed: int
-    gradients: int
     spectrum: bool
 
     @property
@@ -121,16 +103,16 @@ def landscape(
     workdir = pathlib.Path(workdir).expanduser()
     saved = read_runs(folders)
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
-    log = _log(workdir, {"examples": examples, "batch_size": batch_size, "key": key, **how})
-    _check_same_runs(workdir, saved, log.records)
-    names = [*(name for name, _ in _entries(log)), *(run.name for run in saved)]
+    settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
+    log = FlatnessLog(workdir, settings, saved)
+    names = [*(name for name, _ in log.entries), *(run.name for run in saved)]
     baseline = baseline_of(names, baseline)
     known = {run.name: run for run in runs}
-    densities = read_spectra(workdir / "spectra.npz") if log.records else {}
+    densities = read_spectra(workdir / "spectra.npz") if log.entries else {}
     missing = [
         place
         for place in _places(saved, spectra)
-        if not _is_measured(place, log) or (place.spectrum and place.name not in densities)
+        if not log.has(place.saved, place.seed) or (place.spectrum and place.name not in densities)
     ]
     networks = {
         folder: load(folder, run=known.get(name))
@@ -144,11 +126,10 @@ def landscape(
             at = Point(network.params, network.model_state)
             point = jax.tree.map(lambda leaf, k=place.row: leaf[k], at)
             report(f"{run.label}, seed {place.seed}")
-            if not _is_measured(place, log):
+            if not log.has(run, place.seed):
                 announce = None if number else report  # the time is that of every seed
                 values = taken.named(taken.measures(point, key, announce=announce, **how))
-                entry = Entry(run.name, run.label, place.seed, values, place.gradients)
-                log.append(_Measured(_digest(run.identity), entry))
+                log.append(run, place.seed, values)
                 if densities.pop(place.name, None) is not None:  # of an x before the end
                     save_spectra(densities, workdir / "spectra.npz")
             if place.spectrum and place.name not in densities:
@@ -158,62 +139,16 @@ def landscape(
     report(table)
     return [
         Flatness(*entry[:3], {n: m.value for n, m in entry.measures.items() if m.value is not None})
-        for entry in _entries(log).values()
+        for entry in log.entries.values()
     ]
-
-
-def _log(workdir: pathlib.Path, how: Fields) -> Log[_Measured]:
-    """What was measured in a folder before."""
-
-    def read(fields: Fields) -> _Measured:
-        measures = {name: Measurement(*triple) for name, triple in fields["measures"].items()}
-        identity = fields.pop("identity")
-        return _Measured(identity, Entry(**fields | {"measures": measures}))
-
-    def write(measured: _Measured) -> Fields:
-        entry = measured.entry
-        triples = {name: list(measurement) for name, measurement in entry.measures.items()}
-        return {"identity": measured.identity} | entry._asdict() | {"measures": triples}
-
-    path, index = workdir / "landscape.jsonl", ("landscape.json", "landscape")
-    return Log(path, how, index, ("measurement", "sample"), read=read, write=write)
-
-
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _check_same_runs(
-    workdir: pathlib.Path, saved: Sequence[SavedRun], before: Sequence[_Measured]
-) -> None:
-    """A name in a table is one run."""
-    known = {measured.entry.run: measured.identity for measured in before}
-    for run in saved:
-        if known.get(run.name, _digest(run.identity)) != _digest(run.identity):
-            raise ValueError(
-                f"{workdir} holds measurements of another run called {run.name} than that in "
-                f"{run.folder}. Choose another --workdir."
-            )
-
-
-def _entries(log: Log[_Measured]) -> dict[tuple[str, int], Entry]:
-    """Run and seed -> what was measured last."""
-    return {(entry.run, entry.seed): entry for _, entry in log.records}
-
-
-def _is_measured(place: _Place, log: Log[_Measured]) -> bool:
-    """Whether a seed was measured where its run has come to."""
-    entry = _entries(log).get((place.saved.name, place.seed))
-    return entry is not None and entry.gradients == place.gradients
 
 
 def _places(saved: Sequence[SavedRun], spectra: int) -> list[_Place]:
     """All seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
     places, seen = [], dict.fromkeys((run.name for run in saved), 0)
     for run in saved:
-        gradients = max((row.gradients for row in run.rows), default=0)
         for row, seed in enumerate(run.seeds):
-            places.append(_Place(run, row, seed, gradients, seen[run.name] < spectra))
+            places.append(_Place(run, row, seed, seen[run.name] < spectra))
             seen[run.name] += 1
     return places
 
@@ -232,15 +167,14 @@ def _samples(networks: Iterable[Trained], examples: int, batch_size: int) -> dic
 
 
 def _write_tables(
-    workdir: pathlib.Path, log: Log[_Measured], densities: Mapping[str, Any], baseline: str
+    workdir: pathlib.Path, log: FlatnessLog, densities: Mapping[str, Any], baseline: str
 ) -> str:
     """Writes `landscape.md` and, where there are spectra, their figure."""
-    entries = _entries(log)
-    labels = distinct({entry.run: entry.label for entry in entries.values()})
-    table = flatness_table([*entries.values()], baseline)
+    labels = distinct({entry.run: entry.label for entry in log.entries.values()})
+    table = flatness_table([*log.entries.values()], baseline)
     titled = {
         f"{labels[name]}, seed {seed}": densities[f"{name}, seed {seed}"]
-        for name, seed in entries
+        for name, seed in log.entries
         if f"{name}, seed {seed}" in densities
     }
     if titled:
