@@ -99,8 +99,10 @@ def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
         | {labels[run]: _cell(list(s.values()), name, units[name]) for run, s in runs.items()}
         for name, title in titles.items()
     ]
-    parts, seeds = [markdown(results)], max(map(len, runs.values()))
-    how = [f"Mean ± standard deviation over {seeds} seeds"]
+    parts, counts = [markdown(results)], [len(own) for own in runs.values()]
+    fewest, seeds = min(counts), max(counts)
+    number = f"{seeds}" if fewest == seeds else f"{fewest} to {seeds}"
+    how = [f"Mean ± standard deviation over {number} seeds"]
     if seeds == 1:
         how = ["One seed; in brackets the standard error of the estimate"]
     base = baseline_of(runs, baseline)

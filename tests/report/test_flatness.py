@@ -55,6 +55,14 @@ def test_the_baseline_may_be_chosen():
         flatness_table(entries(two), baseline="x")
 
 
+def test_runs_may_have_different_numbers_of_seeds():
+    table = flatness_table(entries({"sgd": TRACES["sgd"], "hj": TRACES["hj"][:2]}))
+    test = stats.ttest_rel(TRACES["hj"][:2], TRACES["sgd"][:2])
+    low, high = test.confidence_interval(0.95)
+    assert cells(table, 1)["HJ"] == f"{-2.25:+.1f} ({low:+.1f} to {high:+.1f})"
+    assert "Mean ± standard deviation over 2 to 3 seeds" in table
+
+
 def test_one_seed_has_the_error_of_its_estimate_and_no_differences():
     table = flatness_table(entries({"sgd": [4.0], "hj": [2.0]}, trace_se=0.25))
     assert cells(table, 0) == {"measure": "trace, nats", "SGD": "4 (0.25)", "HJ": "2 (0.25)"}
