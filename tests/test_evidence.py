@@ -44,7 +44,7 @@ def test_the_page_of_differences_is_that_of_the_rows():
 
 
 NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e-\d+)?"
-INTERVAL = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)")  # mean (low to high)
+INTERVAL = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})[),;]")  # mean (low to high)
 TESTED = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)(?:, p = | \| (?=0))({NUMBER})")
 SPREAD = re.compile(rf"({NUMBER}) ± ({NUMBER})")  # mean ± standard deviation
 PAGES = [
