@@ -5,8 +5,8 @@
 
 Each is what `entropix report` makes of a folder with the baseline and the measures that stand
 below. `tests/test_evidence.py` compares every table in `results/` with its rows, and those of
-flatness with `landscape.jsonl`. Tables from before the rows had today's form are not among them, nor
-those of rounded and pruned weights, of which no rows were saved.
+flatness with `landscape.jsonl`. Tables from before the rows had today's form are not among them,
+nor those of rounded and pruned weights, of which no rows were saved.
 """
 
 import json
