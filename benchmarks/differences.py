@@ -6,6 +6,7 @@ Tables of a folder have one baseline. The pages of the documentation also compar
 what they say stands in the tables that this script makes, and `tests/test_evidence.py` looks there.
 """
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from entropix.report.cells import intervals, markdown
 from entropix.report.series import curve, measures_of
-from entropix.rows import read_rows
+from entropix.rows import Row, read_rows
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 PAGE = RESULTS / "differences.md"
@@ -102,15 +103,16 @@ def page() -> str:
 
 def answer(question: Question) -> list[str]:
     """A heading and a table."""
-    pairs, unit = {}, ""
+    pairs = {}
     for folder in question.folders:
-        base, unit = values(folder, question.base, question.measure)
+        base = values(folder, question.base, question.measure)
         for run in question.runs:
-            ours, unit = values(folder, run, question.measure)
+            ours = values(folder, run, question.measure)
             seeds = [seed for seed in ours if seed in base]
             pairs[folder, run] = [ours[seed] - base[seed] for seed in seeds]
-    cells = intervals(pairs, unit)
-    title = f"{question.measure}, {unit}: difference"
+    (measure,) = measures_of(rows_of(question.folders[0]), [question.measure])
+    cells = intervals(pairs, measure.unit)
+    title = f"{measure.name}, {measure.unit}: difference"
     rows = [
         {
             "folder": folder,
@@ -128,13 +130,18 @@ def words(run: str) -> str:
     return f"{run[:-1]}, lowest" if run.endswith("*") else run
 
 
-def values(folder: str, run: str, measure: str) -> tuple[dict[int, float], str]:
-    """Seed -> the value at the end, or the lowest; and its unit."""
-    rows = [row for row in read_rows(RESULTS / folder) if row.run == run.rstrip("*")]
+@functools.cache
+def rows_of(folder: str) -> list[Row]:
+    return read_rows(RESULTS / folder)
+
+
+def values(folder: str, run: str, measure: str) -> dict[int, float]:
+    """Seed -> the value at the end, or the lowest."""
+    rows = [row for row in rows_of(folder) if row.run == run.rstrip("*")]
     _, found = curve(rows, measure)
     chosen = np.min(found, axis=0) if run.endswith("*") else found[-1]
     seeds = sorted({row.seed for row in rows})
-    return dict(zip(seeds, chosen, strict=True)), measures_of(rows, [measure])[0].unit
+    return dict(zip(seeds, chosen, strict=True))
 
 
 if __name__ == "__main__":

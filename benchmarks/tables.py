@@ -4,9 +4,9 @@
     python benchmarks/tables.py mnist_lenet_full    # some, after runs or seeds were added
 
 Each is what `entropix report` makes of a folder with the baseline and the measures that stand
-below. `tests/test_evidence.py` compares every table in `results/` with its rows, and those of
-flatness with `landscape.jsonl`. Tables from before the rows had today's form are not among them,
-nor those of rounded and pruned weights, of which no rows were saved.
+below. `tests/test_evidence.py` compares each `table.md` with its rows, and tables of flatness with
+`landscape.jsonl`. Not among them are tables from before the rows had today's form, and those of
+`benchmarks/compressed.py` and `communication.py`, which measure on weights and programs.
 """
 
 import json
@@ -14,8 +14,8 @@ import pathlib
 import sys
 
 from entropix.cli import main as entropix
-from entropix.report.flatness import Entry, flatness_table
-from entropix.rows import Measurement
+from entropix.report.flatness import flatness_table
+from entropix.runs.flatness_log import FlatnessLog
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -58,12 +58,9 @@ FLATNESS = {
 
 def flatness(name: str) -> str:
     """The table of flatness of a folder."""
-    entries = []
-    for line in (RESULTS / name / "landscape.jsonl").read_text().splitlines():
-        fields = json.loads(line)
-        measures = {n: Measurement(*triple) for n, triple in fields["measures"].items()}
-        entries.append(Entry(fields["run"], fields["label"], fields["seed"], measures))
-    return flatness_table(entries, FLATNESS[name])
+    how = json.loads((RESULTS / name / "landscape.json").read_text())["landscape"]
+    log = FlatnessLog(RESULTS / name, how, runs=())
+    return flatness_table([*log.entries.values()], FLATNESS[name])
 
 
 def main() -> None:

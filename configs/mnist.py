@@ -17,7 +17,7 @@ beside; `results/mnist_mlp_full`), and its first two with `--config.num_evals=20
 `lenet,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd,entropy_sgd_paper,hj,heat,elastic_sgd`, and
 `sam,snoo,sgd_ema,adamw`, 80 effective epochs (0.58, 0.60, 0.70, 0.62, 0.59, 0.60, 0.85, 0.62, and
 0.67, 0.59, 0.57 and 0.55 %, of `sgd_authors`, `entropy_sgd_authors` and `hj` with
-`--config.seeds=5`; 30 to 72 minutes a run with other work beside; `results/mnist_lenet_full`).
+`--config.seeds=5`; 30 to 77 minutes a run with other work beside; `results/mnist_lenet_full`).
 **All else is not run yet** with the constants below, at any length. `hj`, and LeNet's `sgd`,
 `entropy_sgd`, `entropy_sgd_paper`, `heat`, `adamw`, `elastic_sgd`, `sam` and `snoo`, have the best
 of nine trials each over a quarter of the length, with compressed schedules, which were too short

@@ -50,7 +50,7 @@ class _Place(NamedTuple):
     @property
     def name(self) -> str:
         """Of its spectrum."""
-        return f"{self.saved.name}, seed {self.seed}"
+        return _spectrum_name(self.saved.name, self.seed)
 
 
 def landscape(
@@ -143,6 +143,10 @@ def landscape(
     ]
 
 
+def _spectrum_name(run: str, seed: int) -> str:
+    return f"{run}, seed {seed}"
+
+
 def _places(saved: Sequence[SavedRun], spectra: int) -> list[_Place]:
     """All seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
     places, seen = [], dict.fromkeys((run.name for run in saved), 0)
@@ -173,9 +177,9 @@ def _write_tables(
     labels = distinct({entry.run: entry.label for entry in log.entries.values()})
     table = flatness_table([*log.entries.values()], baseline)
     titled = {
-        f"{labels[name]}, seed {seed}": densities[f"{name}, seed {seed}"]
-        for name, seed in log.entries
-        if f"{name}, seed {seed}" in densities
+        _spectrum_name(labels[run], seed): densities[name]
+        for run, seed in log.entries
+        if (name := _spectrum_name(run, seed)) in densities
     }
     if titled:
         table += "\n" + spectra_table(titled)
