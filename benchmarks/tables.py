@@ -63,12 +63,26 @@ def flatness(name: str) -> str:
     return flatness_table([*log.entries.values()], FLATNESS[name])
 
 
+def write_report(name: str) -> None:
+    baseline, measures = REPORTS[name]
+    folder = RESULTS / name
+    chosen = f"--baseline={baseline}", f"--measures={','.join(measures)}"
+    entropix(["report", str(folder), f"--workdir={folder}", *chosen])
+
+
+def write_flatness(name: str) -> None:
+    """Leaves what stands below the table, of spectra, which the rows have not."""
+    page, table = RESULTS / name / "landscape.md", flatness(name)
+    below = page.read_text().split("\n\n")[len(table.split("\n\n")) :]
+    page.write_text("\n\n".join([table.rstrip(), *below]).rstrip() + "\n")
+
+
 def main() -> None:
-    for name in sys.argv[1:] or REPORTS:
-        baseline, measures = REPORTS[name]
-        folder = RESULTS / name
-        chosen = f"--baseline={baseline}", f"--measures={','.join(measures)}"
-        entropix(["report", str(folder), f"--workdir={folder}", *chosen])
+    for name in sys.argv[1:] or {**REPORTS, **FLATNESS}:
+        if name in REPORTS:
+            write_report(name)
+        if name in FLATNESS:
+            write_flatness(name)
 
 
 if __name__ == "__main__":

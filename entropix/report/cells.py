@@ -59,6 +59,8 @@ def short(value: float) -> str:
 def intervals(pairs: Mapping[str, Sequence[float]], unit: str) -> dict[str, str]:
     """Differences from a baseline: the mean, Student's 95 % interval and, of several runs, p.
 
+    Differences that are equal with all seeds have neither: how they would spread is not known.
+
     Args:
       pairs: run -> differences, seed by seed.
       unit: of the measure.
@@ -69,11 +71,16 @@ def intervals(pairs: Mapping[str, Sequence[float]], unit: str) -> dict[str, str]
     Example:
       >>> intervals({"hj": [1.0, 2.0, 3.0], "heat": [0.5]}, "nats")
       {'hj': '+2.0 (-0.5 to +4.5), p = 0.074', 'heat': 'too few seeds'}
+      >>> intervals({"sam": [0.1, 0.1, 0.1]}, "%")
+      {'sam': '+0.10 with all 3 seeds'}
     """
     tests = {name: test for name, pair in pairs.items() if (test := student(pair))}
     p_values = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     cells = dict.fromkeys(pairs, "too few seeds")
     for name, (mean, half, _) in tests.items():
+        if half == 0:
+            cells[name] = f"{number(mean, unit, 0.0, '+')} with all {len(pairs[name])} seeds"
+            continue
         ends = mean, mean - half, mean + half
         middle, low, high = (number(value, unit, half, "+") for value in ends)
         p = f", p = {p_values[name]:.2g}" if len(pairs) > 1 else ""

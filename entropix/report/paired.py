@@ -6,14 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+# A spread of differences, over the largest of them, that single precision alone can make.
+_ROUNDING = 1e-5
+
 
 class Student(NamedTuple):
     """Student's paired test.
 
     Attributes:
       mean: of the differences.
-      half: half the width of the 95 % interval around the mean.
-      p: two-sided; of a difference as large as the mean if there is none.
+      half: half the width of the 95 % interval around the mean; 0 for equal differences, such as
+        the same few images with every seed, from which no interval follows.
+      p: two-sided; of a difference as large as the mean if there is none. 1 for equal differences.
     """
 
     mean: float
@@ -30,10 +34,11 @@ def student(differences: Sequence[float] | np.ndarray) -> Student | None:
     """
     if len(differences) < 2:
         return None
-    mean, error = float(np.mean(differences)), float(stats.sem(differences))
-    law = stats.t(len(differences) - 1)
-    p = 2 * law.sf(abs(mean) / error) if error > 0 else float(mean == 0)
-    return Student(mean, float(law.ppf(0.975)) * error, float(p))
+    mean = float(np.mean(differences))
+    if np.ptp(differences) <= _ROUNDING * np.max(np.abs(differences)):
+        return Student(mean, 0.0, 1.0)
+    error, law = float(stats.sem(differences)), stats.t(len(differences) - 1)
+    return Student(mean, float(law.ppf(0.975)) * error, float(2 * law.sf(abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

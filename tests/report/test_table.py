@@ -74,7 +74,9 @@ def test_students_test_is_scipys(seed):
 
 def test_students_test_of_equal_differences():
     assert student([1.0]) is None
-    assert student([0.5, 0.5]) == (0.5, 0.0, 0.0)
+    assert student([0.5, 0.5]) == (0.5, 0.0, 1.0)
+    rounded = np.float32([0.7, 0.9]) - np.float32([0.6, 0.8])
+    assert student(rounded) == (pytest.approx(0.1), 0.0, 1.0)
     assert student([0.0, 0.0]) == (0.0, 0.0, 1.0)
 
 
