@@ -100,6 +100,40 @@ def test_every_interval_and_mean_on_a_page_is_in_a_table(page, tables):
     assert missing == []
 
 
+def answer_to(mean, low, high, p) -> str:
+    """What the rules of the protocol say; all measures of the page are better when lower."""
+    if low <= 0 <= high:
+        return "not seen"
+    if p >= decimal.Decimal("0.05"):
+        return "undecided"
+    return "no" if mean > 0 else "yes"
+
+
+def answers() -> list[tuple[str, tuple[str, ...]]]:
+    """The intervals in the table of `when.md`, each with the answer that stands before."""
+    page = (ROOT / "docs" / "when.md").read_text().replace("−", "-")
+    rows = [line.split(" | ") for line in page.splitlines() if line.count(" | ") == 3]
+    found = []
+    for _, _, cell, _ in rows:
+        _, *parts = re.split(r"\*\*(yes|no)\*\*|(undecided|not seen)", cell)
+        for yes_or_no, other, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            intervals = re.findall(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)", text)
+            found += [(yes_or_no or other, numbers) for numbers in intervals]
+    return found
+
+
+def test_every_answer_follows_from_its_interval_and_p(tables):
+    said = answers()
+    right = [
+        (answer, numbers)
+        for answer, numbers in said
+        for known in tables[TESTED]
+        if rounds_to(known[:3], numbers) and answer == answer_to(*known)
+    ]
+    assert [entry for entry in said if entry not in right] == []
+    assert len(said) > 90
+
+
 def test_a_wrong_figure_would_be_found():
     known = {tuple(map(decimal.Decimal, ("-0.273", "-0.501", "-0.045")))}
     for right in (("-0.27", "-0.50", "-0.05"), ("0.3", "0.0", "0.5")):
