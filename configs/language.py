@@ -28,18 +28,20 @@ AVERAGED = {**PULLED, "averaging": 0.75}
 RATE, MUON_RATE = (5e-4, 2e-2), (1e-3, 1e-1)
 OPTIMIZERS = {
     "adamw": COSINE,
-    "snoo": {**COSINE, "num_steps": 30},
+    "snoo": {**COSINE, "label": "SNOO, K = 30", "num_steps": 30},
     "muon": COSINE,
-    "hj": PULLED,
-    "entropy_sgd": AVERAGED,
-    "entropy_sgd_cold": AVERAGED,
+    "hj": {**PULLED, "label": "HJ's chain"},
+    "entropy_sgd": {**AVERAGED, "label": "Entropy-SGD's chain"},
+    "entropy_sgd_cold": {**AVERAGED, "label": "Entropy-SGD's chain, T = 0"},
     "schedule_free": {"optimizer": "adamw", "warmup": 0.05},
     "sam": {**COSINE, "optimizer": "adamw"},
-    "adamw_ema": {**COSINE, "algorithm": "adamw", "ema": 0.99},
+    "adamw_ema": {
+        **COSINE, "algorithm": "adamw", "label": "average of AdamW's weights", "ema": 0.99,
+    },
     "lookahead": {**COSINE, "optimizer": "adamw"},
-    "snoo_10": {**COSINE, "algorithm": "snoo", "num_steps": 10},
-    "muloco": {**COSINE, "algorithm": "snoo", "optimizer": "muon"},
-}
+    "snoo_10": {**COSINE, "algorithm": "snoo", "label": "SNOO, K = 10", "num_steps": 10},
+    "muloco": {**COSINE, "algorithm": "snoo", "label": "MuLoCo", "optimizer": "muon"},
+}  # fmt: skip
 # Windows in a batch -> run -> the best of nine trials.
 BEST = {
     8: {

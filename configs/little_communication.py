@@ -27,9 +27,11 @@ MEAN = {"algorithm": "diloco", "outer_learning_rate": 1.0, "momentum": None}
 DILOCO = {"algorithm": "diloco", "outer_learning_rate": 0.7, "momentum": 0.6}
 
 
-def twice(name: str, steps: str, options: dict) -> dict[str, dict]:
+def twice(name: str, label: str, steps: str, options: dict) -> dict[str, dict]:
     """Two runs, which communicate once in 10 and once in 50 gradients."""
-    return {f"{name}_{k}": {**options, steps: k} for k in (10, 50)}
+    return {
+        f"{name}_{k}": {**options, "label": f"{label}, K = {k}", steps: k} for k in (10, 50)
+    }  # fmt: skip
 
 
 def with_best(runs: dict[str, dict], best: dict[str, dict]) -> dict[str, dict]:
@@ -41,11 +43,11 @@ ADAMW = {**COSINE, "weight_decay": 1e-4}
 LANGUAGE = with_best(
     {
         "data_parallel": {**ADAMW, "optimizer": "adamw"},
-        **twice("diloco", "num_steps", {**ADAMW, **DILOCO}),
-        **twice("averaging", "num_steps", {**ADAMW, **MEAN}),
-        **twice("easgd", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
+        **twice("diloco", "DiLoCo", "num_steps", {**ADAMW, **DILOCO}),
+        **twice("averaging", "mean of the weights", "num_steps", {**ADAMW, **MEAN}),
+        **twice("easgd", "EASGD", "period", {**ADAMW, "algorithm": "easgd", "optimizer": "adamw"}),
         "elastic": ADAMW,
-        **twice("parle", "num_steps", {**ADAMW, "algorithm": "parle_outer"}),
+        **twice("parle", "Parle", "num_steps", {**ADAMW, "algorithm": "parle_outer"}),
     },
     {
         "data_parallel": {"learning_rate": 5.135e-3},
@@ -71,10 +73,12 @@ LENET = with_best(
     {
         "data_parallel": SGD,
         "elastic_sgd": {**SGD, "gamma": 5.413, "scoping_rate": 0.0},
-        **twice("easgd", "period", {**SGD, "algorithm": "easgd"}),
-        **twice("diloco", "num_steps", {**SGD, **DILOCO, "optimizer": "sgd"}),
-        **twice("averaging", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}),
-        **twice("parle", "num_steps", PARLE),
+        **twice("easgd", "EASGD", "period", {**SGD, "algorithm": "easgd"}),
+        **twice("diloco", "DiLoCo", "num_steps", {**SGD, **DILOCO, "optimizer": "sgd"}),
+        **twice(
+            "averaging", "mean of the weights", "num_steps", {**SGD, **MEAN, "optimizer": "sgd"}
+        ),
+        **twice("parle", "Parle", "num_steps", PARLE),
     },
     {
         "data_parallel": {"learning_rate": 0.2825},

@@ -39,6 +39,7 @@ from entropix.experiment import make_config
 AUTHORS = {
     "sgd_authors": {
         "algorithm": "sgd",
+        "label": "SGD, authors' constants",
         "learning_rate": 0.1,
         "momentum": 0.9,
         "drop_at": (0.3, 0.6),
@@ -46,6 +47,7 @@ AUTHORS = {
     },
     "entropy_sgd_authors": {
         "algorithm": "entropy_sgd",
+        "label": "Entropy-SGD, authors' constants",
         "learning_rate": 1.0,
         "momentum": None,
         "output": "displacement",
@@ -99,13 +101,16 @@ RELATIVES = {
         **DROPS, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0,
         "outer_learning_rate": 0.4445,
     },
-    "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1, "ema": 0.999},
+    "sgd_ema": {
+        **DROPS, "algorithm": "sgd", "label": "average of SGD's weights", "learning_rate": 0.1,
+        "ema": 0.999,
+    },
     "adamw": {**DROPS, "learning_rate": 0.002654},
     # The paper's (33) to the letter: the gradient, plain inner steps, Nesterov's momentum outside.
     # gamma is that of `mnist_scope` whose runs were best on held-out images of both networks.
     "entropy_sgd_paper": {
-        **DROPS, "algorithm": "entropy_sgd", "learning_rate": 2.718, "gamma": 3.765,
-        "gamma_end": 0.1,
+        **DROPS, "algorithm": "entropy_sgd", "label": "Entropy-SGD, form (33)",
+        "learning_rate": 2.718, "gamma": 3.765, "gamma_end": 0.1,
     },
 }  # fmt: skip
 # Of 1.024 effective epochs each: 120 and 80 of them, the paper's lengths for Entropy-SGD.

@@ -64,14 +64,22 @@ OPTIMIZERS = {
     "hj": RELAXED,
     "heat": {**HEAT, "temperature": 0.001885},
     # HEAT without noise: SGD with batches of 5 x 128 images, and a fifth of the steps.
-    "heat_cold": {**HEAT, "algorithm": "heat", "learning_rate": 0.2825, "temperature": 0.0},
+    "heat_cold": {
+        **HEAT, "algorithm": "heat", "label": "HEAT without noise", "learning_rate": 0.2825,
+        "temperature": 0.0,
+    },
     # HEAT without averaging: SGD whose gradients are taken at noisy weights.
     "heat_1": {
-        **HEAT, "algorithm": "heat", "num_steps": 1, "learning_rate": 0.0111,
-        "temperature": 4.011e-4,
+        **HEAT, "algorithm": "heat", "label": "HEAT, L = 1", "num_steps": 1,
+        "learning_rate": 0.0111, "temperature": 4.011e-4,
     },
-    "sgd_ema": {**DROPS, "algorithm": "sgd", "learning_rate": 0.2825, "ema": 0.99},
-    "sgd_authors": {**DROPS, "algorithm": "sgd", "learning_rate": 0.1},
+    "sgd_ema": {
+        **DROPS, "algorithm": "sgd", "label": "average of SGD's weights", "learning_rate": 0.2825,
+        "ema": 0.99,
+    },
+    "sgd_authors": {
+        **DROPS, "algorithm": "sgd", "label": "SGD, authors' rate", "learning_rate": 0.1,
+    },
 }  # fmt: skip
 # What searches of nine trials each found on other data, in the ranges below; with few examples,
 # trials were judged by the loss.
@@ -127,33 +135,38 @@ FOUND = {
 # Searched for again with evenly spread trials: in the same ranges (`even`), with 40 % Entropy-SGD
 # and HJ in the wider ones of the other shares (`wide`), where Entropy-SGD's best temperature stood
 # at the upper edge, and then Entropy-SGD with all three shares at higher temperatures (`hot`).
+HEAT_EVEN = {**HEAT, "algorithm": "heat", "label": "HEAT, second search"}
+HJ_EVEN = {**RELAXED, "algorithm": "hj", "label": "HJ, second search"}
 EVEN = {  # with 40 and with 60 %
-    "heat_even": {**HEAT, "algorithm": "heat", "learning_rate": 0.04033, "temperature": 3.856e-4},
-    "sam_even": {**DROPS, "algorithm": "sam", "learning_rate": 0.04033, "rho": 0.1952},
-    "sgd_even": {**DROPS, "algorithm": "sgd", "learning_rate": 0.4114},
-}
+    "heat_even": {**HEAT_EVEN, "learning_rate": 0.04033, "temperature": 3.856e-4},
+    "sam_even": {
+        **DROPS, "algorithm": "sam", "label": "SAM, second search", "learning_rate": 0.04033,
+        "rho": 0.1952,
+    },
+    "sgd_even": {
+        **DROPS, "algorithm": "sgd", "label": "SGD, second search", "learning_rate": 0.4114,
+    },
+}  # fmt: skip
 HOT = {
     "entropy_sgd_hot": {
-        **RELAXED, "algorithm": "entropy_sgd", "learning_rate": 0.01687, "gamma": 7.865,
-        "temperature": 1.139e-5,
+        **RELAXED, "algorithm": "entropy_sgd", "label": "Entropy-SGD, higher T",
+        "learning_rate": 0.01687, "gamma": 7.865, "temperature": 1.139e-5,
     }
 }  # fmt: skip
 AGAIN = {
     "wrong_20": HOT | {
-        "heat_even": {
-            **HEAT, "algorithm": "heat", "learning_rate": 0.4114, "temperature": 7.082e-5,
-        },
+        "heat_even": {**HEAT_EVEN, "learning_rate": 0.4114, "temperature": 7.082e-5},
         "sam_even": EVEN["sam_even"],
     },
     "wrong_40": HOT | EVEN | {
         "entropy_sgd_wide": {
-            **RELAXED, "algorithm": "entropy_sgd", "learning_rate": 0.0569, "gamma": 5597.0,
-            "temperature": 7.704e-4,
+            **RELAXED, "algorithm": "entropy_sgd", "label": "Entropy-SGD, second search",
+            "learning_rate": 0.0569, "gamma": 5597.0, "temperature": 7.704e-4,
         },
-        "hj_wide": {**RELAXED, "algorithm": "hj", "learning_rate": 0.04033, "gamma": 166.3},
+        "hj_wide": {**HJ_EVEN, "learning_rate": 0.04033, "gamma": 166.3},
     },
     "wrong_60": HOT | EVEN | {
-        "hj_even": {**RELAXED, "algorithm": "hj", "learning_rate": 0.01687, "gamma": 7.865},
+        "hj_even": {**HJ_EVEN, "learning_rate": 0.01687, "gamma": 7.865},
     },
 }  # fmt: skip
 RATE = (1e-2, 1.0)

@@ -61,7 +61,12 @@ def get_config(argument: str = "") -> ConfigDict:
         dataset="mnist",
         model={"name": network},
         optimizers={
-            name: {**options, "gamma": gamma, "learning_rate": rates.get(name, 0.3 * gamma)}
+            name: {
+                **options,
+                "label": f"gamma_0 = {gamma:.3g}",
+                "gamma": gamma,
+                "learning_rate": rates.get(name, 0.3 * gamma),
+            }
             for name, gamma in GAMMAS.items()
         },
         algorithms=runs or ",".join(rates),

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from entropix.data import check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
-from entropix.experiment.fields import FIELDS, check_arguments
+from entropix.experiment.fields import ABOUT_A_RUN, FIELDS, check_arguments
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.search import make_search
 from entropix.transforms.checks import refusal
@@ -30,7 +30,8 @@ def make_config(
     Args:
       optimizers: run -> options that differ from the defaults of its algorithm. The run's name is
         that of its algorithm in the registry, or any other one with `"algorithm": NAME` among the
-        options: several settings of one algorithm then stand side by side.
+        options: several settings of one algorithm then stand side by side. `"label": WORDS` is
+        what tables and figures call the run, by default its algorithm and what differs.
       dataset: name for `entropix.data.load`.
       model: `{"name": "mlp" | "lenet" | "all_cnn", ...}` with arguments of that model.
       problem: instead of `dataset` and `model`: `"package.module:function"`, which is called with
@@ -114,7 +115,6 @@ def _beyond(algorithm: str) -> bool:
 
 def _all_options(run: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known = ALGORITHMS[given["algorithm"]].all_options
-    chosen = {k: v for k, v in given.items() if k != "algorithm"}
-    return {"algorithm": given["algorithm"], **known, **check_options(
-        f"optimizer {run}", chosen, known
-    )}  # fmt: skip
+    about = {key: given[key] for key in ABOUT_A_RUN if key in given}
+    chosen = {key: value for key, value in given.items() if key not in about}
+    return about | known | check_options(f"optimizer {run}", chosen, known)

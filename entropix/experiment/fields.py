@@ -40,6 +40,8 @@ FIELDS: dict[str, Any] = {
     "checkpoint_seconds": 60.0,  # between checkpoints
     "checkpoints_kept": 2,
 }
+# What a config says of a run beside the options of its algorithm.
+ABOUT_A_RUN = "algorithm", "label"
 # (low, high): low <= n < high. Searches have seeds of their own, from 10,000 on.
 _COUNTS = {
     "batch_size": (1, MAX_COUNT),
@@ -139,6 +141,7 @@ def _check_options(config: ConfigDict) -> None:
         options = _plain(options, field)
         algorithm = options.pop("algorithm", None)
         name = options.pop("run", algorithm) if single else run
+        _check_label(f"{field}.label", options.pop("label", name))
         check_name(f"algorithm of config.{field}", algorithm, ALGORITHMS)
         known = set(ALGORITHMS[algorithm].all_options)
         if known != set(options) or name not in config.search:
@@ -147,6 +150,11 @@ def _check_options(config: ConfigDict) -> None:
                 "which are those of another algorithm. An algorithm cannot be overridden: choose "
                 "another run behind the colon of --config, or change the config's file."
             )
+
+
+def _check_label(field: str, label: Any) -> None:
+    if not isinstance(label, str) or not label.strip() or not label.isprintable():
+        raise refused(field, "some words in one line", label)
 
 
 def check_replicas(replicas: Any) -> tuple[int, ...]:

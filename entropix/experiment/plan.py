@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
-from entropix.experiment.fields import check_fields, check_replicas, num_evals
+from entropix.experiment.fields import ABOUT_A_RUN, check_fields, check_replicas, num_evals
 from entropix.experiment.method import build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import check_common, check_kinds
@@ -90,7 +90,7 @@ def entries(config: ConfigDict) -> list[tuple[str, str, Algorithm, int | None]]:
     made = {}
     for name, options in chosen.items():
         check_name("algorithm", options.get("algorithm"), ALGORITHMS)
-        given = {k: v for k, v in options.items() if k != "algorithm"}
+        given = {k: v for k, v in options.items() if k not in ABOUT_A_RUN}
         record = ALGORITHMS[options["algorithm"]]
         made[name] = record.with_options(**given)
         with named(name):
@@ -99,17 +99,22 @@ def entries(config: ConfigDict) -> list[tuple[str, str, Algorithm, int | None]]:
     order = list(ALGORITHMS)
     names = sorted(made, key=lambda name: (order.index(made[name].name), name))
     numbers = check_replicas(config.replicas)
-    return _spread({name: made[name] for name in names}, numbers)
+    labels = {name: options["label"] for name, options in chosen.items() if "label" in options}
+    return _spread({name: made[name] for name in names}, labels, numbers)
 
 
 def _spread(
-    algorithms: Mapping[str, Algorithm], numbers: Sequence[int]
+    algorithms: Mapping[str, Algorithm], labels: Mapping[str, str], numbers: Sequence[int]
 ) -> list[tuple[str, str, Algorithm, int | None]]:
     """One entry for a run without replicas, one for each p for one with them; with labels."""
     found = []
     for name, algorithm in algorithms.items():
-        siblings = [other for other in algorithms.values() if other.name == algorithm.name]
-        label = _label(name, algorithm, siblings)
+        siblings = [
+            other
+            for run, other in algorithms.items()
+            if other.name == algorithm.name and run not in labels
+        ]
+        label = labels.get(name) or _label(name, algorithm, siblings)
         several = algorithm.replicated and len(numbers) > 1
         for p in numbers if algorithm.replicated else (None,):
             tag = (f"{name}_p{p}", f"{label}, p = {p}") if several else (name, label)

@@ -64,6 +64,31 @@ def test_several_settings_of_one_algorithm_are_labelled_by_what_differs():
     assert (alone.name, alone.algorithm.name) == ("wide", "hj")
 
 
+def test_a_config_may_say_a_label_which_is_no_part_of_the_identity():
+    optimizers = {
+        "narrow": {"algorithm": "hj", "label": "HJ, near"},
+        "wide": {"algorithm": "hj", "gamma": 10.0},
+        "parle": {"label": "P"},
+    }
+    runs = planned("narrow,wide,parle", optimizers, replicas=(3, 6))
+    assert {run.name: run.label for run in runs} == {
+        "narrow": "HJ, near",
+        "wide": "HJ",
+        "parle_p3": "P, p = 3",
+        "parle_p6": "P, p = 6",
+    }
+    (alone,) = planned("narrow", optimizers)
+    (plain,) = planned("narrow", {"narrow": {"algorithm": "hj"}})
+    assert (alone.label, plain.label) == ("HJ, near", "HJ")
+    assert alone.identity == plain.identity
+
+
+@pytest.mark.parametrize("label", ["", " ", "two\nlines", 3])
+def test_a_label_is_some_words_in_one_line(label):
+    with pytest.raises(ValueError, match="hj.label must be some words in one line; got config"):
+        planned("", {"hj": {"label": label}, "sgd": {}})
+
+
 def test_several_numbers_of_replicas_are_runs_of_their_own():
     runs = planned("elastic_sgd, sgd", replicas=(3, 6), gradients_per_eval=60)
     assert [(run.name, run.label, run.replicas) for run in runs] == [
