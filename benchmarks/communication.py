@@ -47,6 +47,17 @@ def bytes_per_gradient(run):
     return (sent.always + sent.sometimes / period) / method.relaxation.num_steps
 
 
+def check_replicas(runs, rows):
+    """Ends with a message where results are of another number of replicas than is counted."""
+    for run in runs:
+        for row in rows.get(run.name, ()):
+            if row.replicas != run.replicas:
+                raise SystemExit(
+                    f"{run.name} was run with {row.replicas} replicas, and the config has "
+                    f"{run.replicas}: add --replicas={row.replicas}."
+                )
+
+
 def table(runs, labels, sent, found, unit):
     """One row a run: how much is sent, and what was reached."""
     pairs = {n: of - found[BASELINE] for n, of in found.items() if n != BASELINE}
@@ -97,10 +108,11 @@ def main():
         config.replicas = options.replicas or config.replicas
     runs = [run for run in plan(config) if run.replicas is not None]
     labels = distinct({run.name: run.label for run in runs})
-    sent = {run.name: bytes_per_gradient(run) for run in runs}
     rows, found, measure = collections.defaultdict(list), {}, None
     for part in read_runs([options.results]) if options.results else []:
         rows[part.name] += part.rows
+    check_replicas(runs, rows)
+    sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
         (measure,) = measures_of([row for own in rows.values() for row in own], [options.measure])
         found = {name: curve(own, measure.name, "gradients")[1][-1] for name, own in rows.items()}

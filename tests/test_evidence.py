@@ -8,6 +8,7 @@ import runpy
 import pytest
 
 from entropix.report import gather
+from entropix.run_file import read_run_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -36,6 +37,15 @@ def test_every_folder_with_runs_has_a_table():
     with_runs = {folder.name for folder in RESULTS.iterdir() if folder.is_dir() and of_runs(folder)}
     assert with_runs == set(REPORTS)
     assert {path.parent.name for path in RESULTS.glob("*/landscape.jsonl")} == set(FLATNESS)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_runs_of_a_folder_have_labels_that_differ(name):
+    saved = {
+        run.parent.name: read_run_file(run.parent).label
+        for run in RESULTS.glob(f"{name}/*/run.json")
+    }
+    assert len(set(saved.values())) == len(saved)
 
 
 def test_the_page_of_differences_is_that_of_the_rows():
