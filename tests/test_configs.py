@@ -53,7 +53,7 @@ def test_wrong_labels_and_few_examples(data):
         "sgd", "sam", "entropy_sgd", "hj", "heat", "heat_cold", "heat_1", "sgd_ema", "sgd_authors",
     }  # fmt: skip
     even = {
-        "wrong_20": {"heat_even", "sam_even"},
+        "wrong_20": {"heat_even", "sam_even", "sgd_even", "hj_even"},
         "wrong_40": {"heat_even", "sam_even", "sgd_even", "entropy_sgd_wide", "hj_wide"},
         "wrong_60": {"heat_even", "sam_even", "sgd_even", "hj_even"},
     }.get(data, set())
