@@ -10,11 +10,11 @@ Without runs, all of the paper's algorithms are compared, and the two of its aut
 beyond the paper is run when it is named: `parle`, `sam`, `snoo`, `sgd_ema`, an average of SGD's
 weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes it.
 
-Run so far, n = 3, and 5 where that is said:
-`mlp,sgd_authors,entropy_sgd_authors,hj,heat,elastic_sgd`, 120 effective epochs (1.15, 1.21, 1.21,
-1.21 and 1.18 % error, 33 to 103 minutes a run on one core of an AMD EPYC, other work beside;
-`results/mnist_mlp_full`), and its first two with `--config.num_evals=20` (1.66 and 1.67 %, 13
-minutes a run; `results/mnist_mlp_authors`);
+Run so far, n = 3, and 4 or 5 where that is said:
+`mlp,sgd_authors,entropy_sgd_authors,hj,heat,elastic_sgd`, 120 effective epochs (1.17, 1.19, 1.21,
+1.21 and 1.18 % error, the first two with `--config.seeds=4`; 33 to 103 minutes a run on one core of
+an AMD EPYC, other work beside; `results/mnist_mlp_full`), and its first two with
+`--config.num_evals=20` (1.66 and 1.67 %, 13 minutes a run; `results/mnist_mlp_authors`);
 `lenet,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd,entropy_sgd_paper,hj,heat,elastic_sgd`, and
 `sam,snoo,sgd_ema,adamw`, 80 effective epochs (0.58, 0.60, 0.70, 0.62, 0.59, 0.60, 0.85, 0.62, and
 0.67, 0.59, 0.57 and 0.55 %, of `sgd_authors`, `entropy_sgd_authors` and `hj` with
