@@ -141,8 +141,9 @@ def _check_options(config: ConfigDict) -> None:
         options = _plain(options, field)
         algorithm = options.pop("algorithm", None)
         name = options.pop("run", algorithm) if single else run
-        _check_label(f"{field}.label", options.pop("label", name))
         check_name(f"algorithm of config.{field}", algorithm, ALGORITHMS)
+        if "label" in options:
+            _check_label(f"{field}.label", options.pop("label"))
         known = set(ALGORITHMS[algorithm].all_options)
         if known != set(options) or name not in config.search:
             raise ValueError(

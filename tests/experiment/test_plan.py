@@ -89,6 +89,14 @@ def test_a_label_is_some_words_in_one_line(label):
         planned("", {"hj": {"label": label}, "sgd": {}})
 
 
+def test_an_optimizer_without_an_algorithm_is_told_so():
+    config = make("hj")
+    with config.unlocked():
+        del config.optimizer.algorithm
+    with pytest.raises(ValueError, match="unknown algorithm of config.optimizer None"):
+        check_plan(config)
+
+
 def test_several_numbers_of_replicas_are_runs_of_their_own():
     runs = planned("elastic_sgd, sgd", replicas=(3, 6), gradients_per_eval=60)
     assert [(run.name, run.label, run.replicas) for run in runs] == [
