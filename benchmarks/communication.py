@@ -47,7 +47,7 @@ def bytes_per_gradient(run):
     return (sent.always + sent.sometimes / period) / method.relaxation.num_steps
 
 
-def check_replicas(runs, rows):
+def refuse_other_replicas(runs, rows):
     """Ends with a message where results are of another number of replicas than is counted."""
     for run in runs:
         for row in rows.get(run.name, ()):
@@ -111,7 +111,7 @@ def main():
     rows, found, measure = collections.defaultdict(list), {}, None
     for part in read_runs([options.results]) if options.results else []:
         rows[part.name] += part.rows
-    check_replicas(runs, rows)
+    refuse_other_replicas(runs, rows)
     sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
         (measure,) = measures_of([row for own in rows.values() for row in own], [options.measure])

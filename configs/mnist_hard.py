@@ -137,7 +137,10 @@ FOUND = {
 # and HJ in the wider ones of the other shares (`wide`), where Entropy-SGD's best temperature stood
 # at the upper edge, and then Entropy-SGD with all three shares at higher temperatures (`hot`).
 HEAT_EVEN = {**HEAT, "algorithm": "heat", "label": "HEAT, second search"}
-HJ_EVEN = {**RELAXED, "algorithm": "hj", "label": "HJ, second search"}
+HJ_EVEN = {  # of which the values were found with 20 and with 40 %
+    **RELAXED, "algorithm": "hj", "label": "HJ, second search", "learning_rate": 0.04033,
+    "gamma": 166.3,
+}  # fmt: skip
 EVEN = {  # with 40 and with 60 %, of which SAM's and SGD's were found with 20 % too
     "heat_even": {**HEAT_EVEN, "learning_rate": 0.04033, "temperature": 3.856e-4},
     "sam_even": {
@@ -159,14 +162,14 @@ AGAIN = {
         "heat_even": {**HEAT_EVEN, "learning_rate": 0.4114, "temperature": 7.082e-5},
         "sam_even": EVEN["sam_even"],
         "sgd_even": EVEN["sgd_even"],
-        "hj_even": {**HJ_EVEN, "learning_rate": 0.04033, "gamma": 166.3},
+        "hj_even": HJ_EVEN,
     },
     "wrong_40": HOT | EVEN | {
         "entropy_sgd_wide": {
             **RELAXED, "algorithm": "entropy_sgd", "label": "Entropy-SGD, second search",
             "learning_rate": 0.0569, "gamma": 5597.0, "temperature": 7.704e-4,
         },
-        "hj_wide": {**HJ_EVEN, "learning_rate": 0.04033, "gamma": 166.3},
+        "hj_wide": HJ_EVEN,
     },
     "wrong_60": HOT | EVEN | {
         "hj_even": {**HJ_EVEN, "learning_rate": 0.01687, "gamma": 7.865},

@@ -66,8 +66,12 @@ PAGES = [
 
 
 def quoted(pattern: re.Pattern[str], page: pathlib.Path) -> list[tuple[str, ...]]:
-    text = " ".join(page.read_text().replace("−", "-").split())
-    return [tuple(n.replace(",", "") for n in groups) for groups in pattern.findall(text)]
+    return numbers_in(pattern, " ".join(page.read_text().split()))
+
+
+def numbers_in(pattern: re.Pattern[str], text: str) -> list[tuple[str, ...]]:
+    found = pattern.findall(text.replace("−", "-"))
+    return [tuple(n.replace(",", "") for n in groups) for groups in found]
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +125,14 @@ def answer_to(mean, low, high, p) -> str:
 
 def answers() -> list[tuple[str, tuple[str, ...]]]:
     """The intervals in the table of `when.md`, each with the answer that stands before."""
-    page = (ROOT / "docs" / "when.md").read_text().replace("−", "-")
+    page = (ROOT / "docs" / "when.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.count(" | ") == 3]
     found = []
     for _, _, cell, _ in rows:
         _, *parts = re.split(r"\*\*(yes|no)\*\*|(undecided|not seen)", cell)
         for yes_or_no, other, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-            intervals = re.findall(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)", text)
-            found += [(yes_or_no or other, numbers) for numbers in intervals]
+            answer = yes_or_no or other
+            found += [(answer, numbers) for numbers in numbers_in(INTERVAL, text)]
     return found
 
 
