@@ -21,14 +21,16 @@ from ml_collections import ConfigDict
 from entropix.experiment import make_config
 
 COSINE = {"schedule": "cosine", "warmup": 0.05}
+# The decay of AdamW alone, which is Optax's. Lookahead, SAM, Muon and schedule-free AdamW have none.
+INSIDE = {**COSINE, "weight_decay": 1e-4}
 # One outer step in 20 gradients. The pull is a share step_size / gamma of y - x at every gradient.
-PULLED = {**COSINE, "algorithm": "outer", "num_steps": 20, "step_size": 1.0}
+PULLED = {**INSIDE, "algorithm": "outer", "num_steps": 20, "step_size": 1.0}
 AVERAGED = {**PULLED, "averaging": 0.75}
 # Where to look for learning rates: of AdamW, alone or inside; of Muon, whose are larger.
 RATE, MUON_RATE = (5e-4, 2e-2), (1e-3, 1e-1)
 OPTIMIZERS = {
     "adamw": COSINE,
-    "snoo": {**COSINE, "label": "SNOO, K = 30", "num_steps": 30},
+    "snoo": {**INSIDE, "label": "SNOO, K = 30", "num_steps": 30},
     "muon": COSINE,
     "hj": {**PULLED, "label": "HJ's chain"},
     "entropy_sgd": {**AVERAGED, "label": "Entropy-SGD's chain"},
@@ -39,8 +41,8 @@ OPTIMIZERS = {
         **COSINE, "algorithm": "adamw", "label": "average of AdamW's weights", "ema": 0.99,
     },
     "lookahead": {**COSINE, "optimizer": "adamw"},
-    "snoo_10": {**COSINE, "algorithm": "snoo", "label": "SNOO, K = 10", "num_steps": 10},
-    "muloco": {**COSINE, "algorithm": "snoo", "label": "MuLoCo", "optimizer": "muon"},
+    "snoo_10": {**INSIDE, "algorithm": "snoo", "label": "SNOO, K = 10", "num_steps": 10},
+    "muloco": {**INSIDE, "algorithm": "snoo", "label": "MuLoCo", "optimizer": "muon"},
 }  # fmt: skip
 # Windows in a batch -> run -> the best of nine trials.
 BEST = {

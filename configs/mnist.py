@@ -102,8 +102,7 @@ NETWORKS = {
 RELATIVES = {
     "sam": {**DROPS, "learning_rate": 0.1, "rho": 0.02077},
     "snoo": {
-        **DROPS, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0,
-        "outer_learning_rate": 0.4445,
+        **DROPS, "optimizer": "sgd", "learning_rate": 0.1, "outer_learning_rate": 0.4445,
     },
     "sgd_ema": {
         **DROPS, "algorithm": "sgd", "label": "average of SGD's weights", "learning_rate": 0.1,

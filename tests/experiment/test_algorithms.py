@@ -141,6 +141,13 @@ def test_every_registered_algorithm_is_in_the_test_above():
     assert set(CYCLES) == set(ALGORITHMS)
 
 
+def test_weights_decay_where_that_is_said_alone():
+    """Of equal work: a comparison around SGD had two runs with decay, by a default for AdamW."""
+    decays = {name: one_run(name).algorithm.all_options["weight_decay"] for name in ALGORITHMS}
+    assert decays.pop("adamw") == 1e-4  # Optax's
+    assert set(decays.values()) == {0.0}
+
+
 def by_hand(tx, problem, gradients, evaluated):
     """A plain Optax loop on a loss without data."""
     x, _ = problem.init(jax.random.key(0))
