@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.checks import check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov
 
@@ -56,6 +56,7 @@ def burgers(
     _check_line(grid)
     check_positive(t=t)
     values = grid.sample(p)
+    check_finite("p", values, grid.points)
     (h,) = grid.spacing
     if isinstance(values, jax.core.Tracer):
         if num_steps is None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 T = TypeVar("T")
 
@@ -38,15 +39,37 @@ def check_positive(**values: Any) -> None:
             raise ValueError(f"{name} must be one number > 0 and finite; got {name}={value!r}")
 
 
-def check_count(**values: Any) -> None:
-    """Raises a ValueError unless every value, given by its name, is an integer >= 1."""
+def check_count(*, least: int = 1, **values: Any) -> None:
+    """Raises a ValueError unless every value, given by its name, is an integer >= `least`."""
     for name, value in values.items():
         try:
-            good = operator.index(value) >= 1
+            good = operator.index(value) >= least
         except TypeError:
             good = False
         if not good:
-            raise ValueError(f"{name} must be an integer >= 1; got {name}={value!r}")
+            raise ValueError(f"{name} must be an integer >= {least}; got {name}={value!r}")
+
+
+def check_finite(name: str, values: Any, points: Any, *, besides: float | None = None) -> None:
+    """Raises a ValueError unless values at nodes are finite; traced ones pass.
+
+    Args:
+      name: of the function.
+      values: at the nodes.
+      points: the nodes.
+      besides: an infinity that is accepted too, if some values are finite.
+    """
+    if isinstance(values, jax.core.Tracer):
+        return
+    values = np.asarray(values)
+    finite = np.isfinite(values)
+    bad = np.argwhere(~finite if besides is None else ~finite & (values != besides))
+    if not bad.size and finite.any():
+        return
+    accepted = "finite" if besides is None else f"finite or {besides:+}inity, and finite somewhere"
+    node = tuple(bad[0]) if bad.size else (0,) * values.ndim
+    where = points[node].tolist() if bad.size else "every node"
+    raise ValueError(f"{name} must be {accepted}; its value at {where} is {values[node]}")
 
 
 def chosen(name: str, value: T | str, known: Mapping[str, T]) -> T:

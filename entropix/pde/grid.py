@@ -186,7 +186,11 @@ class Grid:
             points = points[..., None]
         elif points.shape[-1:] != self.point_shape:
             raise ValueError(f"points must have shape (..., {self.ndim}); got {points.shape}")
-        index = [(points[..., i] - self.lower[i]) / self.spacing[i] for i in range(self.ndim)]
+        n = self.shape  # one cell outside is as far as any point, and no fraction is infinite
+        index = [
+            jnp.clip((points[..., i] - self.lower[i]) / self.spacing[i], -1, n[i])
+            for i in range(self.ndim)
+        ]
         at_index = lambda v: ndimage.map_coordinates(v, index, order=1, mode="nearest")  # noqa: E731
         rest = values.shape[self.ndim :]
         flat = jax.vmap(at_index, in_axes=-1, out_axes=-1)(values.reshape(*self.shape, -1))

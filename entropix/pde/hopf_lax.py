@@ -1,6 +1,7 @@
 """Hamilton-Jacobi, u_t = -|grad u|^2/2, by Hopf-Lax: the lower envelope of parabolas (Lemma 2)."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid
+
+_HIGHEST = 1e200  # in the place of +infinity
 
 
 class Proximal(NamedTuple):
@@ -39,7 +42,8 @@ def hopf_lax(grid: Grid, f: Function | ArrayLike, t: float) -> Proximal:
 
     Args:
       grid: the nodes, both of x and of y.
-      f: a function to be sampled, or values of the grid's shape; finite.
+      f: a function to be sampled, or values of the grid's shape; +infinity
+        where y is not allowed to be.
       t: time, > 0.
 
     Returns:
@@ -61,7 +65,9 @@ def hopf_lax(grid: Grid, f: Function | ArrayLike, t: float) -> Proximal:
       <https://doi.org/10.4086/toc.2012.v008a019>`_, 2012.
     """
     check_positive(t=t)
-    return _by_dimension(grid, grid.sample(f), jnp.asarray(t, jnp.float64))
+    values = grid.sample(f)
+    check_finite("f", values, grid.points, besides=math.inf)
+    return _by_dimension(grid, values, jnp.asarray(t, jnp.float64))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -91,7 +97,8 @@ def _lower_envelope(f: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.
     """
     n = len(f)
     position = jnp.arange(n)
-    height = f / curvature + position**2 / 2
+    # Finite, since two infinite parabolas would cross nowhere.
+    height = jnp.minimum(f, _HIGHEST) / curvature + position**2 / 2
 
     def turn(state: tuple) -> tuple:
         stack, top, (last, start), j = state

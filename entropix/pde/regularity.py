@@ -52,6 +52,20 @@ def second_differences(grid: Grid, u: Array) -> list[list[Array]]:
     return [[xx, xy], [xy, yy]]
 
 
+def _known_hessian(grid: Grid, f: Function | ArrayLike) -> jax.Array:
+    """`hessian`, refused where an entry is not a number: no comparison would notice."""
+    second = hessian(grid, f)
+    bad = np.argwhere(np.isnan(np.asarray(second)).any(axis=(-2, -1)))
+    if bad.size:
+        node = tuple(bad[0]) if callable(f) else tuple(bad[0] + 1)  # values: without the ends
+        raise ValueError(
+            "f must have second derivatives at all nodes; the one at "
+            f"{grid.points[node].tolist()} is not a number. Take nodes without that point, or "
+            "write f so that JAX can differentiate it there (jnp.sinc for sin(x)/x)."
+        )
+    return second
+
+
 def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
     r"""When Hamilton-Jacobi first forms a shock (29), and Remark 6's critical scope.
 
@@ -67,13 +81,16 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
     Returns:
       The time; infinite for convex f.
 
+    Raises:
+      ValueError: where a second derivative is not a number, and without float64.
+
     Example:
       >>> import entropix, jax, jax.numpy as jnp
       >>> with jax.enable_x64(True):
       ...     entropix.pde.shock_time(entropix.pde.Grid(-1.0, 1.0, 3), lambda x: 2 * jnp.cos(x))
       0.5
     """
-    lowest = float(jnp.linalg.eigvalsh(hessian(grid, f)).min())
+    lowest = float(jnp.linalg.eigvalsh(_known_hessian(grid, f)).min())
     return -1 / lowest if lowest < 0 else float("inf")
 
 
@@ -91,7 +108,7 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
       x- and x+; the grid's edge where f is convex up to the edge (`widened_interval` tells which).
 
     Raises:
-      ValueError: in 2-D, or if f is not convex at `minimum`.
+      ValueError: in 2-D, if f is not convex at `minimum`, or where f'' is not a number.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp
@@ -103,7 +120,7 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
     """
     if grid.ndim != 1:
         raise ValueError(f"grid must have one dimension; got shape {grid.shape}")
-    curvature = np.asarray(hessian(grid, f))[:, 0, 0]
+    curvature = np.asarray(_known_hessian(grid, f))[:, 0, 0]
     x = grid.axes[0] if callable(f) else grid.axes[0][1:-1]
     if not np.interp(minimum, x, curvature) > 0:
         raise ValueError(f"f must be convex at minimum={minimum!r}; its curvature there is <= 0")

@@ -1,6 +1,7 @@
 """Suprema instead of infima: what ascent to a nearby maximum, as SAM's, makes of a function."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
+from entropix.pde.checks import check_count, check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.hopf_lax import Proximal, hopf_lax
 
@@ -26,7 +27,8 @@ def sup_convolution(grid: Grid, f: Function | ArrayLike, t: float) -> Proximal:
 
     Args:
       grid: the nodes, both of x and of y.
-      f: a function to be sampled, or values of the grid's shape; finite.
+      f: a function to be sampled, or values of the grid's shape; -infinity
+        where y is not allowed to be.
       t: time, > 0.
 
     Returns:
@@ -43,7 +45,9 @@ def sup_convolution(grid: Grid, f: Function | ArrayLike, t: float) -> Proximal:
       >>> round(float(u.gradient[300]), 6)  # at x = 1
       -0.5
     """
-    value, gradient, prox = hopf_lax(grid, -grid.sample(f), t)
+    values = grid.sample(f)
+    check_finite("f", values, grid.points, besides=-math.inf)
+    value, gradient, prox = hopf_lax(grid, -values, t)
     return Proximal(-value, -gradient, prox)
 
 

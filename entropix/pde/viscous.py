@@ -1,13 +1,14 @@
 """Viscous Hamilton-Jacobi, u_t = -|grad u|^2/2 + (1/2 beta) Laplacian u, by Cole-Hopf."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.inviscid import inviscid_hj
 from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
@@ -71,8 +72,7 @@ def cole_hopf(
     check_positive(t=t)
     check_beta(beta)
     values, rows = grid.sample(f), grid.rows(points)
-    if not isinstance(values, jax.core.Tracer):
-        _check_above_minus_infinity(grid, values)
+    check_finite("f", values, grid.points, besides=math.inf)
     function, kept = f if callable(f) else None, _KEPT[grid.ndim]
     scales = Scales(jnp.asarray(t, jnp.float64), jnp.asarray(beta, jnp.float64))
     solve = functools.partial(gibbs_sums, grid, function, max_halvings)
@@ -98,16 +98,6 @@ def check_beta(beta: float) -> None:
         raise ValueError(
             f"beta must be at most {_LARGEST_BETA:g}, where floats still resolve differences of "
             f"1/beta; got beta={beta!r}. Hamilton-Jacobi (hopf_lax) is the limit of large beta."
-        )
-
-
-def _check_above_minus_infinity(grid: Grid, values: jax.Array) -> None:
-    bad = np.argwhere(~(np.asarray(values) > -np.inf))
-    if bad.size or not np.isfinite(values).any():
-        where = grid.points[tuple(bad[0])].tolist() if bad.size else "every node"
-        value = float(values[tuple(bad[0])]) if bad.size else np.inf
-        raise ValueError(
-            f"f must be finite or +infinity, and finite somewhere; its value at {where} is {value}"
         )
 
 

@@ -77,6 +77,9 @@ def test_rejects():
     grid = Grid((-1.0,), (1.0,), (11,))
     with pytest.raises(ValueError, match="one dimension"):
         burgers(Grid((0.0, 0.0), (1.0, 1.0), (4, 4)), lambda x: x[0], 1.0)
+    for wrong in (np.inf, np.nan):
+        with pytest.raises(ValueError, match=rf"p must be finite; its value at -1\.0 is {wrong}"):
+            burgers(grid, np.full(11, wrong), 1.0)
     with pytest.raises(ValueError, match="too long"):
         burgers(grid, bump, 1.0, num_steps=1)
     with pytest.raises(ValueError, match="t must be"):

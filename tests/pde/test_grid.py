@@ -106,7 +106,8 @@ class TestInterpolate:
 
     def test_held_constant_outside(self):
         values = LINE.sample(lambda x: x)
-        np.testing.assert_allclose(LINE.interpolate(values, np.asarray([-5.0, 9.0])), [-1, 3])
+        far = np.asarray([-5.0, 9.0, -np.inf, np.inf, 1e308, np.nan])
+        np.testing.assert_allclose(LINE.interpolate(values, far), [-1, 3, -1, 3, 3, np.nan])
 
     def test_rejects(self):
         with pytest.raises(ValueError, match="points must have shape"):

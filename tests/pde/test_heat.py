@@ -44,9 +44,16 @@ class TestWholeSpace:
             slope = heat_equation(PLANE, lambda x, i=i: jax.grad(f)(x)[i], 0.4, 1.5).value
             np.testing.assert_allclose(v.gradient[..., i], slope, rtol=0, atol=1e-13)
 
+    def test_the_fewest_nodes_are_enough_for_a_parabola(self):
+        v = heat_equation(LINE, lambda x: x**2, 0.1, 5.0, num_nodes=19)
+        np.testing.assert_allclose(v.value, LINE.points**2 + 0.02, rtol=0, atol=1e-7)
+
     def test_rejects(self):
         with pytest.raises(ValueError, match="t must be one number > 0"):
             heat_equation(LINE, jnp.cos, 0.0, 1.0)
+        for wrong in (0, 2, 18, -3, 40.0):
+            with pytest.raises(ValueError, match=rf"integer >= 19; got num_nodes={wrong}"):
+                heat_equation(LINE, jnp.cos, 1.0, 1.0, num_nodes=wrong)
         with pytest.raises(ValueError, match="heat_on_grid"):
             heat_equation(LINE, np.zeros(9), 1.0, 1.0)
         with jax.enable_x64(False), pytest.raises(ValueError, match="float64"):

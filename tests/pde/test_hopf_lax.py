@@ -1,5 +1,7 @@
 """Hopf-Lax: a brute-force twin, closed forms, the sup norm, and linear time."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,30 @@ def test_brute_force_twin(grid, t):
         attained = grid.interpolate(values, u.prox) + ((nodes - p) ** 2).sum(axis=-1) / (2 * t)
         np.testing.assert_allclose(attained, u.value, rtol=1e-11, atol=1e-11)
         np.testing.assert_allclose(u.gradient, (grid.points - u.prox) / t, rtol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
+def test_a_domain_beyond_which_f_is_infinite(grid, share):
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        values = np.where(rng.uniform(size=grid.shape) < share, np.inf, rng.normal(size=grid.shape))
+        u = hopf_lax(grid, values, 0.3)
+        np.testing.assert_allclose(u.value, brute_force(grid, values, 0.3), rtol=1e-12, atol=1e-12)
+
+
+@BOTH
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_one_value_that_is_no_number_is_refused(grid, value):
+    """A single NaN made finite, wrong values at half of the nodes."""
+    values = np.zeros(grid.shape)
+    values[(3,) * grid.ndim] = value
+    where = np.asarray(grid.points[(3,) * grid.ndim]).tolist()
+    message = rf"f must be finite or \+infinity.*value at {re.escape(str(where))} is {value}"
+    with pytest.raises(ValueError, match=message):
+        hopf_lax(grid, values, 0.3)
+    with pytest.raises(ValueError, match="its value at every node is inf"):
+        hopf_lax(grid, np.full(grid.shape, np.inf), 0.3)
 
 
 @pytest.mark.parametrize("shape", ["convex", "concave", "linear", "constant"])

@@ -146,6 +146,12 @@ class TestErrors:
             run(lambda x, s: -x, jnp.zeros(3))
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_an_odd_number_of_samples_makes_no_pairs(count):
+    with pytest.raises(ValueError, match=f"in pairs, so their number must be even; got {count}"):
+        estimate(np.ones(count), antithetic=True)
+
+
 def test_a_step_of_ones_own():
     """A slot takes any function; this one is exact for the drift -x without noise."""
 

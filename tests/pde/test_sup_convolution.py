@@ -105,3 +105,19 @@ class TestBallMaximum:
             ball_maximum(box(1, 4), np.zeros(5), 0.1)
         with pytest.raises(ValueError, match="num_radii must be an integer >= 1"):
             ball_maximum(box(1, 4), rugged, 0.1, num_radii=0)
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_minus_infinity_is_a_domain_and_all_else_is_refused(ndim):
+    grid = box(ndim, 20)
+    rng = np.random.default_rng(0)
+    values = np.where(rng.uniform(size=grid.shape) < 0.5, -np.inf, rng.normal(size=grid.shape))
+    nodes = grid.points.reshape(-1, ndim)
+    squares = ((nodes[:, None] - nodes) ** 2).sum(axis=-1)
+    heights = (values.reshape(-1) - squares / 0.6).max(axis=1)
+    found = sup_convolution(grid, values, 0.3).value.reshape(-1)
+    np.testing.assert_allclose(found, heights, rtol=0, atol=1e-12)
+    for wrong in (np.nan, np.inf):
+        values[(0,) * ndim] = wrong
+        with pytest.raises(ValueError, match=rf"finite or -infinity.* is {wrong}"):
+            sup_convolution(grid, values, 0.3)

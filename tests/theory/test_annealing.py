@@ -49,3 +49,27 @@ def test_without_noise_both_descend_into_the_nearest_well():
     y = scoped_descent(slope, start, key, step_size=0.05, schedule=ones, temperature=0.0)
     np.testing.assert_allclose(slope(x), 0, atol=1e-8)
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        (simulated_annealing, {"step_size": -0.1}, "step_size must be one number > 0"),
+        (
+            simulated_annealing,
+            {"schedule": [1.0, -1.0]},
+            "must be finite temperatures >= 0; got schedule with -1",
+        ),
+        (scoped_descent, {"step_size": 0.0}, "step_size must be one number > 0"),
+        (scoped_descent, {"schedule": [1.0, 0.0]}, "schedule must be scopes above step_size/2"),
+        (scoped_descent, {"schedule": [1.0, 0.02]}, r"diverge; got schedule with 0\.02"),
+        (scoped_descent, {"temperature": -1.0}, "temperature must be finite and >= 0"),
+        (scoped_descent, {"num_steps": 0}, "num_steps must be an integer >= 1"),
+    ],
+)
+def test_rejections(method, changes, message):
+    given = {"step_size": 0.05, "schedule": [1.0, 1.0]}
+    if method is scoped_descent:
+        given["temperature"] = 0.1
+    with pytest.raises(ValueError, match=message):
+        method(slope, jnp.zeros(3), jax.random.key(0), **given | changes)

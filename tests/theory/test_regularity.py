@@ -265,4 +265,12 @@ def test_rejections():
     with pytest.raises(ValueError, match="one dimension"):
         pde.convex_interval(pde.Grid((0.0, 0.0), (1.0, 1.0), (4, 4)), lambda x: x[0], 0.0)
     assert pde.shock_time(grid, lambda x: x**2) == float("inf")
+    undefined = r"second derivatives at all nodes; the one at 0\.0 is not a number.*jnp\.sinc"
+    for of_curvature in (pde.shock_time, lambda grid, f: pde.convex_interval(grid, f, 1.0)):
+        with pytest.raises(ValueError, match=undefined):  # NaN compares with nothing: "convex"
+            of_curvature(grid, lambda x: jnp.sin(x) / x)
+    values = np.asarray(grid.sample(lambda x: -(x**2))).copy()
+    values[50] = np.nan
+    with pytest.raises(ValueError, match="is not a number"):
+        pde.shock_time(grid, values)
     assert pde.shock_time(grid, grid.sample(lambda x: -(x**2))) == pytest.approx(0.5)

@@ -69,9 +69,16 @@ def simulated_annealing(
 
     Returns:
       The last x of every path.
+
+    Raises:
+      ValueError: for an argument outside its range, and without float64.
     """
     check_float64()
+    check_positive(step_size=step_size)
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
+    _check_all(
+        "schedule", schedule, lambda T: (T >= 0) & jnp.isfinite(T), "finite temperatures >= 0"
+    )
 
     def step(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         T, k = level
@@ -104,9 +111,17 @@ def scoped_descent(
 
     Returns:
       The last x of every path.
+
+    Raises:
+      ValueError: for an argument outside its range, and without float64.
     """
     check_float64()
+    check_positive(step_size=step_size)
+    check_count(num_steps=num_steps)
+    _check_all("temperature", temperature, lambda T: (T >= 0) & jnp.isfinite(T), "finite and >= 0")
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
+    accepted = f"scopes above step_size/2 = {step_size / 2}, or inner steps diverge"
+    _check_all("schedule", schedule, lambda gamma: gamma > step_size / 2, accepted)
 
     def outer(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         gamma, k = level
@@ -120,6 +135,17 @@ def scoped_descent(
         return lax.scan(inner, x, jnp.arange(num_steps))[1].mean(axis=0), None
 
     return lax.scan(outer, start, (schedule, jnp.arange(len(schedule))))[0]
+
+
+def _check_all(
+    name: str, values: ArrayLike, good: Callable[[jax.Array], jax.Array], accepted: str
+) -> None:
+    """Raises a ValueError naming the first value that is not accepted; traced ones pass."""
+    if not isinstance(values, jax.core.Tracer):
+        values = jnp.ravel(jnp.asarray(values))
+        bad = values[~good(values)]
+        if bad.size:
+            raise ValueError(f"{name} must be {accepted}; got {name} with {float(bad[0])}")
 
 
 def scoped_flow(

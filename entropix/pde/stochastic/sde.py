@@ -140,6 +140,9 @@ def estimate(samples: ArrayLike, *, antithetic: bool = False) -> Estimate:
       samples: shape (n, ...), independent along the first axis.
       antithetic: the second half is the antithetic of the first, and only pairs are independent.
 
+    Raises:
+      ValueError: if the samples do not make pairs.
+
     Example:
       >>> import entropix, numpy as np
       >>> e = entropix.pde.estimate(np.asarray([1.0, 2.0, 3.0, 2.0]), antithetic=True)
@@ -148,6 +151,11 @@ def estimate(samples: ArrayLike, *, antithetic: bool = False) -> Estimate:
     """
     samples = jnp.asarray(samples)
     if antithetic:
+        if len(samples) % 2:
+            raise ValueError(
+                "antithetic samples come in pairs, so their number must be even; got "
+                f"{len(samples)}"
+            )
         half = len(samples) // 2
         samples = (samples[:half] + samples[half:]) / 2
     return Estimate(samples.mean(axis=0), samples.std(axis=0, ddof=1) / len(samples) ** 0.5)
