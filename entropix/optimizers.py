@@ -75,7 +75,8 @@ def sgd(
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    tx_of_reals = optax.GradientTransformationExtraArgs(init, update)
+    return RelaxedOptimizer.of(tx_of_reals, relaxation=None)
 
 
 def entropy_sgd(
@@ -264,9 +265,8 @@ def elastic_sgd(
       >>> [round(float(u), 3) for u in updates]
       [0.1, -0.1]
     """
-    return optax.chain(
-        elastic_coupling(gamma, axis_name, period=period), sgd(learning_rate, momentum)
-    )
+    coupling = elastic_coupling(gamma, axis_name, period=period)
+    return RelaxedOptimizer.of(optax.chain(coupling, sgd(learning_rate, momentum)), relaxation=None)
 
 
 def easgd(
@@ -312,7 +312,7 @@ def easgd(
       Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015.
     """
     averaging = elastic_averaging(moving_rate, axis_name, period=period)
-    return optax.chain(sgd(learning_rate, momentum), averaging)
+    return RelaxedOptimizer.of(optax.chain(sgd(learning_rate, momentum), averaging), None)
 
 
 def parle(

@@ -40,6 +40,8 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ("report nowhere --config.seeds=3", "report takes no --config.seeds"),
         ("train --config=digits:hjj", "unknown algorithm 'hjj'.*Did you mean 'hj'"),
         ("train --config=digits", "choose one of sgd, entropy_sgd.* --config=digits:sgd, or"),
+        ("train --config=digits:", "choose one of sgd, entropy_sgd.* --config=digits:sgd, or"),
+        ("train --config=digits:sgd,hj,", "unknown algorithm ''"),
         ("train --config=mnist:lenet", "instance --config=mnist:lenet,sgd, or"),
         ("train --config=digits:parle --config.replicas=3,6", r"got config.replicas=\(3, 6\)"),
         ("train --config=digits:hj --config.optimizer.gama=1", "'gama'; .*Did you mean 'gamma'"),

@@ -14,10 +14,11 @@ def train(options: _Options) -> None:
     """One algorithm."""
     config, names = _prepare(options)
     if len(names) > 1:
-        colon = "," if ":" in options.config else ":"
+        given = options.config.rstrip(",:")  # nothing may stand behind the colon
+        colon = "," if ":" in given else ":"
         raise UsageError(
             f"train runs one algorithm; choose one of {', '.join(names)} behind a colon, for "
-            f"instance --config={options.config}{colon}{names[0]}, or use `entropix compare`."
+            f"instance --config={given}{colon}{names[0]}, or use `entropix compare`."
             if "optimizers" in config
             else f"train runs one number of replicas; got config.replicas={config.replicas}. "
             "Choose one, or use `entropix compare`."

@@ -12,6 +12,7 @@ import entropix
 from entropix.experiment import factories
 from entropix.experiment.names import check_file_name, check_name, check_options
 from entropix.experiment.options import COMMON, OF_RATE, SCOPED, plain_number
+from entropix.transforms.checks import check_choice, refusal
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -68,6 +69,9 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         check_file_name("an algorithm's name", self.name)
+        if not callable(self.make):
+            raise refusal("make", "a function that returns an Optax transformation", self.make)
+        check_choice("counts", self.counts, ("outer steps", "gradients"))
         object.__setattr__(self, "label", self.label or self.name)
         options = {name: plain_number(value) for name, value in self.options.items()}
         object.__setattr__(self, "options", options)

@@ -10,6 +10,7 @@ from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.fields import ABOUT_A_RUN, FIELDS, check_arguments
 from entropix.experiment.names import check_name, check_options
+from entropix.experiment.options import plain_numbers
 from entropix.experiment.search import make_search
 from entropix.transforms.checks import refusal
 
@@ -58,6 +59,9 @@ def make_config(
       >>> config.optimizer.gamma, config.optimizer.num_steps
       (10.0, 5)
     """
+    optimizers, model, arguments, search, fields = (
+        plain_numbers(part) for part in (optimizers, model, arguments, search, fields)
+    )
     made = {**FIELDS, **check_options("config", fields, FIELDS)}
     if problem is None:
         check_dataset("" if dataset is None else dataset, "dataset")

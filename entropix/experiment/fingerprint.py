@@ -1,12 +1,15 @@
 """Digests of data and functions: what an experiment was run on, in sixteen characters."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_PYTHON = re.compile(r"\b(pure_callback|io_callback)\[")  # as programs are printed
 
 
 def digest_arrays(tree: Any) -> str:
@@ -38,6 +41,10 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
       so may one function under several versions of JAX; a changed constant, such as a learning
       rate, always gives another one.
 
+    Raises:
+      ValueError: for a program that calls Python by `jax.pure_callback` or
+        `jax.experimental.io_callback`: its text does not say what Python does.
+
     Example:
       >>> x = jax.ShapeDtypeStruct((2,), jnp.float32)
       >>> digest_program(lambda x: 2 * x, x) == digest_program(lambda y: 2 * y, x)
@@ -49,6 +56,14 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
     def program(*arguments: Any) -> Any:  # the text has its name
         return function(*arguments)
 
+    called = _PYTHON.search(str(jax.make_jaxpr(program)(*arguments)))
+    if called:
+        raise ValueError(
+            f"a function calls Python by {called[1]}, and no digest can see what Python does: the "
+            "results of one function would be given for those of another. Write the function with "
+            "jax.numpy; or, in a problem, give Problem(digest=...) a text that changes whenever the "
+            "function does. To print or log, use jax.debug.callback."
+        )
     # For one platform, whatever the machine has: a run may go on elsewhere. The text has all
     # constants, those inside compiled functions too.
     lowered = jax.jit(program).trace(*arguments).lower(lowering_platforms=("cpu",))

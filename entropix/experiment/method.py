@@ -142,7 +142,7 @@ def _parts(tx: Any) -> tuple[Relaxation, optax.GradientTransformation]:
     The optimisers by name and `entropix.stepwise` know their parts, and all L gradients of an outer
     step then run in one scan.
     """
-    if isinstance(tx, RelaxedOptimizer):
+    if isinstance(tx, RelaxedOptimizer) and tx.relaxation is not None:
         if tx.optimizer is None:
             raise ValueError(
                 "entropix.relax is a link without an optimiser, or guards one (if_finite), as "

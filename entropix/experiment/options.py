@@ -199,6 +199,20 @@ def plain_number(value: Any) -> Any:
     return value.item() if number and not isinstance(value, jax.core.Tracer) else value
 
 
+def plain_numbers(value: Any) -> Any:
+    """`plain_number` of all that dictionaries, lists and tuples hold.
+
+    Example:
+      >>> plain_numbers({"gamma": np.float32(10), "widths": (np.int64(8), 4)})
+      {'gamma': 10.0, 'widths': (8, 4)}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain_numbers(entry) for name, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_numbers, value))
+    return plain_number(value)
+
+
 def is_zero(value: Any) -> bool:
     """Whether a number is known to be 0; one that a search varies is not known."""
     return isinstance(value, int | float) and value == 0

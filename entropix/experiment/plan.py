@@ -10,7 +10,7 @@ from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.fields import ABOUT_A_RUN, check_fields, check_replicas, num_evals
 from entropix.experiment.method import build
 from entropix.experiment.names import check_name
-from entropix.experiment.options import check_common, check_kinds
+from entropix.experiment.options import check_common, check_kinds, plain_numbers
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings, check_method, named
 from entropix.experiment.source import load_problem
@@ -35,7 +35,7 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
         loaded before.
     """
     check_plan(config)
-    shared = json.loads(config.to_json())
+    shared = json.loads(json.dumps(plain_numbers(config.to_dict())))
     problem = load_problem(config) if problem is None else problem
     settings = Settings(**{f.name: config[f.name] for f in dataclasses.fields(Settings)})
     runs = [

@@ -100,9 +100,18 @@ class Problem:
                 raise refusal(
                     part, "a function; see entropix.experiment.Problem", getattr(self, part)
                 )
+        for part in ("sample", "estimate", "apply"):
+            given = getattr(self, part)
+            if given is not None and not callable(given):
+                raise refusal(part, "a function or None; see entropix.experiment.Problem", given)
         check_count("batch_size", self.batch_size)
+        size = self.eval_batch_size
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
+            raise refusal("eval_batch_size", "an integer >= 1, or 0 for batch_size", size)
+        if not isinstance(self.measures, Mapping):
+            raise refusal("measures", "a dictionary, name -> Measure", self.measures)
         replace = functools.partial(object.__setattr__, self)
-        replace("measures", {name: _measure(name, m) for name, m in dict(self.measures).items()})
+        replace("measures", {name: _measure(name, m) for name, m in self.measures.items()})
         if not self.measures:
             replace("measures", {"loss": Measure(self._training_loss)})
         if _is_list_of_batches(self.data):
@@ -277,10 +286,11 @@ def _is_list_of_batches(data: Any) -> bool:
 
 
 def _measure(name: str, given: Any) -> Measure:
-    measure = Measure(*given) if isinstance(given, tuple) else Measure(given)
-    if not callable(measure.function):
+    parts = given if isinstance(given, tuple) else (given,)
+    if not 1 <= len(parts) <= len(Measure._fields) or not callable(parts[0]):
         accepted = "(function, 'lower' or 'higher', unit) or a function"
         raise refusal(f"measures[{name!r}]", accepted, given)
+    measure = Measure(*parts)
     if measure.better not in ("lower", "higher"):
         raise refusal(f"measures[{name!r}][1]", "'lower' or 'higher'", measure.better)
     return measure

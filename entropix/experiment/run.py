@@ -57,10 +57,16 @@ class Budget:
     def due_at(self, fractions: Iterable[float]) -> list[int]:
         """Those of `due` that are the first to reach fractions of the budget.
 
+        Raises:
+          ValueError: for a fraction that is not in [0, 1].
+
         Example:
           >>> Budget(100, 4).due_at((0.5, 0.6, 1.0))
           [50, 75, 100]
         """
+        fractions = tuple(fractions)
+        if not all(0 <= fraction <= 1 for fraction in fractions):
+            raise refusal("fractions", "parts of the budget, in [0, 1]", fractions)
         numbers = {math.ceil(fraction * self.evaluations - 1e-9) for fraction in fractions}
         due = self.due()
         return [due[max(number, 1) - 1] for number in sorted(numbers)]

@@ -8,6 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
@@ -69,7 +70,7 @@ class RunFolder:
         before = {**saved.identity, "seeds": saved.seeds}
         now = {**self._identity, "seeds": list(self._run.seeds)}
         old, new = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
-        return sorted(k for k in old | new if old.get(k) != new.get(k))
+        return sorted(k for k in old | new if not _equal(old.get(k), new.get(k)))
 
     def begun(self) -> bool:
         """Whether the folder holds results."""
@@ -120,6 +121,11 @@ class RunFolder:
         }
         text = json.dumps(content, indent=2) + "\n"
         write_atomic(self.path / COMPLETE_FILE, text.encode())
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values of JSON's types are the same; NaN is the same as NaN."""
+    return one == other or json.dumps(one) == json.dumps(other)
 
 
 def has_results(folder: pathlib.Path) -> bool:

@@ -15,7 +15,7 @@ from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
-from entropix.transforms.numerics import is_inexact
+from entropix.transforms.numerics import filled, inexact_part, is_inexact
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Array, Array]]
 
@@ -85,7 +85,9 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
         updates, optimizer = method.optimizer.update(
             relaxed, state.optimizer, state.params, value=mean
         )
-        params = optax.apply_updates(state.params, updates)
+        # Whole numbers and random keys rest; Optax would add to them.
+        moving, moves = (inexact_part(tree, state.params) for tree in (state.params, updates))
+        params = filled(optax.apply_updates(moving, moves), state.params)
         average = _averaged(method, state.average, params, optimizer, relaxation.outer_count)
         state = TrainState(params, model_state, relaxation, optimizer, state.key, average)
         return state, mean, bad

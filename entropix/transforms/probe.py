@@ -55,13 +55,16 @@ def _sign(tx: optax.GradientTransformation) -> int:
 
 
 def _products(tx: optax.GradientTransformation) -> list[int]:
-    """Signs of <update, gradient> for every leaf of a few updates at nearly zero parameters."""
+    """Signs of <update, gradient> for every leaf of a few updates at nearly zero parameters.
+
+    `value` is for those who scale their steps by the loss, such as `optax.polyak_sgd`.
+    """
     grads = {"w": jnp.asarray([[1.0, -2.0, 0.5], [-1.5, 0.7, 2.0]]), "b": jnp.asarray([1.0, -0.5])}
     params = jax.tree.map(lambda g: 1e-3 * g, grads)
     tx, signs = optax.with_extra_args_support(tx), []
     state: Any = tx.init(params)
     for _ in range(_NUM_UPDATES):
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, value=jnp.asarray(1.0))
         signs += [
             int(np.sign(np.vdot(np.asarray(u), np.asarray(g))))
             for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True)

@@ -22,7 +22,7 @@ class _Update:
     """An update function that knows what it runs; a leaf to whatever takes optimisers apart."""
 
     function: Callable[..., Any]
-    relaxation: Relaxation
+    relaxation: Relaxation | None
     optimizer: optax.GradientTransformation | None
 
     def __deepcopy__(self, memo: Any) -> "_Update":
@@ -43,15 +43,19 @@ class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
     def of(
         cls,
         tx: optax.GradientTransformation,
-        relaxation: Relaxation,
+        relaxation: Relaxation | None,
         optimizer: optax.GradientTransformation | None = None,
     ) -> "RelaxedOptimizer":
-        """Takes over the functions of `tx`; `optimizer` is None for the link `relax` alone."""
+        """Takes over the functions of `tx`.
+
+        `relaxation` is None where every gradient is taken at x, as SGD does; `optimizer` is None
+        for the link `relax` alone.
+        """
         return cls(tx.init, _Update(tx.update, relaxation, optimizer))
 
     @property
-    def relaxation(self) -> Relaxation:
-        """The `Relaxation` that is run."""
+    def relaxation(self) -> Relaxation | None:
+        """The `Relaxation` that is run; None for none."""
         return self.update.relaxation
 
     @property
@@ -85,8 +89,8 @@ def check(tx: Any, num_outer_steps: int) -> float:
       num_outer_steps: n >= 1, the outer steps of the run; one is L gradients.
 
     Returns:
-      The largest ratio of step size and scope; 0 where nothing pulls (gamma = inf, `heat`,
-      `sharpness`) or L = 1.
+      The largest ratio of step size and scope; 0 where nothing pulls y (gamma = inf, `heat`,
+      `sharpness`, `sgd`, `elastic_sgd`, `easgd`) or L = 1.
 
     Raises:
       ValueError: if the ratio reaches 2, naming the first outer step where it does; if the
@@ -105,6 +109,8 @@ def check(tx: Any, num_outer_steps: int) -> float:
     """
     count = checks.check_count("num_outer_steps", num_outer_steps)
     relaxation = tx if isinstance(tx, Relaxation) else getattr(tx, "relaxation", None)
+    if relaxation is None and isinstance(tx, RelaxedOptimizer):
+        return 0.0
     if relaxation is None:
         raise ValueError(
             "tx must be a relaxation or one of the optimisers by name: check cannot see a "

@@ -11,7 +11,19 @@ import pytest
 from small import bowl, line, one_run
 
 import entropix
-from entropix.experiment import ALGORITHMS, Algorithm, algorithm, algorithms, make_config, register
+from entropix.experiment import (
+    ALGORITHMS,
+    Algorithm,
+    Budget,
+    Problem,
+    algorithm,
+    algorithms,
+    load,
+    make_config,
+    register,
+    runs,
+    train,
+)
 from entropix.experiment.plan import plan
 from entropix.training.programs import make_programs
 from entropix.training.state import centre, init_state
@@ -452,3 +464,36 @@ def test_complex_parameters_descend(name):
 
 def start_of(problem):
     return problem.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counts": "gradient"}, "counts must be 'outer steps' or 'gradients'; got counts='gradie"),
+        ({"make": "adam"}, "make must be a function that returns .*; got make='adam'"),
+    ],
+)
+def test_a_record_is_checked(changes, message):
+    """A wrong word was taken for "outer steps", and a cosine was spent in a thirtieth of a run."""
+    with pytest.raises(ValueError, match=message):
+        Algorithm(**{"name": "mine", "make": entropix.sgd} | changes)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "hj", "snoo", "elastic_sgd", "easgd"])
+def test_keys_and_whole_numbers_among_the_parameters_rest(name, tmp_path):
+    def init(key):
+        return {"x": jnp.zeros(2), "key": key, "count": jnp.asarray(3)}, ()
+
+    def loss(params, model_state, batch, key):
+        return jnp.sum((params["x"] - 1) ** 2), model_state
+
+    problem = Problem(name="keys", init=init, loss=loss, data=np.zeros((2, 1)), batch_size=1,
+                      measures={"loss": lambda p, s, b: loss(p, s, b, None)[0]})  # fmt: skip
+    of_run = {"budget": Budget(300, 1), "seeds": 2, "replicas": 2}
+    rows = train(problem, name, **of_run, workdir=tmp_path)
+    assert rows[-1].measures["train_loss"].value < 1.9
+    (run,) = runs(problem, {name: name}, **of_run)
+    trained = load(tmp_path, run=run)
+    assert trained.params["count"].tolist() == [3, 3]
+    given = jax.vmap(jax.random.key_data)(trained.params["key"])
+    assert len({tuple(key.tolist()) for key in given}) == 2  # each seed's

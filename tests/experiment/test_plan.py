@@ -48,6 +48,19 @@ def test_a_single_run_is_the_same_from_either_spelling():
     assert [run.name for run in planned("hj, sgd")] == ["sgd", "hj"]
 
 
+def test_numbers_of_numpy_and_jax_are_as_good_as_pythons():
+    options = {"gamma": 10.0, "num_steps": 5, "drop_at": (0.5,)}
+    arrays = {"gamma": np.float32(10), "num_steps": np.int64(5), "drop_at": (jnp.asarray(0.5),)}
+    (python,) = planned("hj", {"hj": options}, {"name": "mlp", "widths": (4,)}, seeds=2)
+    model = {"name": "mlp", "widths": (np.int64(4),)}
+    (numpy,) = planned("hj", {"hj": arrays}, model, seeds=np.int32(2))
+    assert numpy.identity == python.identity
+    assert numpy.config == python.config
+    config = make("hj", {"hj": options})
+    config.optimizer.gamma = np.float64(10)
+    assert plan(config, line())[0].identity == python.identity
+
+
 def test_several_settings_of_one_algorithm_are_labelled_by_what_differs():
     optimizers = {
         "narrow": {"algorithm": "hj", "gamma": 1.0},

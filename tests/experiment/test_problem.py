@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +100,33 @@ def test_the_digest_of_a_program_is_of_what_it_computes():
     assert digest_program(make(2.0), x) != digest_program(make(3.0), x)
 
 
+def called_back(call, constant):
+    """A measure that Python computes."""
+
+    def measure(params, model_state, batch):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return call(lambda b: np.float32(constant * b), shape, params["b"])
+
+    return measure
+
+
+@pytest.mark.parametrize("call", [jax.pure_callback, jax.experimental.io_callback])
+def test_what_python_computes_has_no_digest(call):
+    """Two functions, one text: a folder of one answered for the other."""
+    measures = {"loss": squares, "python": called_back(call, 2.0)}
+    with pytest.raises(ValueError, match=rf"Python by {call.__name__}, .*Problem\(digest=\.\.\.\)"):
+        _ = line(measures=measures).identity
+    assert line(measures=measures, digest="twice b").identity["digest"] == "twice b"
+
+
+def test_printing_changes_no_result_and_no_digest_is_refused_for_it():
+    def shown(params, model_state, batch):
+        jax.debug.callback(lambda b: None, params["b"])
+        return squares(params, model_state, batch)
+
+    assert len(line(measures={"loss": shown}).identity["digest"]) == 16
+
+
 class Loader:
     """Batches on the host."""
 
@@ -161,6 +189,25 @@ def test_batches_are_uniform_with_replacement():
         ({"batch_size": 0}, "batch_size must be a static integer >= 1"),
         ({"measures": {"loss": 3}}, r"measures\['loss'\] must be \(function"),
         ({"measures": {"loss": (squares, "less")}}, "'lower' or 'higher'; got .*='less'"),
+        *(
+            (
+                {"eval_batch_size": n},
+                "eval_batch_size must be an integer >= 1, or 0 for .*; got eval",
+            )
+            for n in (-1, 2.5, "a", True)
+        ),
+        *(
+            ({"measures": given}, "measures must be a dictionary, name -> Measure; got measures=")
+            for given in (["loss"], squares, "loss")
+        ),
+        *(
+            ({"measures": {"loss": given}}, r"measures\['loss'\] must be \(function")
+            for given in ((), (squares, "lower", "", 4))
+        ),
+        *(
+            ({part: 5}, f"{part} must be a function or None.*got {part}=5")
+            for part in ("sample", "estimate", "apply")
+        ),
         ({"data": "digits"}, "data must be a pytree of arrays .* or a loader of batches"),
         ({"data": 3.0}, "data must be a pytree of arrays"),
         ({"data": iter([1])}, "or a loader of batches; got .*which can be read once. Give what"),

@@ -53,6 +53,11 @@ def test_another_run_is_refused_naming_the_fields(finished, changes, fields):
     assert {path: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
 
 
+def test_an_argument_that_is_not_a_number_is_equal_to_itself(tmp_path):
+    run = one_run("sgd", line(arguments={"floor": float("nan")}), budget=(4, 1))
+    assert train(run, tmp_path) == train(run, tmp_path)
+
+
 GARBAGE = {
     "lost": None,
     "empty": b"",

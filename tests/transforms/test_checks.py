@@ -314,6 +314,12 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"inner must be .*scale_by_adam\(\).*Call the func"):
             entropix.local_entropy(1.0, inner=optax.scale_by_adam)
 
+    def test_a_complete_optimiser_that_asks_for_the_loss(self):
+        for complete in (optax.polyak_sgd(1.0), optax.contrib.momo(0.1)):
+            with pytest.raises(ValueError, match="inner must come without learning rate and minus"):
+                entropix.local_entropy(1.0, inner=complete)
+        entropix.snoo(optax.polyak_sgd(1.0))
+
     @pytest.mark.parametrize(
         ("make", "argument"),
         [

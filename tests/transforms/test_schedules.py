@@ -220,6 +220,19 @@ def test_a_scope_below_zero_is_refused(gamma):
         entropix.check(entropix.hj_sgd(0.1, gamma), 10)
 
 
+@pytest.mark.parametrize("name", ["sgd", "elastic_sgd", "easgd", "sam", "snoo", "lookahead"])
+def test_nothing_pulls_y_where_gradients_are_taken_at_x(name):
+    made = {
+        "sgd": lambda: entropix.sgd(0.1),
+        "elastic_sgd": lambda: entropix.elastic_sgd(0.1, 1.0, "replica"),
+        "easgd": lambda: entropix.easgd(0.1, "replica"),
+        "sam": lambda: entropix.sam(0.1, rho=0.1),
+        "snoo": lambda: entropix.snoo(optax.adamw(1e-3)),
+        "lookahead": lambda: entropix.lookahead(optax.adamw(1e-3)),
+    }[name]()
+    assert entropix.check(made, 10) == 0.0
+
+
 def test_arrays_of_numbers_that_switch_something_off_are_explained():
     for options in ({"gamma": jnp.asarray(jnp.inf)}, {"temperature": jnp.asarray(0.0)}):
         with pytest.raises(ValueError, match="as Python numbers: an array counts as unknown"):
