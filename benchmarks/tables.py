@@ -28,6 +28,7 @@ REPORTS = {
     "communication_language": ("data_parallel", BITS),
     "communication_language_p8": ("data_parallel", BITS[:2]),
     "communication_lenet": ("data_parallel", ERRORS),
+    "digits": ("sgd", ERRORS),
     "language": ("adamw", BITS),
     "language_32": ("adamw", BITS),
     "mnist_few_300": ("sgd_authors", ERRORS),

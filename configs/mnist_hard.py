@@ -13,8 +13,8 @@ The constants of `sgd`, `sam`, `entropy_sgd`, `hj` and `heat` are the best of ni
 wrong labels judged by the error, with few examples by the loss (`entropix tune --objective=loss`),
 and so is the rate of `sgd_ema`, an average of SGD's weights; `sgd_authors` has the rate of the
 authors' SGD. Two runs tell the parts of HEAT apart: `heat_cold` has no noise, `heat_1` averages
-nothing. With these constants, n = 3 (`results/mnist_wrong_20` and so on; 2 to 9 minutes a run and
-2 to 13 a search, on one core of an AMD EPYC with other work beside):
+nothing. With these constants, n = 3 (`results/mnist_wrong_20` and so on; 1.5 to 9 minutes a run
+and 2 to 13 a search, on one core of an AMD EPYC with other work beside):
 
     error, %     SGD           at rate 0.1   SAM           Entropy-SGD  HJ           HEAT
     -----------  ------------  ------------  ------------  -----------  -----------  -----------
@@ -48,8 +48,8 @@ from entropix.experiment import make_config
 DATA = {f"wrong_{p}": {"examples": 10_000, "wrong": p / 100} for p in (0, 20, 40, 60)} | {
     f"few_{n}": {"examples": n, "wrong": 0.0} for n in (300, 1_000, 3_000)
 }
-# Without dropout: with it, 0.6 % of the wrong labels are learnt in 800 gradients, and there is
-# little to tell apart.
+# Without dropout: with it, 0.6 % of the wrong labels were learnt in 800 gradients of a first trial,
+# which was not kept, and there is little to tell apart.
 LENET = {"name": "lenet", "dropout": 0.0}
 DROPS = {"drop_at": (0.3, 0.6), "drop_factor": 5.0}
 # gamma shrinks by a thousandth at every outer step, and not below 1.

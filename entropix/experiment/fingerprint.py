@@ -61,8 +61,8 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
         raise ValueError(
             f"a function calls Python by {called[1]}, and no digest can see what Python does: the "
             "results of one function would be given for those of another. Write the function with "
-            "jax.numpy; or, in a problem, give Problem(digest=...) a text that changes whenever the "
-            "function does. To print or log, use jax.debug.callback."
+            "jax.numpy; or, in a problem, give Problem(digest=...) a text that changes whenever "
+            "the function does. To print or log, use jax.debug.callback."
         )
     # For one platform, whatever the machine has: a run may go on elsewhere. The text has all
     # constants, those inside compiled functions too.
