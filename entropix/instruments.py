@@ -11,9 +11,9 @@ import numpy as np
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.report import check_workdir
-from entropix.report.flatness import flatness_table
+from entropix.report.flatness import Entry, flatness_table
 from entropix.report.saved import SavedRun, read_runs
-from entropix.report.series import baseline_of, distinct
+from entropix.report.series import baseline_of, distinct, seeds_by_state
 from entropix.report.spectra import draw_spectra, read_spectra, save_spectra, spectra_table
 from entropix.runs.flatness import BATCH_SIZE, EXAMPLES, Sample, sample
 from entropix.runs.flatness_log import FlatnessLog
@@ -71,7 +71,8 @@ def landscape(
     """Measures flatness at the x of finished runs, on a fixed sample of training examples.
 
     Called again, it measures what is missing: an interrupted call goes on, further runs and seeds
-    join the table, and what was measured before the end of a run is replaced.
+    join the table, and what was measured before the end of a run is replaced. Seeds that diverged
+    are left out, as in every table: their x is that of some checkpoint before.
 
     Args:
       folders: of runs, or of comparisons; seeds that were added to a run later count.
@@ -105,13 +106,18 @@ def landscape(
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
     log = FlatnessLog(workdir, settings, saved)
-    names = [*(name for name, _ in log.entries), *(run.name for run in saved)]
+    diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
+    places = _places(saved, spectra)
+    names = dict.fromkeys(name for name, _ in _sound(log, diverged))
+    names |= dict.fromkeys(place.saved.name for place in places)
+    if not names:
+        raise ValueError("every seed diverged, so that there is no minimum to measure.")
     baseline = baseline_of(names, baseline)
     known = {run.name: run for run in runs}
     densities = read_spectra(workdir / "spectra.npz") if log.entries else {}
     missing = [
         place
-        for place in _places(saved, spectra)
+        for place in places
         if not log.has(place.saved, place.seed) or (place.spectrum and place.name not in densities)
     ]
     networks = {
@@ -135,12 +141,21 @@ def landscape(
             if place.spectrum and place.name not in densities:
                 densities[place.name] = jax.tree.map(np.asarray, taken.spectrum(point, key))
                 save_spectra(densities, workdir / "spectra.npz")
-        table = _write_tables(workdir, log, densities, baseline)
+        table = _write_tables(workdir, _sound(log, diverged), densities, baseline, diverged)
     report(table)
     return [
         Flatness(*entry[:3], {n: m.value for n, m in entry.measures.items() if m.value is not None})
-        for entry in log.entries.values()
+        for entry in _sound(log, diverged).values()
     ]
+
+
+def _diverged(run: SavedRun) -> list[int]:
+    return seeds_by_state(run.rows)["diverged"] if run.rows else []
+
+
+def _sound(log: FlatnessLog, diverged: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Entry]:
+    """What was measured of seeds that did not diverge."""
+    return {at: entry for at, entry in log.entries.items() if at not in diverged}
 
 
 def _spectrum_name(run: str, seed: int) -> str:
@@ -148,10 +163,13 @@ def _spectrum_name(run: str, seed: int) -> str:
 
 
 def _places(saved: Sequence[SavedRun], spectra: int) -> list[_Place]:
-    """All seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
+    """All sound seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
     places, seen = [], dict.fromkeys((run.name for run in saved), 0)
     for run in saved:
+        diverged = _diverged(run)
         for row, seed in enumerate(run.seeds):
+            if seed in diverged:
+                continue
             places.append(_Place(run, row, seed, seen[run.name] < spectra))
             seen[run.name] += 1
     return places
@@ -171,14 +189,21 @@ def _samples(networks: Iterable[Trained], examples: int, batch_size: int) -> dic
 
 
 def _write_tables(
-    workdir: pathlib.Path, log: FlatnessLog, densities: Mapping[str, Any], baseline: str
+    workdir: pathlib.Path,
+    found: Mapping[tuple[str, int], Entry],
+    densities: Mapping[str, Any],
+    baseline: str,
+    diverged: Mapping[tuple[str, int], str],
 ) -> str:
     """Writes `landscape.md` and, where there are spectra, their figure."""
-    labels = distinct({entry.run: entry.label for entry in log.entries.values()})
-    table = flatness_table([*log.entries.values()], baseline)
+    labels = distinct({entry.run: entry.label for entry in found.values()})
+    table = flatness_table([*found.values()], baseline)
+    if diverged:
+        left_out = (f"{label} (seed {seed})" for (_, seed), label in diverged.items())
+        table += f"\nDiverged, and left out: {', '.join(left_out)}.\n"
     titled = {
         _spectrum_name(labels[run], seed): densities[name]
-        for run, seed in log.entries
+        for run, seed in found
         if (name := _spectrum_name(run, seed)) in densities
     }
     if titled:

@@ -1,5 +1,6 @@
 """Flatness of finished runs: read back, measured on a fixed sample, and tabled."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from entropix import experiment
 from entropix.cli import main
 from entropix.instruments import landscape
+from entropix.training.keys import split_seed
 
 SCALES = np.asarray([1.0, 2.0, 3.0], np.float32)
 
@@ -167,3 +169,46 @@ def test_folders_without_runs_are_refused_before_work(tmp_path, capsys):
     assert main(["landscape", str(tmp_path), f"--workdir={tmp_path}/out"]) == 2
     assert "holds no run" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def without_a_value_for(seed):
+    """The bowl, whose loss is NaN where one seed of three begins and goes."""
+    bowl = quadratic()
+    first = bowl.init(jax.random.fold_in(split_seed(seed).model, 0))[0][0]
+
+    def init(key):
+        x, _ = bowl.init(key)
+        return x, jnp.abs(x[0] - first) < 1e-6
+
+    def loss(params, broken, batch, key):
+        return jnp.where(broken, jnp.nan, bowl.loss(params, (), batch, key)[0]), broken
+
+    measures = {"loss": lambda p, s, b: loss(p, s, b, None)[0]}
+    return dataclasses.replace(bowl, init=init, loss=loss, measures=measures)
+
+
+def test_a_seed_that_diverged_is_in_no_mean(tmp_path):
+    """The network of its last checkpoint, here the untrained one, was taken for its minimum."""
+    problem, options = without_a_value_for(1), {"budget": experiment.Budget(20, 1)}
+    runs = experiment.runs(problem, {"sgd": "sgd"}, seeds=3, **options)
+    with pytest.raises(FloatingPointError, match="sgd: seed 1 stopped"):
+        experiment.train(problem, "sgd", seeds=3, workdir=tmp_path / "sgd", **options)
+    said = []
+    measured = {"runs": runs, "examples": 64, "num_samples": 4, "report": said.append}
+    found = landscape([tmp_path / "sgd"], tmp_path / "flat", **measured)
+    assert [entry.seed for entry in found] == [0, 2]
+    assert "over 2 seeds" in said[-1]
+    assert "Diverged, and left out: sgd (seed 1)." in said[-1]
+    assert landscape([tmp_path / "sgd"], tmp_path / "flat", **measured) == found
+    # The sound seeds can be had alone.
+    sound = experiment.train(problem, "sgd", seeds=[0, 2], workdir=tmp_path / "sgd", **options)
+    assert {row.seed for row in sound} == {0, 2}
+
+
+def test_without_a_sound_seed_there_is_nothing_to_measure(tmp_path):
+    problem, options = without_a_value_for(0), {"budget": experiment.Budget(20, 1), "seeds": 1}
+    with pytest.raises(FloatingPointError):
+        experiment.train(problem, "sgd", workdir=tmp_path / "sgd", **options)
+    with pytest.raises(ValueError, match="every seed diverged"):
+        landscape([tmp_path / "sgd"], tmp_path / "flat",
+                  runs=experiment.runs(problem, {"sgd": "sgd"}, **options))  # fmt: skip

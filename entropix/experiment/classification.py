@@ -184,7 +184,7 @@ def dataset_of(data: Any) -> Dataset:
             raise ValueError(f"labels must be whole numbers from 0; got labels of {labels.dtype}.")
         if inputs.dtype.kind in "SUMmc":
             raise ValueError(f"inputs must be real numbers; got inputs of {inputs.dtype}.")
-        if np.issubdtype(inputs.dtype, np.floating):
+        if jnp.issubdtype(inputs.dtype, jnp.floating):  # bfloat16 too
             with np.errstate(over="ignore"):
                 finite = np.isfinite(inputs.astype(np.float32, copy=False)).all()
             if not finite:

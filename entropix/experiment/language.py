@@ -69,7 +69,8 @@ def language_model(
     check_count("validation_windows", validation_windows)
     train_text, other = (text, validation) if given else standard_library()
     check_count("length", length)
-    train, held_out = (_windows(part or b"", length) for part in (train_text, other))
+    train = _windows("text", train_text or b"", length)
+    held_out = _windows("validation", other or b"", length)
     spread = np.linspace(0, len(held_out) - 1, min(validation_windows, len(held_out)))
     held_out = held_out[spread.astype(int)]
 
@@ -126,10 +127,10 @@ def standard_library() -> tuple[bytes, bytes]:
     return b"\n".join(texts[0]), b"\n".join(texts[1])
 
 
-def _windows(text: bytes, length: int) -> np.ndarray:
+def _windows(name: str, text: bytes, length: int) -> np.ndarray:
     """Windows of `length` + 1 bytes, which share their ends."""
     count = (len(text) - 1) // length
     if count < 1:
-        raise refusal("text", f"at least {length + 1} bytes long", f"{len(text)} bytes")
+        raise refusal(name, f"at least {length + 1} bytes long", f"{len(text)} bytes")
     tokens = np.frombuffer(text, np.uint8)
     return np.stack([tokens[k * length : (k + 1) * length + 1] for k in range(count)])

@@ -81,7 +81,9 @@ def convergence(
                 for row in rows if measure.name in row.measures
             )  # fmt: skip
             for (label, own), style in zip(runs.items(), styles, strict=True):
-                x, values = curve(own, measure.name, axis)
+                # Flatness, for one, is not measured at every evaluation.
+                measured = [row for row in own if measure.name in row.measures] or own
+                x, values = curve(measured, measure.name, axis)
                 share = own[-1].gradients_per_replica / own[-1].gradients if per_replica else 1
                 _draw(panel, x * share, values, positive, label=label, **style)
             panel.set_xlabel(count)

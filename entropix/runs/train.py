@@ -69,6 +69,7 @@ def train_run(
         found = _train_part(part, folder, fork, progress, callbacks)
         rows += found[0]
         failures += found[1]
+    failures = [failure for failure in failures if failure.seed in run.seeds]
     if failures:
         raise FloatingPointError("\n".join(map(str, failures)))
     return [row for row in rows if row.seed in run.seeds] if is_lead() else []

@@ -277,6 +277,10 @@ x_train, y_train, x_test, y_test = data()
         ((x_train, y_train[:, None], x_test, y_test), "as many labels, in one axis"),
         ((x_train, y_train, x_test[:0], y_test[:0]), "at least one; got inputs of shape"),
         ((np.where(x_train > 2, np.nan, x_train), y_train, x_test, y_test), "inputs must be fin"),
+        (
+            (np.where(x_train > 2, np.nan, x_train).astype(jnp.bfloat16), y_train, x_test, y_test),
+            "inputs must be finite",
+        ),
         ((x_train.astype(int) + 2**40, y_train, x_test, y_test), r"inputs .*2147483647\], .*10995"),
         ((x_train, y_train + 2**40, x_test, y_test), "labels must have whole numbers in .*; got 1"),
         ((1e39 * x_train.astype(float), y_train, x_test, y_test), "inputs must be finite in float"),

@@ -51,6 +51,8 @@ def test_the_standard_library_is_split_by_package():
 def test_a_short_text_is_refused():
     with pytest.raises(ValueError, match="text must be at least 13 bytes long"):
         language_model(b"short", TEXT, **SMALL)
+    with pytest.raises(ValueError, match="validation must be at least 13 bytes long; got .*3 by"):
+        language_model(TEXT, b"abc", **SMALL)
     with pytest.raises(ValueError, match="validation must be given with text"):
         language_model(TEXT, **SMALL)
 

@@ -1,5 +1,7 @@
 """Quantised and pruned weights, against NumPy."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +98,11 @@ def test_the_share_is_exact_where_sizes_tie(weights, share, zeros):
 
 def test_a_matrix_without_elements_stays():
     assert landscape.quantised({"w": jnp.zeros((0, 3))}, 4)["w"].shape == (0, 3)
+
+
+def test_weights_of_numpy_in_double_precision():
+    weights = np.random.default_rng(0).normal(size=(4, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = landscape.quantised({"w": weights}, 4)["w"]
+    np.testing.assert_allclose(found, numpy_quantised(weights, 4), rtol=1e-6)

@@ -155,6 +155,16 @@ class TestLocalEntropyOfQuadratics:
         found = landscape.local_entropy(loss, jnp.zeros(4), 1.0, 0.5, ONE, 0)
         assert float(found.value) == pytest.approx(0.5 / 2 * 4 * np.log(3), rel=1e-5)
 
+    @pytest.mark.parametrize("size", [1e-17, 1e-21, 1e-30, 1e-37])
+    def test_near_a_critical_point_too(self, size):
+        """The square of the gradient is zero in single precision, and was divided by."""
+        c, gamma, temperature = np.asarray([1.0, 2.0]), 0.5, 0.1
+        loss = lambda x, batch: jnp.sum(jnp.asarray(c) * x**2) / 2  # noqa: E731
+        x = size * jnp.asarray([1.0, -0.5])
+        value, error = landscape.local_entropy(loss, x, gamma, temperature, ONE, 0)
+        truth = temperature / 2 * np.log(1 + gamma * c).sum()
+        assert abs(float(value) - truth) < 5 * float(error) + 1e-6
+
     def test_a_scope_beyond_the_threshold_is_refused(self):
         loss = lambda x, batch: jnp.sum(x**2) - x[0] ** 2 * 3  # noqa: E731
         with pytest.raises(

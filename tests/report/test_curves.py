@@ -163,3 +163,16 @@ def test_earlier_places_answer():
     assert figures.convergence is convergence
     assert (figures.figure1, figures.accuracy) == (figure1, accuracy)
     assert COLOURS["hj"] == PALETTE["vermillion"]
+
+
+def test_what_is_measured_at_some_evaluations_is_a_line_through_those(make_rows):
+    """Points with gaps between them were joined by no line, and had no marker: an empty panel."""
+    rows = make_rows("hj", val_error=np.ones((4, 3)), trace=np.arange(12.0).reshape(4, 3))
+    for row in rows:
+        if row.effective_epochs in (1, 3):
+            del row.measures["trace"]
+    last = [row for row in rows if row.seed == 2][-1]
+    last.measures["trace"] = last.measures["trace"]._replace(value=None)  # diverged
+    (line,) = lines(convergence(rows, measures=["trace"]))
+    np.testing.assert_allclose(line.get_xdata(), [2, 4])
+    np.testing.assert_allclose(line.get_ydata(), [3.5, 9.5])  # of the other two seeds

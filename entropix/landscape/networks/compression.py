@@ -41,6 +41,7 @@ def quantised(params: Tree, bits: Any) -> Tree:
     def rounded(leaf: Any) -> Any:
         if not _is_matrix(leaf) or leaf.size == 0:
             return leaf
+        leaf = jnp.asarray(leaf)
         w = wide(leaf)
         scale = jnp.max(jnp.abs(w)) / levels.astype(w.dtype)
         scale = jnp.where(scale > 0, scale, 1)  # a leaf of zeros, which stays as it is

@@ -155,7 +155,7 @@ def _quadratic(
 
 def _refuse_indefinite(lowest: jax.Array, gamma: Any) -> None:
     """Raises where the quadratic approximation has no local entropy; traced values pass."""
-    if is_concrete(lowest, gamma) and 1 + float(gamma) * float(lowest) <= 0:
+    if is_concrete(lowest, gamma) and not 1 + float(gamma) * float(lowest) > 0:
         raise ValueError(
             f"gamma must be below {-1 / float(lowest):.3g}, -1 / the lowest eigenvalue of the "
             f"Hessian, for method='quadratic'; got gamma={gamma!r}. Use a smaller gamma, or "

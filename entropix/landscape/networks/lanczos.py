@@ -59,7 +59,7 @@ def tridiagonalise(
 
     Args:
       product: `v -> A v` for flat vectors, A symmetric.
-      start: a vector of n numbers; where it is zero, a random one takes its place.
+      start: a vector of n numbers; if it is zero, a random one takes its place.
       num_steps: k, in [1, n]: as many products with A.
       key: for the vectors with which exhausted spaces go on.
 
@@ -89,7 +89,10 @@ def tridiagonalise(
         entries = vector @ image, jnp.where(exhausted, 0, length)
         return (basis, rest / _positive(length), largest), entries
 
-    first = jnp.where(jnp.any(start != 0), start, noise(num_steps))
+    # By its largest number first: the square of a small gradient is zero in single precision.
+    largest = jnp.max(jnp.abs(start))
+    seen = largest >= jnp.finfo(start.dtype).tiny
+    first = jnp.where(seen, start / jnp.where(seen, largest, 1), noise(num_steps))
     basis = jnp.zeros((num_steps, start.size), start.dtype)
     carry: Any = (basis, first / jnp.linalg.norm(first), jnp.zeros((), start.dtype))
     (basis, *_), (diagonal, off_diagonal) = lax.scan(step, carry, jnp.arange(num_steps))
