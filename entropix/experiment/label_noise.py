@@ -41,7 +41,8 @@ def noisy_labels(
     Returns:
       A `Problem` that measures "loss" and "error" and, if labels are wrong, "memorised": the share
       of the wrong labels that the network predicts (%). The last says nothing on the test set,
-      where it is 0.
+      where it is 0. Where fewer examples are measured than there are, it is their wrong labels in
+      per cent of as many as would be expected among them, which may be off by some per cent.
 
     Raises:
       ValueError: for more examples than there are, or a share outside its range.
