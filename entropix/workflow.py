@@ -1,5 +1,6 @@
 """What people call to run experiments: `train`, `compare` and `tune`, from Python or a config."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -100,6 +101,7 @@ def train(
         if len(runs) > 1:
             way_out = ". Choose one of them, or use compare."
             raise refusal("replicas", "one number, since train makes one run", replicas, way_out)
+        runs = [dataclasses.replace(run, label=run.algorithm.label) for run in runs]
     (run,) = runs
     folder = _folder(workdir, f"{run.problem.name}/{run.name}")
     return train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
@@ -248,8 +250,10 @@ def tune(
         named = {} if search is None else search
         if not isinstance(named, Mapping):
             raise refusal("search", "run -> option -> (low, high)", search)
+        names = {run.label: run.name for run in runs}  # as they were given -> as folders
         for name in named:
-            check_name("run of search", name, [run.name for run in runs])
+            check_name("run of search", name, list(names))
+        named = {names[name]: ranges for name, ranges in named.items()}
     by_run = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
     for run in runs:
         off = [name for name in run.algorithm.search if name not in by_run[run.name]]
@@ -269,7 +273,9 @@ def tune(
         effort=describe_effort(runs[0], trials, objective),
     )
     write_atomic(folder / "tuning.md", page.encode())
-    return tried
+    if isinstance(problem, ConfigDict):
+        return tried
+    return {run.label: tried[run.name] for run in runs}
 
 
 def describe_effort(run: Run, trials: int, objective: str | None = None) -> str:

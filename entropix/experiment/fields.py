@@ -12,6 +12,7 @@ from entropix.data import CATALOGUE, check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.names import check_name
+from entropix.experiment.options import plain_number
 from entropix.experiment.run import CHOICES, check_fractions
 from entropix.experiment.search import check_search
 from entropix.replicas.layout import check_kind
@@ -160,14 +161,15 @@ def _check_label(field: str, label: Any) -> None:
 
 def check_replicas(replicas: Any) -> tuple[int, ...]:
     """Returns the numbers of replicas."""
-    several = replicas if isinstance(replicas, list | tuple) else (replicas,)
+    given = replicas if isinstance(replicas, list | tuple) else (replicas,)
+    several = tuple(map(plain_number, given))
     good = [isinstance(p, int) and not isinstance(p, bool) and 1 <= p < 2**16 for p in several]
     if not several or not all(good) or len(set(several)) < len(several):
         raise ValueError(
             f"replicas must be numbers >= 1 and < {2**16}, each once; got config.replicas="
             f"{shown(replicas)}. Write 3, or '(3, 6)' for a run with each."
         )
-    return tuple(several)
+    return several
 
 
 def num_evals(config: ConfigDict) -> int:

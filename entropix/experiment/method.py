@@ -110,7 +110,9 @@ def build(
     decay = 0.0 if own_decay or "learning_rate" not in given else option["weight_decay"]
     return Method(
         relaxation=relaxation,
-        optimizer=_resting(with_decay(optimizer, given.get("learning_rate", 0.0), decay)),
+        optimizer=_resting(
+            with_decay(optimizer, given.get("learning_rate", 0.0), decay, num_steps // per_count)
+        ),
         replicas=(replicas or 1) if algorithm.replicated else None,
         gamma=gamma,
         eval_params=_evaluated(algorithm, not is_zero(decay)),

@@ -20,7 +20,7 @@ from entropix.transforms.checks import (
     check_positive,
     refusal,
 )
-from entropix.transforms.numerics import filled, inexact_part
+from entropix.transforms.numerics import cast_like, filled, inexact_part, wide
 
 # Of every algorithm.
 COMMON: dict[str, Any] = {
@@ -152,17 +152,25 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
         if not is_zero(l2):
             real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_part(params, params))
         if not is_zero(clip):
-            norm = optax.tree.norm(real)
-            real = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), real)
+            wider = jax.tree.map(wide, real)  # the squares of float16 overflow from 256 on
+            norm = optax.tree.norm(wider)
+            scaled = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), wider)
+            real = cast_like(scaled, real)
         return filled(real, grads)
 
     return changed
 
 
 def with_decay(
-    optimizer: optax.GradientTransformation, rate: optax.Schedule, weight_decay: float
+    optimizer: optax.GradientTransformation,
+    rate: optax.Schedule,
+    weight_decay: float,
+    counts: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adds decoupled weight decay: -learning rate x weight decay x parameters to every update."""
+    """Adds decoupled weight decay: -learning rate x weight decay x parameters to every update.
+
+    Of what the schedule of the learning rate counts, an update makes `counts`.
+    """
     optimizer = optax.with_extra_args_support(optimizer)
     if is_zero(weight_decay):
         return optimizer
@@ -170,7 +178,8 @@ def with_decay(
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         updates, first = optimizer.update(updates, state[0], params, **extra)
-        shrinking, second = decay.update(optax.tree.zeros_like(updates), state[1], params)
+        shrinking, (rest, schedule) = decay.update(optax.tree.zeros_like(updates), state[1], params)
+        second = rest, schedule._replace(count=schedule.count + counts - 1)
         return optax.tree.add(updates, shrinking), (first, second)
 
     return optax.GradientTransformationExtraArgs(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -177,6 +178,13 @@ class Run:
         }
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=plain_number))
         return plain
+
+    @functools.cached_property
+    def owner(self) -> str:
+        """A digest of the identity without its budget: a longer run goes on with the same rows."""
+        fields = {name: part for name, part in self.identity.items() if name != "budget"}
+        fields = jax.tree.map(lambda leaf: float(leaf) if type(leaf) is int else leaf, fields)
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     @functools.cached_property
     def shapes(self) -> Any:

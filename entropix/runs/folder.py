@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -68,9 +68,18 @@ class RunFolder:
             return []
         saved = read_run_file(self.path)
         before = {**saved.identity, "seeds": saved.seeds}
-        now = {**self._identity, "seeds": list(self._run.seeds)}
-        old, new = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
-        return sorted(k for k in old | new if not _equal(old.get(k), new.get(k)))
+        return _differing(before, {**self._identity, "seeds": list(self._run.seeds)})
+
+    def forked(self) -> bool:
+        """Whether the run went on from one that differed in more than the budget."""
+        forks = self.path / _FORKS
+        lines = forks.read_text().splitlines() if forks.exists() else []
+        parents = (json.loads(line)["identity"] for line in lines)
+        return any(
+            not field.startswith("budget.")
+            for parent in parents
+            for field in _differing(parent, self._identity)
+        )
 
     def begun(self) -> bool:
         """Whether the folder holds results."""
@@ -121,6 +130,12 @@ class RunFolder:
         }
         text = json.dumps(content, indent=2) + "\n"
         write_atomic(self.path / COMPLETE_FILE, text.encode())
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The fields, with dots, in which two identities differ."""
+    old, new = flatten_dict(dict(before), sep="."), flatten_dict(dict(now), sep=".")
+    return sorted(k for k in old | new if not _equal(old.get(k), new.get(k)))
 
 
 def _equal(one: Any, other: Any) -> bool:

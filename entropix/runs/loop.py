@@ -61,13 +61,19 @@ class Loop:
         self._workdir, self._callbacks = workdir, callbacks
         self._due, self._flatness = run.budget.due(), Flatness(run)
         self._rows = SeedRows(run, programs)
-        start = restore(checkpoints, programs)
+        start, owner = restore(checkpoints, programs), run.owner
         if start is None:
             self._now, self._step = programs.place(programs.init()), 0
-            self.record = Record(replicas=programs.layout.replicas)
+            self.record = Record(replicas=programs.layout.replicas, owner=owner)
         else:
             self._now, self._step = programs.place(start.state), start.step
             self.record = Record.from_dict(start.record)
+            if self.record.owner not in (
+                "",
+                owner,
+            ):  # a fork, also one that was killed at its start
+                self.record = self.record.handed_to(owner)
+                self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
             self._tell()
         self._feed = (
             Feed(run.problem, programs.method.relaxation.num_steps, self._step)

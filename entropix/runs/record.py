@@ -52,6 +52,8 @@ class Record:
       seed_steps: outer steps in them, over all seeds.
       rows: all rows so far.
       failures: seeds that diverged.
+      owner: digest of the identity, without its budget, of the run that saved the record; empty in
+        records from before it was noted.
     """
 
     replicas: int
@@ -61,6 +63,7 @@ class Record:
     seed_steps: int = 0
     rows: list[Row] = dataclasses.field(default_factory=list)
     failures: list[Failure] = dataclasses.field(default_factory=list)
+    owner: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record in JSON's types."""
@@ -100,8 +103,14 @@ class Record:
             numbers = (failure.seed, failure.outer_step, inner, failure.num_steps)
             if type(failure.run) is not str or any(type(n) is not int for n in numbers):
                 wrong.append("failures")
+        if type(self.owner) is not str:
+            wrong.append("owner")
         if wrong:
             raise ValueError(f"its {', '.join(wrong)} cannot be so")
+
+    def handed_to(self, owner: str) -> "Record":
+        """The record that another run goes on with: rows, and what led to the next, stay."""
+        return Record(self.replicas, self.gradients, failures=self.failures, owner=owner)
 
     def failed(self) -> set[int]:
         """The seeds that diverged."""

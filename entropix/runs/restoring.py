@@ -1,6 +1,7 @@
 """Continuing from the newest checkpoint: in all processes, with more or fewer replicas."""
 
 import json
+import math
 from typing import Any
 
 import jax
@@ -67,7 +68,8 @@ def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
     """
     if not method.per_count or step == record.gradients // method.cycle:
         return now
-    count = round(record.gradients / ((method.replicas or 1) * method.per_count))
+    # Halves go up always: a run that is restored again has then made whole steps more.
+    count = math.floor(record.gradients / ((method.replicas or 1) * method.per_count) + 0.5)
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)

@@ -93,12 +93,14 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
     if not found:
         return [(workdir, run)]
     missing = tuple(s for s in run.seeds if not any(s in part.seeds for _, part in found))
+    forked = any(RunFolder(folder, part).forked() for folder, part in found)
     wanted = [entry for entry in found if set(entry[1].seeds) & set(run.seeds)]
-    if missing and changed:
+    if missing and (changed or forked):
         seeds = sorted(seed for _, part in found for seed in part.seeds)
         raise ValueError(
-            f"{workdir} has seeds {seeds} to fork; got seeds={list(run.seeds)}. Fork those that "
-            "are there, or choose another --workdir."
+            f"{workdir} has seeds {seeds} to fork, or that were forked; got seeds="
+            f"{list(run.seeds)}. Fork those that are there, or choose another --workdir: new seeds "
+            "would not begin where the others did."
         )
     if missing:
         wanted.append((workdir / _part(missing), dataclasses.replace(run, seeds=missing)))
@@ -153,7 +155,7 @@ def _run(
 
 
 def _begin_fork(folder: RunFolder, loop: Loop, checkpoints: Checkpoints) -> None:
-    """Makes the other run's state the start of this one; its rows stay with it.
+    """Keeps the other run's state, which is the start of this one; its rows stay with it.
 
     Rows stay where the budget alone is another: they are the same run's.
     """

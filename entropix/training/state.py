@@ -11,6 +11,7 @@ from entropix.experiment.options import is_zero
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
+from entropix.transforms.numerics import filled, inexact_part, is_inexact, wide_copy
 
 
 class TrainState(NamedTuple):
@@ -22,7 +23,8 @@ class TrainState(NamedTuple):
       relaxation: state of the relaxation; its `outer_count` is the step count.
       optimizer: state of the outer optimiser.
       key: mini-batches and dropout derive from it and the step count.
-      average: average of x over outer steps, or None where none is kept.
+      average: average of x over outer steps, in float32 or wider, since a slow average of few bits
+        would not move; None where none is kept.
     """
 
     params: Any
@@ -48,7 +50,8 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
     keys = split_seed(seed)
 
     def start(params: Any, model_state: Any) -> TrainState:
-        average = None if is_zero(method.ema) else params
+        wide = filled(wide_copy(inexact_part(params, params)), params)
+        average = None if is_zero(method.ema) else wide
         return TrainState(
             params, model_state, method.relaxation.init(params), method.optimizer.init(params),
             keys.data, average,
@@ -75,8 +78,12 @@ def centre(state: TrainState, method: Method) -> Point:
     """Returns the point to evaluate: x, its average, or the replicas' mean."""
 
     def of_one(state: TrainState) -> Point:
-        params = method.eval_params(state.optimizer, state.params)
-        return Point(params if state.average is None else state.average, state.model_state)
+        if state.average is None:
+            return Point(method.eval_params(state.optimizer, state.params), state.model_state)
+        average = jax.tree.map(
+            lambda a, p: a.astype(p.dtype) if is_inexact(a) else a, state.average, state.params
+        )
+        return Point(average, state.model_state)
 
     if method.replicas is None:
         return of_one(state)

@@ -24,6 +24,7 @@ from entropix.experiment import (
     runs,
     train,
 )
+from entropix.experiment.making import make_runs
 from entropix.experiment.plan import plan
 from entropix.training.programs import make_programs
 from entropix.training.state import centre, init_state
@@ -497,3 +498,36 @@ def test_keys_and_whole_numbers_among_the_parameters_rest(name, tmp_path):
     assert trained.params["count"].tolist() == [3, 3]
     given = jax.vmap(jax.random.key_data)(trained.params["key"])
     assert len({tuple(key.tolist()) for key in given}) == 2  # each seed's
+
+
+def test_decay_follows_a_rate_that_counts_gradients():
+    """Decoupled decay read the schedule of gradients at the number of outer steps."""
+
+    def make(learning_rate):
+        return entropix.snoo(optax.sgd(learning_rate), num_steps=10)
+
+    record = Algorithm("mine", make, counts="gradients", options={
+        "learning_rate": 1.0, "weight_decay": 0.1, "drop_at": (0.5,), "drop_factor": 1e6,
+    })  # fmt: skip
+    flat = bowl(curvature=(0.0,), start=(1.0,), minimum=(0.0,))
+    (run,) = make_runs(flat, {"mine": record}, Budget(200, 2), 1)
+    x = walked(run, 20)[:, 0]
+    np.testing.assert_allclose(x[:10], 0.9 ** np.arange(1, 11), rtol=1e-5)
+    np.testing.assert_allclose(x[10:], 0.9**10, rtol=1e-4)
+
+
+def test_a_slow_average_of_few_bits_moves():
+    """A hundredth of the way is less than half of bfloat16's last bit."""
+    start = np.asarray([0.0], jnp.bfloat16)
+    line = dataclasses.replace(
+        bowl(), init=lambda key: (jnp.asarray(start), ()),
+        loss=lambda x, s, batch, key: (-jnp.sum(x.astype(jnp.float32)), s), measures={},
+    )  # fmt: skip
+    run = one_run("sgd", line, budget=(400, 1), learning_rate=0.25, momentum=None, ema=0.98)
+    found = walked(run, 400)[-1]
+    x, average = start, 0.0
+    for t in range(1, 401):
+        x = (x + np.asarray(0.25, jnp.bfloat16)).astype(jnp.bfloat16)
+        average += 0.02 / (1 - 0.98**t) * (float(x[0]) - average)
+    assert found.dtype == jnp.bfloat16
+    assert float(found[0]) == pytest.approx(average, rel=2**-8)

@@ -8,7 +8,7 @@ from small import bowl, one_run
 
 from entropix.experiment import Settings, algorithm
 from entropix.experiment.method import build
-from entropix.experiment.options import COMMON, learning_rate
+from entropix.experiment.options import COMMON, learning_rate, on_gradient
 from entropix.training.state import centre, init_state
 from entropix.training.step import make_step
 
@@ -189,3 +189,16 @@ def test_settings_are_checked_as_configs_are(value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         Settings(**value)
     assert Settings(eval_train_examples=0).eval_train_examples == 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_the_norm_of_few_bits_is_measured_in_many(dtype):
+    """The squares of float16 overflow from 256 on, and every gradient became zero."""
+    clipped = on_gradient({"l2": 0.0, "clip": 1.0})
+    for size, count in ((200.0, 4), (1.0, 1000)):
+        grads = {str(k): jnp.full((), size, dtype) for k in range(count)}
+        found = clipped(grads, grads)
+        assert {leaf.dtype for leaf in found.values()} == {jnp.dtype(dtype)}
+        assert np.linalg.norm([float(leaf) for leaf in found.values()]) == pytest.approx(
+            1, rel=1e-2
+        )

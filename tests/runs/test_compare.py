@@ -9,7 +9,7 @@ import pytest
 from small import arrays, line
 
 import entropix
-from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train
+from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train, tune
 from entropix.report import gather
 from entropix.rows import read_rows
 
@@ -198,3 +198,19 @@ def test_train_takes_one_number_of_replicas(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         train(line(), "parle", budget=Budget(20, 1), replicas=(2, 3), workdir=tmp_path / "new")
+
+
+def test_names_with_spaces_are_kept_by_searches_and_labels_by_single_runs(tmp_path):
+    budget, ranges = Budget(9, 1), {"My SGD": {"learning_rate": (0.1, 1.0)}}
+    tried = tune(line(), {"My SGD": "sgd"}, budget=budget, trials=3, search=ranges,
+                 workdir=tmp_path / "tune", progress=False)  # fmt: skip
+    assert list(tried) == ["My SGD"]
+    assert all(0.1 <= trial["learning_rate"] <= 1.0 for trial in tried["My SGD"])
+    rows = train(line(), "hj", budget=budget, seeds=1, workdir=tmp_path / "hj", progress=False)
+    assert {(row.run, row.label) for row in rows} == {("hj", "HJ")}
+
+
+def test_a_number_of_replicas_may_be_numpys(tmp_path):
+    rows = train(line(), "elastic_sgd", budget=Budget(8, 1), seeds=1, replicas=np.int64(2),
+                 workdir=tmp_path, progress=False)  # fmt: skip
+    assert {row.replicas for row in rows} == {2}

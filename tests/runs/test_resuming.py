@@ -199,8 +199,63 @@ def test_a_fork_that_would_train_nothing_is_refused(whole, tmp_path):
 
 
 def test_a_fork_with_seeds_that_its_parent_has_not_is_refused(unfinished):
-    with pytest.raises(ValueError, match=r"has seeds \[0, 1\] to fork; got seeds=\[0, 1, 2\]"):
-        train(make(budget=(80, 4), seeds=3, learning_rate=0.05), unfinished, fork=True)
+    message = r"has seeds \[0, 1\] to fork, or that were forked; got seeds=\[0, 1, 2\]"
+    more, fork = (make(budget=(80, 4), seeds=n, learning_rate=0.05) for n in (3, 2))
+    with pytest.raises(ValueError, match=message):
+        train(more, unfinished, fork=True)
+    train(fork, unfinished, fork=True)
+    with pytest.raises(ValueError, match=message):  # it would stand beside them, begun elsewhere
+        train(more, unfinished)
+
+
+def measured(rows):
+    return [(row.seed, row.gradients, row.minibatch_loss, row.measures) for row in rows]
+
+
+def test_a_fork_that_is_killed_before_its_first_checkpoint_goes_on_as_one(unfinished, tmp_path):
+    """The newest checkpoint is still the parent's, whose rows were taken for the fork's."""
+    other = make(budget=(80, 4), learning_rate=0.05)
+    shutil.copytree(unfinished, tmp_path / "straight")
+    expected = train(other, tmp_path / "straight", fork=True)
+    with (
+        unittest.mock.patch.object(Loop, "run", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        train(other, unfinished, fork=True)
+    assert measured(train(other, unfinished)) == measured(expected)
+
+
+@contextlib.contextmanager
+def stopped_at(gradients):
+    """A signal that asks to stop after so many gradients, in calls of one outer step."""
+    agree = lambda self, _: (0.0, 15 * (self.record.gradients >= gradients))  # noqa: E731
+    with (
+        unittest.mock.patch.object(Loop, "_agree", agree),
+        unittest.mock.patch.object(loop_module, "_CALL_SECONDS", 0.0),
+        pytest.raises(Interrupted),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("num_steps", [3, 6, 15])
+def test_a_fork_from_between_two_evaluations_measures_at_its_own(num_steps, tmp_path):
+    with stopped_at(54):
+        train(one_run("heat", budget=(90, 2), num_steps=3), tmp_path)
+    fork = one_run("heat", budget=(90, 2), num_steps=num_steps, learning_rate=0.05)
+    found = train(fork, tmp_path, fork=True)
+    assert {row.gradients for row in found} == {54 + -(-36 // num_steps) * num_steps}
+
+
+def test_a_fork_that_is_interrupted_keeps_its_place_in_the_schedule(tmp_path):
+    """9 gradients are four outer steps and a half of two: rounded to even, 4 became 6 later."""
+    shared = {"schedule": "cosine", "seeds": 1}
+    train(one_run("heat", budget=(9, 1), num_steps=3, **shared), tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "broken")
+    fork = one_run("heat", budget=(40, 4), num_steps=2, **shared)
+    expected = train(fork, tmp_path / "straight", fork=True)
+    with stopped_at(11):
+        train(fork, tmp_path / "broken", fork=True)
+    assert measured(train(fork, tmp_path / "broken")) == measured(expected)
 
 
 @pytest.mark.parametrize(("before", "later"), [(2, 5), (4, 1)])
