@@ -12,8 +12,8 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 
 Run so far, n = 3, and 4 or 5 where that is said:
 `mlp,sgd_authors,entropy_sgd_authors,sgd,hj,heat,elastic_sgd`, 120 effective epochs (1.17, 1.19,
-1.17, 1.21, 1.21 and 1.18 % error, the first two with `--config.seeds=4`; 33 to 103 minutes a run on one
-core of an AMD EPYC, other work beside; `results/mnist_mlp_full`), and its first two with
+1.17, 1.21, 1.21 and 1.18 % error, the first two with `--config.seeds=4`; 33 to 103 minutes a run on
+one core of an AMD EPYC, other work beside; `results/mnist_mlp_full`), and its first two with
 `--config.num_evals=20` (1.66 and 1.67 %, 13 minutes a run; `results/mnist_mlp_authors`);
 `lenet,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd,entropy_sgd_paper,hj,heat,elastic_sgd`, and
 `sam,snoo,sgd_ema,adamw,parle`, 80 effective epochs (0.58, 0.60, 0.70, 0.62, 0.59, 0.60, 0.85, 0.62,
@@ -96,14 +96,10 @@ NETWORKS = {
         # Nearly the smallest gamma of its range: replicas stay close together.
         "elastic_sgd": {**DROPS, "learning_rate": 0.1, "gamma": 0.1112},
         "parle": {
-            **RELAXED,
-            **RHO,
-            "learning_rate": 0.4114,
-            "gamma": 14.69,
-            "temperature": 5.959e-08,
+            **RELAXED, **RHO, "learning_rate": 0.4114, "gamma": 14.69, "temperature": 5.959e-08,
         },
     },
-}
+}  # fmt: skip
 # Beside the paper's: the rates of SGD are its authors', since short trials favour small ones.
 RELATIVES = {
     "sam": {**DROPS, "learning_rate": 0.1, "rho": 0.02077},
