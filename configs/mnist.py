@@ -11,8 +11,8 @@ beyond the paper is run when it is named: `parle`, `sam`, `snoo`, `sgd_ema`, an 
 weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes it.
 
 Run so far, n = 3, and 4 or 5 where that is said:
-`mlp,sgd_authors,entropy_sgd_authors,sgd,hj,heat,elastic_sgd`, 120 effective epochs (1.17, 1.19,
-1.17, 1.21, 1.21 and 1.18 % error, the first two with `--config.seeds=4`; 33 to 103 minutes a run on
+`mlp,sgd_authors,entropy_sgd_authors,sgd,hj,heat,elastic_sgd`, 120 effective epochs (1.18, 1.19,
+1.17, 1.21, 1.21 and 1.18 % error, 5 and 4 seeds of the first two; 33 to 103 minutes a run on
 one core of an AMD EPYC, other work beside; `results/mnist_mlp_full`), and its first two with
 `--config.num_evals=20` (1.66 and 1.67 %, 13 minutes a run; `results/mnist_mlp_authors`);
 `lenet,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd,entropy_sgd_paper,hj,heat,elastic_sgd`, and
