@@ -28,6 +28,7 @@ REPORTS = {
     "communication_language": ("data_parallel", BITS),
     "communication_language_p8": ("data_parallel", BITS[:2]),
     "communication_lenet": ("data_parallel", ERRORS),
+    "communication_lenet_decay": ("averaging_10", ERRORS),
     "digits": ("sgd", ERRORS),
     "language": ("adamw", BITS),
     "language_32": ("adamw", BITS),
