@@ -198,7 +198,7 @@ def test_a_seed_that_diverged_is_in_no_mean(tmp_path):
     found = landscape([tmp_path / "sgd"], tmp_path / "flat", **measured)
     assert [entry.seed for entry in found] == [0, 2]
     assert "over 2 seeds" in said[-1]
-    assert "Diverged, and left out: sgd (seed 1)." in said[-1]
+    assert "Diverged, and left out: SGD (seed 1)." in said[-1]
     assert landscape([tmp_path / "sgd"], tmp_path / "flat", **measured) == found
     # The sound seeds can be had alone.
     sound = experiment.train(problem, "sgd", seeds=[0, 2], workdir=tmp_path / "sgd", **options)
