@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from entropix.experiment import make_config
 
 COSINE = {"schedule": "cosine", "warmup": 0.05}
-# The decay of AdamW alone is Optax's. Lookahead, SAM, Muon and schedule-free AdamW have none.
+# AdamW alone has this decay by Optax's default; Lookahead, SAM, Muon and schedule-free AdamW none.
 INSIDE = {**COSINE, "weight_decay": 1e-4}
 # One outer step in 20 gradients. The pull is a share step_size / gamma of y - x at every gradient.
 PULLED = {**INSIDE, "algorithm": "outer", "num_steps": 20, "step_size": 1.0}

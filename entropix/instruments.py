@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,7 +107,7 @@ def landscape(
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
     log = FlatnessLog(workdir, settings, saved)
     diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
-    places = _places(saved, spectra)
+    places = _places(saved, spectra, diverged)
     names = dict.fromkeys(name for name, _ in _sound(log, diverged))
     names |= dict.fromkeys(place.saved.name for place in places)
     if not names:
@@ -153,7 +153,7 @@ def _diverged(run: SavedRun) -> list[int]:
     return seeds_by_state(run.rows)["diverged"] if run.rows else []
 
 
-def _sound(log: FlatnessLog, diverged: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Entry]:
+def _sound(log: FlatnessLog, diverged: Container[tuple[str, int]]) -> dict[tuple[str, int], Entry]:
     """What was measured of seeds that did not diverge."""
     return {at: entry for at, entry in log.entries.items() if at not in diverged}
 
@@ -162,13 +162,14 @@ def _spectrum_name(run: str, seed: int) -> str:
     return f"{run}, seed {seed}"
 
 
-def _places(saved: Sequence[SavedRun], spectra: int) -> list[_Place]:
+def _places(
+    saved: Sequence[SavedRun], spectra: int, diverged: Container[tuple[str, int]]
+) -> list[_Place]:
     """All sound seeds; of each run the first ones, so many as `spectra`, with a spectrum."""
     places, seen = [], dict.fromkeys((run.name for run in saved), 0)
     for run in saved:
-        diverged = _diverged(run)
         for row, seed in enumerate(run.seeds):
-            if seed in diverged:
+            if (run.name, seed) in diverged:
                 continue
             places.append(_Place(run, row, seed, seen[run.name] < spectra))
             seen[run.name] += 1

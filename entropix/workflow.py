@@ -250,7 +250,8 @@ def tune(
         named = {} if search is None else search
         if not isinstance(named, Mapping):
             raise refusal("search", "run -> option -> (low, high)", search)
-        names = {run.label: run.name for run in runs}  # as they were given -> as folders
+        names = {run.name: run.name for run in runs}
+        names |= {run.label: run.name for run in runs}  # as they were given
         for name in named:
             check_name("run of search", name, list(names))
         named = {names[name]: ranges for name, ranges in named.items()}

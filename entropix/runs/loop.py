@@ -68,10 +68,8 @@ class Loop:
         else:
             self._now, self._step = programs.place(start.state), start.step
             self.record = Record.from_dict(start.record)
-            if self.record.owner not in (
-                "",
-                owner,
-            ):  # a fork, also one that was killed at its start
+            # The start of a fork, also of one that was killed before its first checkpoint.
+            if self.record.owner not in ("", owner):
                 self.record = self.record.handed_to(owner)
                 self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
             self._tell()

@@ -82,18 +82,18 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
       ValueError: if one of them holds another run's results, and is not to be forked; or if a fork
         has seeds that its parent has not.
     """
-    found, changed = [], False
+    found, changed, forked = [], False, False
     for folder in (workdir, *sorted(workdir.glob(PARTS))):
         if has_results(folder):
             part = dataclasses.replace(run, seeds=tuple(read_run_file(folder).seeds))
             contents = RunFolder(folder, part)
             contents.check(fork)
             changed = changed or bool(contents.changed())
+            forked = forked or contents.forked()
             found.append((folder, part))
     if not found:
         return [(workdir, run)]
     missing = tuple(s for s in run.seeds if not any(s in part.seeds for _, part in found))
-    forked = any(RunFolder(folder, part).forked() for folder, part in found)
     wanted = [entry for entry in found if set(entry[1].seeds) & set(run.seeds)]
     if missing and (changed or forked):
         seeds = sorted(seed for _, part in found for seed in part.seeds)

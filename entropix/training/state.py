@@ -11,7 +11,7 @@ from entropix.experiment.options import is_zero
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
-from entropix.transforms.numerics import filled, inexact_part, is_inexact, wide_copy
+from entropix.transforms.numerics import cast_like, filled, inexact_part, wide_copy
 
 
 class TrainState(NamedTuple):
@@ -50,8 +50,9 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
     keys = split_seed(seed)
 
     def start(params: Any, model_state: Any) -> TrainState:
-        wide = filled(wide_copy(inexact_part(params, params)), params)
-        average = None if is_zero(method.ema) else wide
+        average = None
+        if not is_zero(method.ema):
+            average = filled(wide_copy(inexact_part(params, params)), params)
         return TrainState(
             params, model_state, method.relaxation.init(params), method.optimizer.init(params),
             keys.data, average,
@@ -80,10 +81,8 @@ def centre(state: TrainState, method: Method) -> Point:
     def of_one(state: TrainState) -> Point:
         if state.average is None:
             return Point(method.eval_params(state.optimizer, state.params), state.model_state)
-        average = jax.tree.map(
-            lambda a, p: a.astype(p.dtype) if is_inexact(a) else a, state.average, state.params
-        )
-        return Point(average, state.model_state)
+        average, x = (inexact_part(t, state.params) for t in (state.average, state.params))
+        return Point(filled(cast_like(average, x), state.params), state.model_state)
 
     if method.replicas is None:
         return of_one(state)
