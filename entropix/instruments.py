@@ -1,6 +1,7 @@
 """How flat the minima are that runs have found: the instruments of `entropix.landscape` on runs."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.report import check_workdir
 from entropix.report.flatness import Entry, flatness_table
+from entropix.report.gathering import check_names
 from entropix.report.saved import SavedRun, read_runs
 from entropix.report.series import baseline_of, distinct, seeds_by_state
 from entropix.report.spectra import draw_spectra, read_spectra, save_spectra, spectra_table
@@ -66,6 +68,7 @@ def landscape(
     spectra: int = 0,
     key: int = 0,
     baseline: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     report: Callable[[str], Any] = print,
 ) -> list[Flatness]:
     """Measures flatness at the x of finished runs, on a fixed sample of training examples.
@@ -90,6 +93,7 @@ def landscape(
       key: of all random vectors: the same for every seed and run.
       baseline: the run that others are compared with; see
         `entropix.report.flatness.flatness_table`.
+      data_dir: folder of prepared data sets; see `entropix.experiment.load`.
       report: called with an estimate of the time, with what is measured, and with the table.
 
     Returns:
@@ -103,6 +107,7 @@ def landscape(
     check_workdir(workdir)
     workdir = pathlib.Path(workdir).expanduser()
     saved = read_runs(folders)
+    check_names(saved)
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
     log = FlatnessLog(workdir, settings, saved)
@@ -121,7 +126,7 @@ def landscape(
         if not log.has(place.saved, place.seed) or (place.spectrum and place.name not in densities)
     ]
     networks = {
-        folder: load(folder, run=known.get(name))
+        folder: load(folder, run=known.get(name), data_dir=data_dir)
         for folder, name in {place.saved.folder: place.saved.name for place in missing}.items()
     }
     samples = _samples(networks.values(), examples, batch_size)

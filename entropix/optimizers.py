@@ -22,7 +22,12 @@ from entropix.transforms import (
 )
 from entropix.transforms import stepwise as spread
 from entropix.transforms.axes import AxisName
-from entropix.transforms.checks import check_flag, check_momentum, check_non_negative
+from entropix.transforms.checks import (
+    check_flag,
+    check_momentum,
+    check_non_negative,
+    check_positive,
+)
 from entropix.transforms.numerics import as_real, cast_like, filled, inexact_part, resting
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
@@ -374,6 +379,7 @@ def parle(
     References:
       Chaudhari et al, `Parle <https://arxiv.org/abs/1707.00424>`_, 2017.
     """
+    rho = check_positive("rho", rho, infinite=True)
     relaxation = local_entropy(
         gamma,
         num_steps=num_steps,

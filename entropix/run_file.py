@@ -51,7 +51,7 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
     if not path.exists() and path.with_name("config.json").exists():
         raise ValueError(
             f"{folder} holds results of version 0.1 of entropix, which this version neither "
-            "continues nor reports. Choose another --workdir, leave the folder out, or go on with "
+            "continues nor reports. Choose another workdir, leave the folder out, or go on with "
             "the version that made them."
         )
     try:
@@ -61,7 +61,7 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
         raise ValueError(
             f"{path} cannot be read ({why}), so that nobody knows which run the results in "
             f"{folder} belong to. Restore the file, leave the folder out, or choose another "
-            "--workdir."
+            "workdir."
         ) from error
 
 

@@ -15,7 +15,7 @@ from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
 from entropix.experiment.search import named_ranges, searched
 from entropix.files import write_atomic
-from entropix.report import gather
+from entropix.report import check_workdir, gather
 from entropix.report.tuning import tuning_page
 from entropix.rows import Row
 from entropix.runs.compare import compare_runs
@@ -170,6 +170,7 @@ def compare(
     else:
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
     folder = _folder(workdir, runs[0].problem.name)
+    check_workdir(folder)
     compare_runs(runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report)
     return gather([folder / run.name for run in runs], folder, report=report)
 
@@ -236,7 +237,7 @@ def tune(
         if len(runs) > len(ranges):
             raise ValueError(
                 f"tune searches for one number of replicas; got config.replicas="
-                f"{problem.replicas}. Choose one, and search for another in another --workdir."
+                f"{problem.replicas}. Choose one, and search for another in another workdir."
             )
         named = {
             run.name: named_ranges(

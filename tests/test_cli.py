@@ -414,7 +414,7 @@ def test_tune_says_that_no_trial_was_finite(tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_found_before_work(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([command, f"--workdir={tmp_path}/file/out"]) == 2
-    assert "cannot write to --workdir=" in capsys.readouterr().err
+    assert "cannot write to workdir=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -458,3 +458,16 @@ def test_accuracy_leaves_data_table_and_figure(function, threshold, tmp_path, ca
     assert len(data["rows"]) == 5 * 2
     assert function in (tmp_path / "a" / "table.md").read_text()
     assert (tmp_path / "a" / "accuracy.png").stat().st_size > 10_000
+
+
+def test_an_output_that_nobody_reads_ends_no_command(compared, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = ["report", f"{compared[0]}/runs/digits"]
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main([*argv, f"--workdir={tmp_path}/pipe"]) == 0
+        monkeypatch.setattr(sys, "stdout", None)  # as after >&-
+        assert main([*argv, f"--workdir={tmp_path}/none"]) == 0
+    assert (tmp_path / "pipe" / "figure.png").exists()
+    assert (tmp_path / "none" / "figure.png").exists()

@@ -212,3 +212,14 @@ def test_without_a_sound_seed_there_is_nothing_to_measure(tmp_path):
     with pytest.raises(ValueError, match="every seed diverged"):
         landscape([tmp_path / "sgd"], tmp_path / "flat",
                   runs=experiment.runs(problem, {"sgd": "sgd"}, **options))  # fmt: skip
+
+
+def test_two_runs_of_one_name_are_refused_before_work(trained, tmp_path):
+    folder, runs = trained
+    experiment.compare(
+        quadratic(), {"SGD": "sgd"}, budget=experiment.Budget(10, 1), seeds=3,
+        workdir=tmp_path / "other", report=lambda text: None, progress=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"hold two runs of one name, SGD: they differ in budget"):
+        measure([folder, tmp_path / "other"], tmp_path / "out", runs)
+    assert not (tmp_path / "out").exists()

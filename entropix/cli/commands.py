@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from entropix.cli.options import UsageError
@@ -107,6 +108,7 @@ def landscape(options: _Options) -> None:
         num_eigenvalues=options.eigenvalues,
         spectra=options.spectra,
         baseline=options.baseline,
+        data_dir=options.data_dir,
         report=_say,
     )
     drawn = ", spectra.png, spectra.npz" if options.spectra else ""
@@ -164,7 +166,8 @@ def _prepare(options: _Options) -> tuple[Any, list[str]]:
     config = read_config(options.config, options.overrides)
     if options.data_dir is not None:
         config.data_dir = options.data_dir
-    config.data_dir = os.path.expanduser(config.data_dir)
+    if config.data_dir:  # kept with the results, and read from any folder
+        config.data_dir = os.path.abspath(os.path.expanduser(config.data_dir))
     check_fields(config)
     runs = entries(config)
     keep_compiled()
@@ -182,7 +185,12 @@ def _draw(rows: Any, folders: list[str], workdir: str, measures: list[str] | Non
 
 
 def _say(text: str) -> None:
-    """Prints what any terminal can show."""
+    """Prints what any terminal can show; that nobody reads the output ends no command."""
     from entropix.report import as_text
 
-    print(as_text(text))
+    if sys.stdout is None:  # closed from the beginning
+        return
+    try:
+        print(as_text(text), flush=True)
+    except BrokenPipeError:  # whatever comes, at exit too, goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -86,12 +86,11 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 
 def _config(parser: Parser, workdir: str) -> None:
     """Options of the commands that take an experiment."""
-    data = "of prepared data sets (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)"
     progress = "progress bars, rather than a line per evaluation (default: in a terminal)"
     lines = "a line per evaluation"
     parser.option("--config", "the experiment: a file or a known name", metavar="FILE[:RUNS]")
     parser.option("--workdir", f"of results (default: {workdir})", path, metavar="FOLDER")
-    parser.option("--data_dir", data, path, metavar="FOLDER")
+    _data_dir(parser, "$TFDS_DATA_DIR, then ~/tensorflow_datasets")
     parser.switch("--progress", what=progress, default=None)
     parser.switch("--noprogress", "--no-progress", what=lines, to=False, dest="progress")
 
@@ -140,6 +139,13 @@ def _landscape(parser: Parser) -> None:
     parser.option("--samples", samples, count(4), 20, "N")
     parser.option("--spectra", spectra, count(0), 0, "N")
     parser.option("--baseline", "the run that others are compared with", metavar="RUN")
+    _data_dir(parser, "that of the runs")
+
+
+def _data_dir(parser: Parser, folders: str) -> None:
+    parser.option(
+        "--data_dir", f"of prepared data sets (default: {folders})", path, metavar="FOLDER"
+    )
 
 
 def _workdir(parser: Parser, folder: str) -> None:

@@ -16,6 +16,8 @@ class Entry(NamedTuple):
       num_test: examples in the split "test".
       preprocessing: "scale" divides pixels by 255; "zca" is global contrast normalisation, then
         ZCA whitening.
+      digest: of the records that this project's results were made with, where there are some; runs
+        on others say so in their identity.
     """
 
     image_shape: tuple[int, int, int]
@@ -23,6 +25,7 @@ class Entry(NamedTuple):
     num_train: int
     num_test: int
     preprocessing: Literal["scale", "zca"]
+    digest: str = ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -31,7 +34,7 @@ class Entry(NamedTuple):
 
 
 CATALOGUE = {
-    "mnist": Entry((28, 28, 1), 10, 60_000, 10_000, "scale"),
+    "mnist": Entry((28, 28, 1), 10, 60_000, 10_000, "scale", digest="80cffb4e16df2119"),
     "fashion_mnist": Entry((28, 28, 1), 10, 60_000, 10_000, "scale"),
     "cifar10": Entry((32, 32, 3), 10, 50_000, 10_000, "zca"),
 }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from entropix.data.cache import Arrays, cached, user_folder
-from entropix.data.catalogue import CATALOGUE, DIGITS, check_dataset
+from entropix.data.catalogue import CATALOGUE, DIGITS, Entry, check_dataset
 from entropix.data.dataset import Dataset
 from entropix.data.digits import read_digits
 from entropix.data.download import locate
@@ -83,8 +83,7 @@ def load(
     if name == DIGITS:
         return read_digits()
     prepared, entry = locate(name, data_dir), CATALOGUE[name]
-    read, checked = partial(read_records, prepared, entry), partial(check_raw, entry=entry)
-    raw = RawDataset(**_keep(prepared, "arrays", "", read, checked))
+    raw = _raw(prepared, entry)
     if entry.preprocessing == "scale":
         return _dataset(raw, scale(raw.train_images), scale(raw.test_images))
     train = global_contrast_normalise(raw.train_images)
@@ -95,6 +94,24 @@ def load(
     kept = _keep(prepared, f"zca-{zca_regulariser:g}", made_with, fit, fits)
     whitening = Whitening(**{name: jnp.asarray(array) for name, array in kept.items()})
     return _dataset(raw, whiten(whitening, train), whiten(whitening, test))
+
+
+def stored(name: str, data_dir: str | os.PathLike[str] | None = None) -> RawDataset:
+    """Returns what a prepared copy holds, of a data set that `load` reads from one.
+
+    Args:
+      name: a key of `CATALOGUE`.
+      data_dir: see `load`.
+
+    Raises:
+      DataError: as `load` does.
+    """
+    return _raw(locate(name, data_dir), CATALOGUE[name])
+
+
+def _raw(prepared: Prepared, entry: Entry) -> RawDataset:
+    read, checked = partial(read_records, prepared, entry), partial(check_raw, entry=entry)
+    return RawDataset(**_keep(prepared, "arrays", "", read, checked))
 
 
 def _keep(

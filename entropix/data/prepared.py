@@ -61,7 +61,7 @@ def search_folders(data_dir: str | os.PathLike[str] | None = None) -> list[pathl
 
 
 def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None:
-    """Finds the newest version of a data set in the first folder that has a readable one.
+    """Finds the newest readable version of a data set in the first folder that has one.
 
     Args:
       name: of the data set.
@@ -72,9 +72,8 @@ def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None
       and is no copy.
 
     Raises:
-      UnreadableDataError: if there are copies, but the first has damaged metadata, or records in
-        another format than array_record, which cannot be read without TensorFlow, and no other
-        is better.
+      UnreadableDataError: if there are copies, but all have damaged metadata, or records in
+        another format than array_record, which cannot be read without TensorFlow.
     """
     refused = None
     for root in folders:
@@ -83,11 +82,11 @@ def find_prepared(name: str, folders: Sequence[pathlib.Path]) -> Prepared | None
             for path in (root / name).glob(f"*/{_INFO}")
             if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
         ]
-        if found:
-            prepared = Prepared(name, ".".join(map(str, max(found))), root)
+        for version in sorted(found, reverse=True):
+            prepared = Prepared(name, ".".join(map(str, version)), root)
             try:
                 _check_format(prepared)
-            except UnreadableDataError as error:  # an old copy here must not hide a good one there
+            except UnreadableDataError as error:  # which must not hide a good copy elsewhere
                 refused = refused or error
             else:
                 return prepared

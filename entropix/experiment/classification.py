@@ -112,7 +112,11 @@ def classification(
         estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),
         apply=apply,
         arguments=arguments,
-        digest=_digest(dataset, network, example, named, network_arguments is not None),
+        digest=_digest(
+            _digest_of_named(data, data_dir) if named else digest_arrays(dataset),
+            None if network_arguments is not None else network,
+            example,
+        ),
         eval_batch_size=2000,
     )
 
@@ -252,12 +256,21 @@ def _check_outputs(
         raise refusal("num_classes", f"what the model has, {outputs}", num_classes)
 
 
-def _digest(
-    dataset: Dataset, network: Any, example: Any, named_data: bool, named_model: bool
-) -> str:
-    """Of what the problem's arguments do not say: the user's own arrays and model."""
-    parts = [] if named_data else [digest_arrays(dataset)]
-    if not named_model:
+def _digest_of_named(name: str, data_dir: str | None) -> str:
+    """Of the records of a data set by name; empty where they are those of the catalogue.
+
+    Of what is stored: whitened images differ from machine to machine in their last bits.
+    """
+    if name == datasets.DIGITS:
+        return ""
+    found = digest_arrays(datasets.stored(name, data_dir))
+    return "" if found == datasets.CATALOGUE[name].digest else found
+
+
+def _digest(of_data: str, network: Any, example: Any) -> str:
+    """Of what the problem's arguments do not say: the data, and the user's own model or None."""
+    parts = [of_data] if of_data else []
+    if network is not None:
         params, state = jax.eval_shape(network.init, jax.random.key(0))
         forward = lambda p, s, x, key: network.apply(p, s, x, True, key)[0]  # noqa: E731
         parts.append(digest_program(forward, params, state, example, jax.random.key(0)))

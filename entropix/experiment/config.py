@@ -9,7 +9,7 @@ from entropix.data import check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.fields import ABOUT_A_RUN, FIELDS, check_arguments
-from entropix.experiment.names import check_name, check_options
+from entropix.experiment.names import check_name, check_options, check_run_name
 from entropix.experiment.options import plain_numbers
 from entropix.experiment.search import make_search
 from entropix.transforms.checks import refusal
@@ -109,6 +109,7 @@ def _with_algorithms(optimizers: Any) -> dict[str, dict[str, Any]]:
         check_name("algorithm", algorithm, ALGORITHMS)
         if not isinstance(name, str) or not name.isidentifier():
             raise refusal("a run", "called by a Python name, since it names a folder", name)
+        check_run_name(name)
         made[name] = {"algorithm": algorithm, **given}
     return made
 

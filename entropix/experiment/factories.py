@@ -10,6 +10,7 @@ import optax
 
 import entropix
 from entropix.experiment.names import check_name
+from entropix.transforms.checks import check_positive
 
 
 def complete(
@@ -148,7 +149,8 @@ def parle_outer(
 ) -> optax.GradientTransformation:
     """Parle with a complete optimiser inside: Entropy-SGD's chain, coupled once an outer step."""
     coupled = optax.chain(
-        entropix.elastic_coupling(rho, axis_name), entropix.sgd(outer_learning_rate, momentum)
+        entropix.elastic_coupling(check_positive("rho", rho, infinite=True), axis_name),
+        entropix.sgd(outer_learning_rate, momentum),
     )
     return entropix.outer(
         complete(optimizer, learning_rate, weight_decay), coupled,

@@ -88,9 +88,9 @@ def check_fields(config: ConfigDict) -> None:
         raise refused("data_dir", "the path of a folder, or empty", config.data_dir)
     if not isinstance(config.name, str) or not re.fullmatch(r"(\w[\w.-]*)?", config.name):
         raise refused("name", "letters, digits, _, - and ., as in a folder's name", config.name)
-    check_replicas(config.replicas)
+    check_replicas(config.replicas, "config.replicas")
     check_fractions("flatness_at", config.flatness_at)
-    check_search(_plain(config.search, "search"))
+    check_search(_plain(config.search, "search"), "config.search")
     _check_problem(config)
     _check_options(config)
 
@@ -159,22 +159,22 @@ def _check_label(field: str, label: Any) -> None:
         raise refused(field, "some words in one line", label)
 
 
-def check_replicas(replicas: Any) -> tuple[int, ...]:
-    """Returns the numbers of replicas."""
+def check_replicas(replicas: Any, name: str = "replicas") -> tuple[int, ...]:
+    """Returns the numbers of replicas; `name` is what messages call them."""
     given = replicas if isinstance(replicas, list | tuple) else (replicas,)
     several = tuple(map(plain_number, given))
     good = [isinstance(p, int) and not isinstance(p, bool) and 1 <= p < 2**16 for p in several]
     if not several or not all(good) or len(set(several)) < len(several):
         raise ValueError(
-            f"replicas must be numbers >= 1 and < {2**16}, each once; got config.replicas="
-            f"{shown(replicas)}. Write 3, or '(3, 6)' for a run with each."
+            f"replicas must be numbers >= 1 and < {2**16}, each once; got {name}="
+            f"{shown(replicas)}. Write 3, or (3, 6) for a run with each."
         )
     return several
 
 
 def num_evals(config: ConfigDict) -> int:
-    """Evaluations of a run, `length` taken into account."""
-    return max(1, round(config.length * config.num_evals))
+    """Evaluations of a run, `length` taken into account; halves are rounded up."""
+    return max(1, math.floor(config.length * config.num_evals + 0.5))
 
 
 def refused(field: str, accepted: str, value: Any) -> ValueError:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from entropix.transforms.numerics import dtype_of
+
 _PYTHON = re.compile(r"\b(pure_callback|io_callback)\[")  # as programs are printed
 
 
@@ -21,7 +23,7 @@ def digest_arrays(tree: Any) -> str:
     """
     found = hashlib.blake2b(digest_size=8)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(dtype_of(leaf), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())

@@ -1,10 +1,31 @@
 """What a problem's functions return, checked by shapes and dtypes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def returned(name: str, function: Callable[..., Any], *args: Any, given: str = "") -> Any:
+    """The shapes that a function of the problem returns.
+
+    Args:
+      name: what the message calls the function.
+      function: of the problem.
+      args: arrays or shapes.
+      given: what of `args` the message shows, in words.
+
+    Raises:
+      ValueError: if the function fails.
+    """
+    try:
+        return jax.eval_shape(function, *args)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} failed{given} ({type(error).__name__}: {error}). See "
+            "entropix.experiment.Problem for what it is called with."
+        ) from error
 
 
 def two_of(name: str, pair: str, made: Any) -> Any:
@@ -42,6 +63,11 @@ def described(made: Any) -> str:
     if isinstance(made, jax.ShapeDtypeStruct):
         return f"{made.dtype} of shape {made.shape}"
     return f"a {type(made).__name__} of structure {jax.tree.structure(made)}"
+
+
+def shapes_of(tree: Any) -> str:
+    """The shapes of the arrays in a pytree, in words."""
+    return ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 def form_of(tree: Any) -> Any:

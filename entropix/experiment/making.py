@@ -8,7 +8,7 @@ import optax
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.fields import check_replicas
-from entropix.experiment.names import MOST_OF_A_NAME, check_name
+from entropix.experiment.names import MOST_OF_A_NAME, check_name, check_run_name
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
 from entropix.transforms.checks import check_count, refusal
@@ -95,4 +95,5 @@ def _folder(name: str) -> str:
     if not kept or len(kept) > MOST_OF_A_NAME:
         accepted = f"called by a name with letters or digits, of {MOST_OF_A_NAME} at most"
         raise refusal("a run", accepted, name)
+    check_run_name(kept)
     return kept

@@ -1,11 +1,13 @@
 """Names that a person types, checked against those that are known."""
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from entropix.transforms.checks import shown
+from entropix.rows import PARTS
+from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
 """Characters of a name that becomes the name of a file."""
@@ -23,6 +25,13 @@ def check_file_name(kind: str, name: Any) -> str:
         accepted = f"1 to {MOST_OF_A_NAME} characters without / and \\, no dot first"
         raise ValueError(f"{kind} must have {accepted}; got {shown(name)}.")
     return name
+
+
+def check_run_name(name: str) -> None:
+    """Raises `ValueError` for a run's name that would be a folder of added seeds."""
+    if fnmatch.fnmatchcase(name, PARTS):
+        accepted = f"called by a name unlike {PARTS!r}, which folders of added seeds have"
+        raise refusal("a run", accepted, name)
 
 
 def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
@@ -17,7 +18,9 @@ from entropix.experiment.source import load_problem
 from entropix.replicas import layout
 from entropix.transforms.checks import refusal
 
+_log = logging.getLogger(__name__)
 _MOST_SHOWN = 2  # options in a label
+_UNSAID = 0.005  # of a share of the run, by rounding to whole evaluations
 
 
 def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
@@ -35,6 +38,12 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
         loaded before.
     """
     check_plan(config)
+    budget = budget_of(config)
+    if abs((share := budget.evaluations / config.num_evals) - config.length) > _UNSAID:
+        _log.info(
+            "length=%g of %d evaluations is %d of them, %.3g of the run",
+            config.length, config.num_evals, budget.evaluations, share,
+        )  # fmt: skip
     shared = json.loads(json.dumps(plain_numbers(config.to_dict())))
     problem = load_problem(config) if problem is None else problem
     settings = Settings(**{f.name: config[f.name] for f in dataclasses.fields(Settings)})
@@ -44,7 +53,7 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
             label=label,
             algorithm=algorithm,
             problem=problem,
-            budget=budget_of(config),
+            budget=budget,
             seeds=tuple(range(config.seeds)),
             replicas=p,
             settings=settings,

@@ -12,7 +12,15 @@ from jax import Array
 
 from entropix.experiment.arrays import fitting, on_device, shape_of
 from entropix.experiment.fingerprint import digest_arrays, digest_program
-from entropix.experiment.forms import check_state, described, form_of, is_number, two_of
+from entropix.experiment.forms import (
+    check_state,
+    described,
+    form_of,
+    is_number,
+    returned,
+    shapes_of,
+    two_of,
+)
 from entropix.transforms.checks import check_count, refusal
 
 
@@ -196,7 +204,12 @@ class Problem:
             return jax.eval_shape(self.draw, jax.random.key(0), self.data)
         batch = next(iter(self.data), None)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
-        if not leaves or any(leaf.shape[:1] != (self.batch_size,) for leaf in leaves):
+        if not leaves:
+            raise ValueError(
+                "data, a loader, must have a batch, of one array at least; got none from "
+                f"iter({type(self.data).__name__})."
+            )
+        if any(leaf.shape[:1] != (self.batch_size,) for leaf in leaves):
             shapes = [leaf.shape for leaf in leaves]
             raise ValueError(
                 f"batch_size must be that of the loader's batches, whose first one has arrays of "
@@ -214,9 +227,10 @@ class Problem:
           examples: the training set's arrays, or their shapes.
         """
         key = jax.random.key(0)
-        made = two_of("init", "(params, model_state)", jax.eval_shape(self.init, key))
+        made = two_of("init", "(params, model_state)", returned("init", self.init, key))
         params, state = made
-        result = jax.eval_shape(self.loss, params, state, batch, key)
+        given = f" on a mini-batch of data, of shapes {shapes_of(batch)}"
+        result = returned("loss", self.loss, params, state, batch, key, given=given)
         loss, after = two_of("loss", "(loss, model_state)", result)
         if not is_number(loss) or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(
@@ -225,17 +239,22 @@ class Problem:
             )
         check_state("loss", after, state)
         if self.estimate is not None:
-            check_state("estimate", jax.eval_shape(self.estimate, params, state, batch), state)
-        sets = [examples] if self.validation is None else [examples, self.validation]
-        if form_of(sets[0]) != form_of(sets[-1]):
+            estimated = returned("estimate", self.estimate, params, state, batch, given=given)
+            check_state("estimate", estimated, state)
+        sets = {"data": examples}
+        if self.validation is not None:
+            sets["validation"] = self.validation
+        if form_of(examples) != form_of(sets.get("validation", examples)):
             raise ValueError(
                 f"validation must have the structure of data, {jax.tree.structure(examples)}; got "
                 f"{jax.tree.structure(self.validation)}. All measures see both."
             )
-        for tree in sets:
+        for source, tree in sets.items():
             some = jax.tree.map(self._some, tree)
+            given = f" on examples of {source}, of shapes {shapes_of(some)}"
             for name, measure in self.measures.items():
-                value = jax.eval_shape(measure.function, params, state, some)
+                function = measure.function
+                value = returned(f"measures[{name!r}]", function, params, state, some, given=given)
                 if not is_number(value):
                     raise ValueError(
                         f"measures[{name!r}] must return one real number, a mean over the batch; "

@@ -18,6 +18,7 @@ from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.options import COMMON, OF_RATE, plain_number
 from entropix.experiment.problem import Problem
 from entropix.replicas.layout import check_kind
+from entropix.transforms.axes import UnmappedAxisError
 from entropix.transforms.checks import check_choice, check_count, check_non_negative, refusal
 from entropix.transforms.probe import refuse_incomplete
 from entropix.transforms.stepwise import remembers_parameters
@@ -241,6 +242,12 @@ def check_foreign(run: Run, method: Method) -> None:
 
     try:
         jax.eval_shape(step, run.shapes, state)
+    except UnmappedAxisError as error:
+        raise ValueError(
+            "its update communicates between replicas, over an axis that the experiment names. "
+            "Give the experiment a function of that name: entropix.experiment.Algorithm(name, "
+            "lambda axis_name: ..., replicated=True)."
+        ) from error
     except TypeError as error:
         raise ValueError(
             f"its update failed ({error}). An experiment calls update(grads, state, params, "

@@ -68,12 +68,17 @@ def check_searchable(run: str, options: Iterable[str], algorithm: Algorithm) -> 
         check_name(f"option of search {run}", name, numbers)
 
 
-def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises `ValueError` unless every range is a pair 0 < low <= high < infinity."""
+def check_search(search: Mapping[str, Mapping[str, Any]], name: str = "search") -> None:
+    """Raises `ValueError` unless every range is a pair 0 < low <= high < infinity.
+
+    Args:
+      search: run -> option -> (low, high).
+      name: what messages call it.
+    """
     if not isinstance(search, Mapping):
-        raise refusal("search", "run -> option -> (low, high)", search)
+        raise refusal(name, "run -> option -> (low, high)", search)
     for algorithm, ranges in search.items():
-        for name, pair in ranges.items():
+        for option, pair in ranges.items():
             try:
                 low, high = pair
                 good = bool(_TINY < low <= high < _HUGE)
@@ -82,7 +87,7 @@ def check_search(search: Mapping[str, Mapping[str, Any]]) -> None:
             if not good:
                 raise ValueError(
                     "a search range must be (low, high) with 0 < low <= high < infinity; got "
-                    f"config.search.{algorithm}.{name}={shown(pair)}. To keep an option at one "
+                    f"{name}.{algorithm}.{option}={shown(pair)}. To keep an option at one "
                     "value, give it twice."
                 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from entropix.files import write_atomic
 from entropix.report.saved import SavedRun, read_runs
 from entropix.report.table import make_table
-from entropix.rows import METRICS_FILE, Row, rows_as_lines
+from entropix.rows import METRICS_FILE, TABLE_FILE, Row, rows_as_lines
 from entropix.run_file import COMPARED, RUN_FILE
 
 
@@ -46,7 +46,7 @@ def gather(
     rows = [row for run in runs for row in run.rows]
     if not rows:
         raise ValueError("a comparison needs at least one measurement; the runs have none.")
-    _check_names(runs)
+    check_names(runs)
     notes = [*_check_comparable(runs, mixed), *_versions(runs)]
     waiting = sorted({run.label for run in runs if not run.rows})
     if waiting:
@@ -62,7 +62,7 @@ def gather(
         workdir = pathlib.Path(workdir).expanduser()
         workdir.mkdir(parents=True, exist_ok=True)
         write_atomic(workdir / METRICS_FILE, rows_as_lines(rows))
-        write_atomic(workdir / "table.md", table.encode())
+        write_atomic(workdir / TABLE_FILE, table.encode())
     report(table)
     return rows
 
@@ -83,7 +83,7 @@ def check_workdir(workdir: str | pathlib.Path) -> None:
     if (workdir / RUN_FILE).exists():
         raise ValueError(
             f"{workdir} is the folder of a run, whose rows a comparison would replace. Choose "
-            "another --workdir."
+            "another workdir."
         )
     above = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     try:
@@ -91,13 +91,17 @@ def check_workdir(workdir: str | pathlib.Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"cannot write to --workdir={workdir} ({error.strerror}: {above}). Choose a folder "
+            f"cannot write to workdir={workdir} ({error.strerror}: {above}). Choose a folder "
             "that can be written."
         ) from error
 
 
-def _check_names(runs: Sequence[SavedRun]) -> None:
-    """One name is one run, and a seed of it is measured once."""
+def check_names(runs: Sequence[SavedRun]) -> None:
+    """One name is one run, and a seed of it is measured once.
+
+    Raises:
+      ValueError: if it is not so.
+    """
     first: dict[str, SavedRun] = {}
     measured: dict[tuple[str, int, int], pathlib.Path] = {}
     for run in runs:

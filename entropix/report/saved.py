@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, Row, read_rows
+from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, TABLE_FILE, Row, read_rows
 from entropix.run_file import RUN_FILE, read_run_file
 
 
@@ -46,7 +46,7 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
         another run.
     """
     runs = [run for folder in folders for run in _run_folders(pathlib.Path(folder).expanduser())]
-    parts = [part for run in runs for part in (run, *sorted(run.glob(PARTS))) if _is_run(part)]
+    parts = [part for run in runs for part in (run, *filter(_is_run, sorted(run.glob(PARTS))))]
     return [_saved_run(part) for part in parts]
 
 
@@ -75,9 +75,9 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     if (folder / RUN_FILE).exists():
         return [folder]
     parts = set(folder.glob(PARTS))
-    runs = [path for path in folder.iterdir() if path not in parts and _is_run(path)]
-    if not runs and (parts or _is_run(folder)):
-        return [folder]  # a run that has lost its file: `read_run` says so
+    runs = [path for path in folder.iterdir() if path not in parts and _may_be_run(path)]
+    if not runs and _may_be_run(folder):
+        return [folder]  # a run that has lost its file: `read_run_file` says so
     if not runs:
         raise ValueError(f"{folder} holds no run: neither {RUN_FILE} nor folders that have one.")
     try:
@@ -89,5 +89,12 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
+def _may_be_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is that of a run, which may have lost its file but for a part's."""
+    return _is_run(folder) or any(map(_is_run, folder.glob(PARTS)))
+
+
 def _is_run(folder: pathlib.Path) -> bool:
-    return any((folder / name).is_file() for name in (RUN_FILE, METRICS_FILE))
+    """Whether a folder has a run's files; a comparison has rows too, and a table beside them."""
+    has = {name: (folder / name).is_file() for name in (RUN_FILE, METRICS_FILE, TABLE_FILE)}
+    return has[RUN_FILE] or (has[METRICS_FILE] and not has[TABLE_FILE])

@@ -34,7 +34,7 @@ def from_host(template: Any, state: Any) -> Any:
             raise ValueError(
                 f"the checkpoint holds {saved} where this config needs {name} to be "
                 f"{like.dtype}{list(like.shape)}: the model, the number of seeds or the algorithm "
-                "is another. Choose another --workdir."
+                "is another. Choose another workdir."
             )
         return jnp.array(leaf)
 
@@ -42,7 +42,7 @@ def from_host(template: Any, state: Any) -> Any:
     if found:
         raise ValueError(
             f"the checkpoint holds {', '.join(sorted(found)[:3])}, which this config does not "
-            "know: the model or the algorithm is another. Choose another --workdir."
+            "know: the model or the algorithm is another. Choose another workdir."
         )
     return placed
 

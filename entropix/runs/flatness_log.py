@@ -40,7 +40,7 @@ class FlatnessLog:
             if known.get(run.name, _digest(run)) != _digest(run):
                 raise ValueError(
                     f"{workdir} holds measurements of another run called {run.name} than that in "
-                    f"{run.folder}. Choose another --workdir."
+                    f"{run.folder}. Choose another workdir."
                 )
 
     @property

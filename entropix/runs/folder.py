@@ -49,8 +49,9 @@ class RunFolder:
         if fields and not fork:
             raise ValueError(
                 f"{self.path} holds results of another run: it differs in {', '.join(fields)}. "
-                "Choose another --workdir, go back to those values, or say --fork to continue from "
-                "its last checkpoint with the new ones." + self._about_versions(fields)
+                "Choose another workdir, go back to those values, or say fork=True (--fork) to "
+                "continue from its last checkpoint with the new ones."
+                + self._about_versions(fields)
             )
 
     def _about_versions(self, fields: list[str]) -> str:
@@ -175,7 +176,7 @@ def claimed(path: pathlib.Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise OSError(
-            f"cannot write to --workdir={path} ({error.strerror}). Choose a folder that can be "
+            f"cannot write to workdir={path} ({error.strerror}). Choose a folder that can be "
             "written."
         ) from error
     try:
@@ -183,8 +184,7 @@ def claimed(path: pathlib.Path) -> Iterator[None]:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ValueError(
-            f"another process is at work in {path}. Wait for it, end it, or choose another "
-            "--workdir."
+            f"another process is at work in {path}. Wait for it, end it, or choose another workdir."
         ) from error
     try:
         yield

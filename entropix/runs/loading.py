@@ -1,6 +1,7 @@
 """A trained network back from a run's folder."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ def load(
     seed: int | None = None,
     *,
     run: Run | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Trained:
     """Gives a trained network back.
 
@@ -61,6 +63,8 @@ def load(
         number.
       run: for a run that was not made from a config: the `Run`, as it was trained
         (`entropix.experiment.runs(problem, algorithms, ...)` makes it again).
+      data_dir: folder of prepared data sets, for a run that was made from a config. By default the
+        one that the run read or, if that is no more, the usual places (`entropix.data.load`).
 
     Returns:
       A `Trained`.
@@ -77,7 +81,7 @@ def load(
     seeds = tuple(saved.seeds)
     if seed is not None and seed not in seeds:
         raise refusal("seed", f"one of {', '.join(map(str, seeds))}", seed)
-    run = _made_again(folder, saved) if run is None else run
+    run = _made_again(folder, saved, data_dir) if run is None else run
     run = dataclasses.replace(run, seeds=seeds)
     RunFolder(folder, run).check(fork=False)
     starter = make_starter(run)
@@ -97,13 +101,20 @@ def load(
     )  # fmt: skip
 
 
-def _made_again(folder: pathlib.Path, saved: RunFile) -> Run:
+def _made_again(
+    folder: pathlib.Path, saved: RunFile, data_dir: str | os.PathLike[str] | None
+) -> Run:
     if not saved.config:
         raise ValueError(
             f"the run in {folder} was made from Python, not from a config: give load the run, as "
             "entropix.experiment.runs(problem, algorithms, budget=..., seeds=...) makes it."
         )
-    made = plan(ConfigDict({**FIELDS, **saved.config}))  # fields that are newer than the run
+    config = {**FIELDS, **saved.config}  # fields that are newer than the run too
+    if data_dir is not None:
+        config["data_dir"] = os.fspath(data_dir)
+    elif not os.path.isdir(config["data_dir"]):
+        config["data_dir"] = ""
+    made = plan(ConfigDict(config))
     chosen = [run for run in made if run.name == saved.run]
     if not chosen:
         names = ", ".join(run.name for run in made)

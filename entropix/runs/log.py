@@ -121,7 +121,7 @@ def _read_identities(path: pathlib.Path) -> Fields:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read: {error}. Choose another --workdir, or move that folder away."
+            f"{path} cannot be read: {error}. Choose another workdir, or move that folder away."
         ) from error
 
 
@@ -132,5 +132,5 @@ def _check_same(path: pathlib.Path, kind: tuple[str, str], old: Fields, new: Fie
     if fields:
         raise ValueError(
             f"{path} holds {noun}s of another {whole} (it differs in {', '.join(fields)}). Choose "
-            "another --workdir, or move that folder away."
+            "another workdir, or move that folder away."
         )

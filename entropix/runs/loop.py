@@ -87,7 +87,7 @@ class Loop:
         if done >= last + self._programs.method.cycle:
             raise ValueError(
                 f"the checkpoint in {self._workdir} has {done} gradients, more than this config's "
-                f"{last}. Raise num_evals, or choose another --workdir."
+                f"{last}. Raise num_evals, or choose another workdir."
             )
         _log.info(
             "%s: continuing at outer step %d, with %d of %d gradients done",

@@ -36,7 +36,7 @@ class Failure(NamedTuple):
             f"{self.run}: seed {self.seed} stopped, because {what} not finite: outer step "
             f"{self.outer_step}, {where} (counted from 0). Other seeds go on. Lower the learning "
             "rate or, where there is an inner step_size, raise gamma (step_size/gamma must stay "
-            "below 2), in a new --workdir."
+            "below 2), in a new workdir."
         )
 
 
@@ -88,7 +88,7 @@ class Record:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint is not one of this version of entropix ({error}). Choose another "
-                "--workdir, or continue it with the version that made it."
+                "workdir, or continue it with the version that made it."
             ) from error
 
     def _check(self) -> None:

@@ -99,7 +99,7 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
         seeds = sorted(seed for _, part in found for seed in part.seeds)
         raise ValueError(
             f"{workdir} has seeds {seeds} to fork, or that were forked; got seeds="
-            f"{list(run.seeds)}. Fork those that are there, or choose another --workdir: new seeds "
+            f"{list(run.seeds)}. Fork those that are there, or choose another workdir: new seeds "
             "would not begin where the others did."
         )
     if missing:
@@ -162,12 +162,12 @@ def _begin_fork(folder: RunFolder, loop: Loop, checkpoints: Checkpoints) -> None
     if loop.record.failures:
         raise ValueError(
             f"the run in {folder.path} has seeds that diverged, whose states are behind the "
-            "others': it cannot be forked. Choose another --workdir."
+            "others': it cannot be forked. Choose another workdir."
         )
     if loop.finished:
         raise ValueError(
             f"the run in {folder.path} has spent all gradients of this config: a fork would train "
-            "nothing. Raise num_evals, or choose another --workdir."
+            "nothing. Raise num_evals, or choose another workdir."
         )
     checkpoints.keep_copy()  # the parent's state, whatever the fork saves
     if any(not field.startswith("budget.") for field in folder.changed()):

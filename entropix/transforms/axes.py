@@ -28,13 +28,17 @@ def check_optional_axis_name(axis_name: Any) -> AxisName | None:
     return None if axis_name is None else check_axis_name(axis_name)
 
 
+class UnmappedAxisError(ValueError):
+    """An axis of replicas that no `vmap`, `pmap` or `shard_map` has named."""
+
+
 @contextlib.contextmanager
 def mapped(axis_name: AxisName) -> Iterator[None]:
     """Turns JAX's `NameError` for an axis that is not mapped here into a `ValueError`."""
     try:
         yield
     except NameError as error:
-        raise ValueError(
+        raise UnmappedAxisError(
             f"axis_name={axis_name!r} names no mapped axis here. Run the step under "
             f"jax.vmap(step, axis_name={axis_name!r}), or pmap or shard_map with that axis; under "
             "entropix.replicas.runner, build the transformation with axis_name=layout.axis_name."

@@ -56,7 +56,8 @@ def hamilton_jacobi(
 
     Args:
       gamma: scope, in (0, inf]; a float or a schedule of the outer step. f + |x - .|^2/(2 gamma)
-        has a single minimiser for gamma < -1/min eig D^2 f (Remark 6).
+        has a single minimiser for gamma < -1/min eig D^2 f (Remark 6). The proximal form has the
+        rounding of the weights over gamma, in float32 about 1.2e-7 |x|/gamma.
       num_steps: L >= 1, gradients per outer step.
       step_size: eta_y > 0; a float or a schedule of the outer step.
       inner: any Optax transformation without its learning rate; see `entropix.local_entropy`.

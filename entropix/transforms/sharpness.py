@@ -69,7 +69,8 @@ def sharpness(rho: ScalarOrSchedule, *, num_ascents: int = 1, adaptive: bool = F
       adaptive: whether steps scale with the weights, so that rescaled layers count alike.
 
     Returns:
-      A deterministic `Relaxation` with L = num_ascents + 1. A zero gradient moves no point.
+      A deterministic `Relaxation` with L = num_ascents + 1. A gradient without a direction moves no
+      point: zero, or one whose squares leave float32's range (a norm below 1e-19 or above 1e19).
 
     Raises:
       ValueError: for an argument outside its range.

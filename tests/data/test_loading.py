@@ -16,6 +16,7 @@ from entropix.data import (
     SplitSizeError,
     UnreadableDataError,
     cache,
+    catalogue,
     check_dataset,
     fit_zca,
     global_contrast_normalise,
@@ -24,6 +25,7 @@ from entropix.data import (
     records,
     whiten,
 )
+from entropix.experiment import classification
 
 
 def caches(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -305,3 +307,28 @@ def test_no_tensorflow_and_for_digits_no_tensorflow_datasets():
         "assert not {'tensorflow', 'tensorflow_datasets', 'array_record'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_runs_on_other_records_are_other_runs(small, write_copy, monkeypatch):
+    """The catalogue's records need no digest; those of any other copy are told apart."""
+
+    def identity(**options):
+        folder, _ = write_copy("mnist", **options)
+        made = classification("mnist", {"name": "mlp", "widths": (4,)}, data_dir=str(folder))
+        return made.identity["digest"]
+
+    first, other = identity(), identity(labels=[1, 2, 3])
+    assert len(first) == len(other) == 16
+    assert first != other == identity(labels=[1, 2, 3])
+    monkeypatch.setitem(small, "mnist", small["mnist"]._replace(digest=first))
+    monkeypatch.setitem(catalogue.CATALOGUE, "mnist", small["mnist"])
+    assert [identity(), identity(labels=[1, 2, 3])] == ["by name", other]
+
+
+def test_a_newer_copy_in_another_format_hides_no_good_one(small, write_copy):
+    folder, _ = write_copy("mnist")
+    newer = folder / "mnist" / "3.1.0"
+    newer.mkdir()
+    info = json.loads((folder / "mnist" / "3.0.1" / "dataset_info.json").read_text())
+    (newer / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    assert load("mnist", folder).train_images.shape == (30, 28, 28, 1)

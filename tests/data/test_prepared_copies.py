@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from entropix.data import load
+from entropix.data import CATALOGUE, load, stored
+from entropix.experiment.fingerprint import digest_arrays
 
 FOLDER = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tfds"
 
@@ -27,6 +28,7 @@ def test_mnist(folder):
     pixels = [np.asarray(x, np.float64) for x in (data.train_images, data.test_images)]
     means = [255 * x.mean() for x in pixels]
     np.testing.assert_allclose(means, [33.318421, 33.791224], rtol=1e-6)
+    assert digest_arrays(stored("mnist", folder)) == CATALOGUE["mnist"].digest
     again = load("mnist", folder)
     for first, second in zip(data, again, strict=True):
         np.testing.assert_array_equal(first, second)

@@ -1,5 +1,7 @@
 """From problems and configs to runs: names, labels, budgets, identities."""
 
+import logging
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -121,7 +123,15 @@ def test_several_numbers_of_replicas_are_runs_of_their_own():
 
 def test_length_shrinks_the_number_of_evaluations():
     (run,) = planned("hj", gradients_per_eval=100, num_evals=10, length=0.25)
-    assert run.budget == Budget(200, 2)
+    assert run.budget == Budget(300, 3)
+
+
+def test_a_length_that_is_rounded_is_said(caplog):
+    with caplog.at_level(logging.INFO, logger="entropix"):
+        planned("hj", gradients_per_eval=100, num_evals=10, length=0.3)
+        assert not caplog.messages
+        planned("hj", gradients_per_eval=100, num_evals=10, length=0.25)
+    assert caplog.messages == ["length=0.25 of 10 evaluations is 3 of them, 0.3 of the run"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +220,13 @@ def hidden(learning_rate=0.1):
         ({"a": "sgd"}, {"seeds": (-1,)}, "seeds must be a number >= 1, or different"),
         ({"a": "sgd"}, {"seeds": (True,)}, "seeds must be a number >= 1, or different"),
         ({"a": "sgd"}, {"budget": 20}, "budget must be an entropix.experiment.Budget"),
-        ({"a": "parle"}, {"replicas": 0}, "replicas must be numbers >= 1"),
+        ({"a": "parle"}, {"replicas": 0}, "replicas must be numbers >= 1 .*; got replicas=0. Wri"),
+        ({"seeds_a": "sgd"}, {}, r"a run must be called by a name unlike 'seeds_\*'"),
+        (
+            {"a": entropix.elastic_sgd(0.1, 1.0, "replica")},
+            {},
+            r"a: its update communicates between replicas.*replicated=True\)\.$",
+        ),
         ({"a": entropix.relax(entropix.heat(1.0))}, {}, "relax is a link without an optimiser"),
         ({"a": "sgd"}, {"seeds": (0, 2**32)}, r"and < 2\*\*32; got seeds="),
         ({"a" * 201: "sgd"}, {}, "letters or digits, of 200 at most"),
@@ -351,3 +367,11 @@ def test_the_scope_of_a_run_is_a_schedule_of_outer_steps():
 def test_an_identity_has_what_acts_from_the_second_step_on(one, other):
     assert identity(one) == identity(one)
     assert identity(one) != identity(other)
+
+
+def test_a_runs_name_is_not_that_of_a_folder_of_seeds():
+    """Reports would take the run for seeds of another that were added later."""
+    with pytest.raises(ValueError, match=r"a run must be called by a name unlike 'seeds_\*'"):
+        make_config(
+            dataset="digits", model={"name": "mlp"}, optimizers={"seeds_few": {"algorithm": "sgd"}}
+        )

@@ -259,6 +259,15 @@ WRONG = {
                  r"measures\['all'\] must return one real number.*float32 of shape \(8,\)"),
     "figures": ({"measures": {"all": lambda p, s, batch: {"a": squares(p, s, batch)}}},
                 r"measures\['all'\] must return one real number.*; got a dict .*for each figure"),
+    "a loss that fails": ({"loss": lambda p, s, batch, key: (batch["z"], s)},
+                          r"loss failed on a mini-batch of data, of shapes \(8, 3\), \(8,\) "
+                          r"\(KeyError: 'z'\)"),
+    "a measure that fails": ({"validation": {"x": np.zeros((40, 2)), "y": np.zeros(40)}},
+                             r"measures\[.*\] failed on examples of validation, of shapes "
+                             r"\(8, 2\), \(8,\) \(TypeError: "),
+    "init that fails": ({"init": lambda key: 1 / 0}, r"init failed \(ZeroDivisionError: divi"),
+    "estimate that fails": ({"estimate": lambda p, s, batch: s["median"]},
+                            r"estimate failed on a mini-batch of data.*KeyError: 'median'"),
     "validation, one array": ({"validation": arrays(1, 40)["x"]}, "validation must have the str"),
     "validation": ({"validation": tuple(arrays(1, 40).values())},
                    "validation must have the structure of data, .*x.*; got .*All measures see"),
@@ -287,11 +296,15 @@ def test_lists_are_as_good_as_tuples():
 
 
 @pytest.mark.parametrize(
-    ("loader", "shapes"), [(Loader(batch_size=4), "4, 3"), (Loader(batches=0), r"\[\]")]
+    ("loader", "message"),
+    [
+        (Loader(batch_size=4), "batch_size must be .*4, 3.*got batch_size=8"),
+        (Loader(batches=0), r"data, a loader, must have a batch.*none from iter\(Loader\)"),
+    ],
 )
-def test_a_loaders_batches_have_the_size_that_the_problem_says(loader, shapes):
+def test_a_loaders_batches_have_the_size_that_the_problem_says(loader, message):
     problem = line(data=loader)
-    with pytest.raises(ValueError, match=f"batch_size must be .*{shapes}.*got batch_size=8"):
+    with pytest.raises(ValueError, match=message):
         problem.first_batch()
 
 

@@ -211,14 +211,14 @@ def test_versions_that_differ_are_named(comparison, make_rows, save):
 
 def test_the_folder_of_a_run_is_no_workdir(comparison):
     folder, rows = comparison
-    with pytest.raises(ValueError, match=r"digits/hj is the folder of a run, .*--workdir"):
+    with pytest.raises(ValueError, match=r"digits/hj is the folder of a run, .*another workdir"):
         gather([folder], folder / "hj")
     assert read_rows(folder / "hj") == rows[6:]
 
 
 def test_a_workdir_that_cannot_be_written_is_found_first(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot write to --workdir=.*file/report \(Not a directory"):
+    with pytest.raises(OSError, match=r"cannot write to workdir=.*file/report \(Not a directory"):
         gather([tmp_path / "nowhere"], tmp_path / "file" / "report")
     check_workdir(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -230,3 +230,18 @@ def test_rows_are_given_back_as_they_were(comparison):
     odd = [dataclasses.replace(row, minibatch_loss=None, effective_epochs=None) for row in rows[6:]]
     (folder / "hj" / "metrics.jsonl").write_text("".join(row.to_json() + "\n" for row in odd))
     assert gather([folder / "hj"], report=quiet) == odd
+
+
+def test_a_report_within_the_folder_of_a_comparison_is_no_run(comparison):
+    folder, rows = comparison
+    gather([folder], folder / "again", report=quiet)
+    assert gather([folder], folder / "again", report=quiet) == gather([folder], report=quiet)
+
+
+def test_a_run_that_has_lost_its_files_but_for_added_seeds_is_named(comparison, make_rows, save):
+    folder, _ = comparison
+    save(folder / "sgd" / "seeds_2", make_rows("sgd", seeds=(2,), val_error=HJ[:, :1]))
+    for name in ("run.json", "metrics.jsonl"):
+        (folder / "sgd" / name).unlink()
+    with pytest.raises(ValueError, match=r"sgd/run.json cannot be read \(it is missing"):
+        gather([folder], report=quiet)

@@ -214,3 +214,10 @@ def test_a_number_of_replicas_may_be_numpys(tmp_path):
     rows = train(line(), "elastic_sgd", budget=Budget(8, 1), seeds=1, replicas=np.int64(2),
                  workdir=tmp_path, progress=False)  # fmt: skip
     assert {row.replicas for row in rows} == {2}
+
+
+def test_the_folder_of_a_run_is_refused_before_anything_is_trained(tmp_path):
+    train(line(), "sgd", budget=BUDGET, seeds=1, workdir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="is the folder of a run, whose rows"):
+        compared(tmp_path, algorithms={"HJ": "hj"})
+    assert not (tmp_path / "HJ").exists()

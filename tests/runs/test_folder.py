@@ -162,7 +162,7 @@ def test_a_run_that_diverged_says_so_again(tmp_path):
 
 def test_nothing_is_left_of_a_run_that_could_not_begin(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot write to --workdir=.*Choose a folder"):
+    with pytest.raises(OSError, match="cannot write to workdir=.*Choose a folder"):
         train(one_run(budget=(20, 1)), tmp_path / "file" / "below")
     assert RunFolder(tmp_path / "nothing", one_run(budget=(20, 1))).begun() is False
     assert not (tmp_path / "nothing").exists()

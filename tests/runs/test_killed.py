@@ -75,4 +75,4 @@ def test_a_folder_that_cannot_be_written_is_named_before_work_starts(tmp_path):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in said
-    assert "cannot write to --workdir=" in said
+    assert "cannot write to workdir=" in said

@@ -214,3 +214,21 @@ class TestGibbsMeasure:
         # which the unequal wells tell apart, would pass.
         assert abs(cole_hopf(x, 2 * temperature) - exact) > 10 * error
         assert abs(cole_hopf(x, temperature, lambda y: f(-y)) - exact) > 10 * error
+
+
+class TestSmallScope:
+    """(x - <y>)/gamma is a difference of weights, and has their rounding, over gamma."""
+
+    @pytest.mark.parametrize("gamma", [1e-2, 1e-3, 1e-4, 1e-5])
+    def test_rounding_is_bounded_by_that_of_the_weights_over_gamma(self, gamma):
+        x, slope = jnp.asarray([0.1, 1.0, 3.0]), jnp.asarray([1e-3, 1e-4, 1e-2])
+        options = {"step_size": gamma / 2, "num_steps": 30}
+
+        def relaxed(relaxation):
+            return entropix.relaxed_grad(relaxation, lambda p, i: slope)(x, relaxation.init(x))[0]
+
+        unit = np.finfo(np.float32).eps * np.asarray(x)
+        error = np.abs(relaxed(entropix.hamilton_jacobi(gamma, **options)) - slope)
+        assert np.all(error <= 2 * unit / gamma)
+        found = relaxed(entropix.hamilton_jacobi(gamma, form="gradient", **options))
+        np.testing.assert_allclose(found, slope, rtol=1e-6)
