@@ -1,5 +1,6 @@
 """Averages over replicas: of updates (DiLoCo), and of parameters in a slow centre (EASGD)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -128,6 +129,23 @@ def elastic_averaging(
     period = checks.check_count("period", period)
     check_axis_name(axis_name)
 
+    def exchange(count: jax.Array, leaves: Any, centre: Any) -> tuple[Any, Any]:
+        """What the replicas are pulled towards, and the next centre."""
+        mean, first = replica_mean(leaves, axis_name), count == 0
+        old = jax.tree.map(lambda m, c: jnp.where(first, m, c), mean, centre)
+        new = jax.tree.map(lambda c, m: c + scalar(moving_rate, c) * (m - c), old, mean)
+        return vary_like_tree(old, leaves), vary_like_tree(new, leaves)
+
+    # Compiled once also where the update is mapped without `jax.jit`.
+    @functools.partial(jax.jit, inline=True)
+    def exchange_if_due(count: jax.Array, leaves: Any, centre: Any) -> tuple[Any, Any]:
+        return lax.cond(
+            agreed(count, axis_name) % period == 0,
+            lambda: exchange(count, leaves, centre),
+            # The target is the replica itself: no force, to the bit.
+            lambda: (jax.tree.map(wide, leaves), centre),
+        )
+
     def init(params: optax.Params) -> ElasticAveragingState:
         centre = filled(wide_copy(inexact_part(params, params)), copy_tree(params))
         return ElasticAveragingState(jnp.zeros([], jnp.int32), centre)
@@ -143,19 +161,8 @@ def elastic_averaging(
 
         leaves, centre = inexact_part(params, params), inexact_part(state.centre, params)
 
-        def exchange() -> tuple[Any, Any]:
-            """What the replicas are pulled towards, and the next centre."""
-            mean, first = replica_mean(leaves, axis_name), state.update_count == 0
-            old = jax.tree.map(lambda m, c: jnp.where(first, m, c), mean, centre)
-            new = jax.tree.map(lambda c, m: c + scalar(moving_rate, c) * (m - c), old, mean)
-            return vary_like_tree(old, leaves), vary_like_tree(new, leaves)
-
-        if period == 1:
-            target, centre = exchange()
-        else:
-            now = agreed(state.update_count, axis_name) % period == 0
-            # Between two exchanges the target is the replica itself: no force, to the bit.
-            target, centre = lax.cond(now, exchange, lambda: (jax.tree.map(wide, leaves), centre))
+        exchanged_or_not = exchange if period == 1 else exchange_if_due
+        target, centre = exchanged_or_not(state.update_count, leaves, centre)
         size = lax.axis_size(axis_name)
 
         def exchanged(g: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Elastic coupling: replicas on a named axis, each pulled towards their mean."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,15 @@ def elastic_coupling(
     period = checks.check_count("period", period)
     check_axis_name(axis_name)
 
+    # Compiled once also where the update is mapped without `jax.jit`.
+    @functools.partial(jax.jit, inline=True)
+    def recalled(count: jax.Array, leaves: Any, centre: Any) -> Any:
+        return lax.cond(
+            agreed(count, axis_name) % period == 0,
+            lambda: vary_like_tree(replica_mean(leaves, axis_name), leaves),
+            lambda: centre,
+        )
+
     def init(params: optax.Params) -> ElasticState:
         centre = wide_copy(inexact_part(params, params)) if period > 1 else None
         return ElasticState(update_count=jnp.zeros([], jnp.int32), centre=centre)
@@ -99,11 +109,7 @@ def elastic_coupling(
         if period == 1:
             centre = replica_mean(leaves, axis_name)
         else:
-            centre = lax.cond(
-                agreed(state.update_count, axis_name) % period == 0,
-                lambda: vary_like_tree(replica_mean(leaves, axis_name), leaves),
-                lambda: state.centre,
-            )
+            centre = recalled(state.update_count, leaves, state.centre)
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
         pulled = jax.tree.map(
             lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(g.dtype),

@@ -16,7 +16,16 @@ from optax import ScalarOrSchedule
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key, step_key
-from entropix.transforms.numerics import at, cast_like, copy_tree, is_zero, scalar, wide, wide_zeros
+from entropix.transforms.numerics import (
+    at,
+    cast_like,
+    copy_tree,
+    is_zero,
+    root,
+    scalar,
+    wide,
+    wide_zeros,
+)
 from entropix.transforms.random import check_noise, noise_like
 from entropix.transforms.relaxation import (
     Relaxation,
@@ -121,7 +130,10 @@ def heat(
             # numbers with them, 128 times; divisions it does not repeat. The barrier keeps a
             # division by a constant from becoming a multiplication.
             scope, T = (scalar(value, e) for value in values)
-            return x + e / lax.optimization_barrier(1 / (jnp.sqrt(scope) * jnp.sqrt(T)))
+            width = root(scope) * root(T)
+            narrow = width == 0  # e / infinity is 0, and no derivative divides by zero
+            inverse = jnp.where(narrow, jnp.inf, 1 / jnp.where(narrow, 1, width))
+            return x + e / lax.optimization_barrier(inverse)
 
         return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 

@@ -5,6 +5,7 @@ exp{-[f(y) + |x-y|^2/(2t)]/T}. Its Gaussian factor can be sampled, so that what 
 of two expectations, and no gradient of f is needed (Osher, Heaton and Wu Fung, 2023).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.transforms import checks
@@ -133,6 +135,28 @@ def hj_prox(
 
     width = jnp.sqrt(jnp.asarray(t)) * jnp.sqrt(jnp.asarray(temperature))
     heat = scalar(temperature, jnp.zeros([], dtype))
+    sums = _sampled(_as_partial(f), x, width, heat, key, n=n, size=size)
+    return _estimate(sums, x, t, heat, width, n)
+
+
+def _as_partial(f: Callable[[Any], ArrayLike]) -> Callable[[Any], ArrayLike]:
+    """The function as a tree, which compiled programs take; equal functions share a program."""
+    if isinstance(f, Partial):
+        return f
+    try:
+        hash(f)
+    except TypeError:  # an Equinox model, a dataclass
+        return Partial(lambda y: f(y))
+    return Partial(f)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "size"))
+def _sampled(
+    f: Callable[[Any], ArrayLike], x: Any, width: jax.Array, temperature: jax.Array,
+    key: jax.Array, *, n: int, size: int,
+) -> _Sums:  # fmt: skip
+    """The sums over n samples, `size` at a time; compiled once for one function f."""
+    dtype = temperature.dtype
 
     def sample(i: jax.Array) -> tuple[Any, jax.Array]:
         noise = noise_like(step_key(key, i), x)
@@ -143,11 +167,10 @@ def hj_prox(
         return noise, jnp.where(i < n, jnp.asarray(f(point)).astype(dtype), jnp.inf)
 
     def add(sums: _Sums, indices: jax.Array) -> tuple[_Sums, None]:
-        return _add(sums, *jax.vmap(sample)(indices), heat), None
+        return _add(sums, *jax.vmap(sample)(indices), temperature), None
 
     batches = jnp.arange(-(-n // size) * size).reshape(-1, size)
-    sums, _ = lax.scan(add, _no_sums(x, dtype), batches)
-    return _estimate(sums, x, t, heat, width, n)
+    return lax.scan(add, _no_sums(x, dtype), batches)[0]
 
 
 def _check_real(f: Callable[[Any], ArrayLike], x: Any) -> Any:

@@ -20,6 +20,7 @@ from entropix.transforms.numerics import (
     copy_tree,
     inexact_part,
     is_zero,
+    root,
     rounded,
     scalar,
     where_changed,
@@ -92,7 +93,7 @@ def langevin_step(
     if noise is None:
         return y
     # Two roots: the product of a large and a large number overflows, their roots' does not.
-    return y + jnp.sqrt(2 * step_size) * jnp.sqrt(scalar(temperature, y)) * noise
+    return y + root(2 * step_size) * root(scalar(temperature, y)) * noise
 
 
 class Noise(NamedTuple):

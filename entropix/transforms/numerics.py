@@ -58,6 +58,20 @@ def scalar(value: Any, like: jax.Array) -> jax.Array:
     return jnp.asarray(value).astype(jnp.finfo(like.dtype).dtype)
 
 
+def root(value: jax.Array) -> jax.Array:
+    """The square root of a number >= 0, with no derivative at 0.
+
+    Below zero it is 0: a compiled schedule that ends at zero may end a rounding below. NaN is kept.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> [float(root(jnp.asarray(v))) for v in (4.0, 0.0, -1e-10)]
+      [2.0, 0.0, 0.0]
+    """
+    none = value <= 0
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, value)))
+
+
 def cast_like(tree: Any, like: Any) -> Any:
     """Rounds the leaves of `tree` to the dtypes of `like`."""
     return jax.tree.map(lambda leaf, old: jnp.asarray(leaf).astype(dtype_of(old)), tree, like)

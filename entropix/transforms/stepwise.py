@@ -33,6 +33,9 @@ from entropix.transforms.relaxation import (
 )
 from entropix.transforms.stability import RelaxedOptimizer
 
+# Extra arguments that speak of the point where the loop took its gradient. A line search would take
+# them for those of x.
+_OF_THE_POINT = ("grad", "value_fn")
 _UPDATE_CALL = "updates, state = tx.update(grads, state, params)"
 
 
@@ -86,7 +89,8 @@ def stepwise(
 
     Returns:
       A transformation with `update(grads, state, params)`; extra arguments reach both the inner
-      transformation (every call) and `optimizer` (every L-th).
+      transformation (every call) and `optimizer` (every L-th), but for `grad` and `value_fn`, which
+      are those of the parameters, not of x: a line search goes behind `entropix.relax`.
 
     Raises:
       ValueError: for a bad `axis_name`; from `update`, without `params`, if gradients do not look
@@ -121,10 +125,23 @@ def stepwise(
             emitted=None if relaxation.point_is_y else _first_point(relaxation, inner),
         )
 
+    def of_optimizer(grads: Any, state: Any, x: Any, **extra_args: Any) -> tuple[Any, Any]:
+        about_x = {name: v for name, v in extra_args.items() if name not in _OF_THE_POINT}
+        try:
+            return optimizer.update(grads, state, x, **about_x)
+        except TypeError as error:
+            if len(about_x) == len(extra_args):
+                raise
+            raise ValueError(
+                f"optimizer must do without {' and '.join(_OF_THE_POINT)}, which are those of the "
+                f"inner iterate in this loop, not of x; got one that wants them ({error}). A line "
+                "search goes behind entropix.relax, or into the relaxation's inner."
+            ) from error
+
     def outer_step(state: StepwiseState, **extra_args: Any) -> StepwiseState:
         x = state.inner.params
         relaxed, outer = relaxation.finish(state.inner, state.inner.outer)
-        moves, optimizer_state = optimizer.update(relaxed, state.optimizer_state, x, **extra_args)
+        moves, optimizer_state = of_optimizer(relaxed, state.optimizer_state, x, **extra_args)
         inner = relaxation.begin(optax.apply_updates(x, moves), outer)
         count = jnp.zeros_like(state.gradient_count)
         new = StepwiseState(count, inner, optimizer_state, state.emitted)

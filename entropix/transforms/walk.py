@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from optax import ScalarOrSchedule
 
@@ -17,7 +16,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key
 from entropix.transforms.langevin import Move, Noise, langevin
-from entropix.transforms.numerics import at, is_zero, scalar, wide
+from entropix.transforms.numerics import at, is_zero, root, scalar, wide
 from entropix.transforms.probe import refuse_incomplete
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import refuse_unstable
@@ -54,7 +53,7 @@ def walk_step(
         moved = moved - scalar(step_size, y) / scalar(gamma, y) * (y - x)
     if noise is None:
         return moved
-    return moved + jnp.sqrt(2 * scalar(step_size, y)) * jnp.sqrt(scalar(temperature, y)) * noise
+    return moved + root(2 * scalar(step_size, y)) * root(scalar(temperature, y)) * noise
 
 
 def walk(

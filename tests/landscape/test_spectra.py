@@ -286,3 +286,9 @@ class TestTrace:
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(lambda v: v, jnp.zeros(3))
+
+
+def test_no_rank_is_promoted():
+    diagonal = jnp.linspace(0.0, 5.0, 20)
+    with jax.numpy_rank_promotion("raise"):
+        landscape.spectrum(lambda v: diagonal * v, jnp.zeros(20), key=0, num_samples=4)

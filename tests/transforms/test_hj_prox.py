@@ -1,5 +1,6 @@
 """The zeroth-order form of Lemma 1 against quadrature, closed forms and repetition."""
 
+import dataclasses
 import functools
 
 import chex
@@ -308,3 +309,28 @@ def test_mistakes(change, message):
     given = {"f": jnp.sum, "x": jnp.zeros(2), "t": 1.0, "temperature": 1.0, **change}
     with pytest.raises(ValueError, match=message):
         entropix.hj_prox(given.pop("f"), given.pop("x"), given.pop("t"), **given)
+
+
+def test_one_function_is_compiled_once(compilations):
+    f = lambda y: jnp.sum(jnp.floor(jnp.abs(y)))  # noqa: E731
+    x, found = jnp.asarray([1.0, 2.0]), []
+    for key in range(3):
+        before = len(compilations)
+        found.append(entropix.hj_prox(f, x, 0.5, temperature=0.5, num_samples=50, key=key))
+        new = len(compilations) - before
+    assert new == 0
+    assert not np.array_equal(found[0].prox, found[1].prox)
+
+
+def test_a_function_without_a_hash_is_as_good():
+    @dataclasses.dataclass
+    class Bowl:
+        size: float
+
+        def __call__(self, y):
+            return self.size * jnp.sum(y**2)
+
+    x, options = jnp.asarray([1.0, 2.0]), {"temperature": 0.5, "num_samples": 50}
+    found = entropix.hj_prox(Bowl(2.0), x, 0.5, **options)
+    expected = entropix.hj_prox(lambda y: 2 * jnp.sum(y**2), x, 0.5, **options)
+    np.testing.assert_array_equal(found.prox, expected.prox)

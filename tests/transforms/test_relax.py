@@ -247,6 +247,23 @@ class TestEagerCalls:
             assert number[0] > 0
             assert number[4:] == [0, 0, 0]
 
+    @pytest.mark.parametrize(
+        "tx",
+        [
+            entropix.elastic_coupling(1.0, "replica", period=2),
+            entropix.elastic_averaging(0.5, "replica", period=2),
+        ],
+    )
+    def test_links_of_replicas_compile_once(self, tx, compilations):
+        """Mapped by `jax.vmap` alone."""
+        x = jnp.asarray([1.0, 3.0])
+        state, update = jax.vmap(tx.init)(x), jax.vmap(tx.update, axis_name="replica")
+        for n in range(6):
+            if n == 3:
+                before = len(compilations)
+            _, state = update(x, state, x)
+        assert len(compilations) == before > 0
+
     def test_are_the_compiled_ones(self, regression, assert_close):
         problem = regression(3)
         for tx in (

@@ -172,6 +172,21 @@ class TestExtraArguments:
         updates, _ = tx.update(x, tx.init(x), x, value=1.0, grad=x, value_fn=jnp.sum)
         np.testing.assert_array_equal(updates, tx.update(x, tx.init(x), x)[0])
 
+    def test_of_the_inner_iterate_start_no_line_search_of_x(self):
+        tx, x = entropix.stepwise(RELAXATIONS["cold"], optax.lbfgs()), jnp.ones(2)
+        with pytest.raises(ValueError, match="optimizer must do without grad and value_fn.*'grad'"):
+            jax.jit(lambda x, s: tx.update(x, s, x, value=1.0, grad=x, value_fn=jnp.sum))(
+                x, tx.init(x)
+            )
+        inside = entropix.outer(optax.lbfgs(), optax.sgd(1.0), num_steps=2)
+        bowl = lambda w: jnp.sum((w - 3) ** 2)  # noqa: E731
+        state = inside.init(x)
+        for _ in range(4):
+            given = {"value": bowl(x), "grad": jax.grad(bowl)(x), "value_fn": bowl}
+            updates, state = inside.update(given["grad"], state, x, **given)
+            x = x + updates
+        assert bowl(x) < 1e-3
+
 
 class TestDtypes:
     @over_relaxations

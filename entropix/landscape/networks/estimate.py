@@ -48,6 +48,7 @@ def _standard_error(samples: jax.Array) -> jax.Array:
     # In units of the largest sample: the squares of tiny and of huge ones leave float32.
     largest = jnp.max(jnp.abs(samples), axis=0)
     unit = jnp.where(largest > 0, largest, 1)
-    spread = jnp.std(samples / unit, axis=0, ddof=1) / len(samples) ** 0.5
-    rounding = jnp.finfo(samples.dtype).eps * jnp.mean(jnp.abs(samples / unit), axis=0)
+    relative = samples / unit[None]
+    spread = jnp.std(relative, axis=0, ddof=1) / len(samples) ** 0.5
+    rounding = jnp.finfo(samples.dtype).eps * jnp.mean(jnp.abs(relative), axis=0)
     return unit * jnp.hypot(spread, rounding)

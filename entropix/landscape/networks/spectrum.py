@@ -161,7 +161,7 @@ def _spectrum(
 
     def density(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
         theta, omega = sample
-        distance = (grid[:, None] - theta) / spread
+        distance = (grid[:, None] - theta[None]) / spread
         return jnp.exp(-(distance**2) / 2) @ omega / (spread * (2 * jnp.pi) ** 0.5)
 
     value, error = mean_of_samples(lax.map(density, (nodes, weights)))
