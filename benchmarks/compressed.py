@@ -94,7 +94,7 @@ def flatness(saved, path):
     # A problem that measures an error beside the loss has a local energy of either.
     names = {name: name if name in known else f"{name}/loss" for name in FLATNESS}
     return {
-        name: np.asarray([measured[network][key] for network in networks])
+        name: np.asarray([measured[network][key][0] for network in networks])  # value, unit, better
         for name, key in names.items()
     }
 
@@ -112,7 +112,9 @@ def correlations(found, measured):
             )  # fmt: skip
             low, high = test.confidence_interval
             middle = stats.spearmanr(rise, values).statistic
-            row[name] = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+            # Where most rises are one number, resampled networks may have no other.
+            known = np.isfinite([low, high]).all()
+            row[name] = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})" if known else "too many ties"
         rows.append(row)
     return markdown(rows)
 
@@ -135,8 +137,9 @@ def main():
     data = jax.tree.map(lambda leaf: leaf[: options.examples], problem.validation)
     examples = len(jax.tree.leaves(data)[0])
     rises = make_rises(problem, options.measure, data)
-    for run in saved:
-        found[run.name] = rises(load(run.folder))
+    for run in saved:  # seeds that were added later are a part of their own
+        more, before = rises(load(run.folder)), found.get(run.name, {})
+        found[run.name] = {c: np.append(before.get(c, []), more[c]) for c in more}
         labels[run.name] = run.label
     baseline = baseline_of(list(found), options.baseline)
     parts = list(tables(found, distinct(labels), unit, baseline))

@@ -5,9 +5,11 @@ import pathlib
 import re
 import runpy
 
+import numpy as np
 import pytest
 
 from entropix.report import gather
+from entropix.report.saved import read_runs
 from entropix.run_file import read_run_file
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -154,3 +156,16 @@ def test_a_wrong_figure_would_be_found():
         assert is_measured(right, known)
     for wrong in (("-0.28", "-0.50", "-0.05"), ("+0.27", "+0.05", "+0.50")):
         assert not is_measured(wrong, known)
+
+
+def test_flatness_is_read_for_rank_correlations():
+    """`benchmarks/compressed.py` reads what `entropix landscape` has written of the same runs."""
+    page = runpy.run_path(str(ROOT / "benchmarks" / "compressed.py"))
+    saved = read_runs([RESULTS / "digits"])
+    measured = page["flatness"](saved, RESULTS / "digits" / "landscape.jsonl")
+    assert {values.shape for values in measured.values()} == {(25,)}
+    rises = np.split(measured["trace"], 5)
+    table = page["correlations"](
+        {run.name: {"a": r} for run, r in zip(saved, rises, strict=True)}, measured
+    )
+    assert "+1.00 (+1.00 to +1.00)" in table
