@@ -1,7 +1,7 @@
 """Data sets as arrays on the device, and mini-batches drawn inside the compiled step."""
 
 from entropix.data.cache import user_folder
-from entropix.data.catalogue import CATALOGUE, DATASETS, DIGITS, check_dataset
+from entropix.data.catalogue import CATALOGUE, DATASETS, check_dataset
 from entropix.data.dataset import Dataset, hold_out
 from entropix.data.errors import (
     DataError,
@@ -11,7 +11,7 @@ from entropix.data.errors import (
     SplitSizeError,
     UnreadableDataError,
 )
-from entropix.data.loading import load, stored
+from entropix.data.loading import load
 from entropix.data.sampler import sample_batch
 from entropix.data.scaling import global_contrast_normalise, scale
 from entropix.data.whitening import Whitening, fit_zca, whiten
@@ -19,7 +19,6 @@ from entropix.data.whitening import Whitening, fit_zca, whiten
 __all__ = [
     "CATALOGUE",
     "DATASETS",
-    "DIGITS",
     "DataError",
     "DataNotFoundError",
     "DataPackageError",
@@ -35,7 +34,6 @@ __all__ = [
     "load",
     "sample_batch",
     "scale",
-    "stored",
     "user_folder",
     "whiten",
 ]

@@ -10,8 +10,10 @@ import optax
 
 from entropix import data as datasets
 from entropix import models
-from entropix.data import Dataset
+from entropix.data import CATALOGUE, Dataset
+from entropix.data.catalogue import DIGITS
 from entropix.data.dataset import input_dtype
+from entropix.data.loading import stored
 from entropix.experiment.arrays import fitting
 from entropix.experiment.fingerprint import digest_arrays, digest_program
 from entropix.experiment.names import check_name, check_options
@@ -261,10 +263,10 @@ def _digest_of_named(name: str, data_dir: str | None) -> str:
 
     Of what is stored: whitened images differ from machine to machine in their last bits.
     """
-    if name == datasets.DIGITS:
+    if name == DIGITS:
         return ""
-    found = digest_arrays(datasets.stored(name, data_dir))
-    return "" if found == datasets.CATALOGUE[name].digest else found
+    found = digest_arrays(stored(name, data_dir))
+    return "" if found == CATALOGUE[name].digest else found
 
 
 def _digest(of_data: str, network: Any, example: Any) -> str:

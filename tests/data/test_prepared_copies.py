@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from entropix.data import CATALOGUE, load, stored
+from entropix.data import CATALOGUE, load
+from entropix.data.loading import stored
 from entropix.experiment.fingerprint import digest_arrays
 
 FOLDER = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tfds"
