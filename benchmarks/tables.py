@@ -53,6 +53,7 @@ FLATNESS = {
     "lenet_spectrum": "sgd",
     "mnist_few_300": "sgd_authors",
     "mnist_lenet_full": "sgd_authors",
+    "mnist_mlp_full": "sgd",
     "mnist_wrong_20": "sgd",
     "mnist_wrong_40": "sgd",
     "mnist_wrong_60": "sgd",
