@@ -10,9 +10,9 @@ Without runs, all of the paper's algorithms are compared, and the two of its aut
 beyond the paper is run when it is named: `parle`, `sam`, `snoo`, `sgd_ema`, an average of SGD's
 weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes it.
 
-Run so far, n = 3, and 4 or 5 where that is said:
+Run so far, n = 3, and 5 where that is said:
 `mlp,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd_paper,hj,heat,elastic_sgd,adamw`, 120
-effective epochs (1.18, 1.19, 1.17, 1.26, 1.21, 1.21, 1.18 and 1.07 % error, 5 and 4 seeds of the
+effective epochs (1.18, 1.18, 1.17, 1.26, 1.21, 1.21, 1.18 and 1.07 % error, 5 seeds of the
 first two; 33 to 103 minutes a run on one core of an AMD EPYC, other work beside;
 `results/mnist_mlp_full`), and its first two with `--config.num_evals=20` (1.66 and 1.67 %, 13
 minutes a run; `results/mnist_mlp_authors`);
