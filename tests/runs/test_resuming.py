@@ -151,7 +151,7 @@ def test_a_finished_run_can_be_forked_to_go_on(whole, tmp_path):
 
 def test_a_fork_with_other_options_begins_its_own_rows(unfinished, whole):
     other = make(budget=(80, 4), learning_rate=0.05)
-    with pytest.raises(ValueError, match=r"options\.learning_rate, budget\..* --fork"):
+    with pytest.raises(ValueError, match=r"options\.learning_rate, budget\..*fork=True"):
         train(other, unfinished)
     assert_identical(result(unfinished), result(whole))
     found = train(other, unfinished, fork=True)
