@@ -244,11 +244,12 @@ class Problem:
         sets = {"data": examples}
         if self.validation is not None:
             sets["validation"] = self.validation
-        if form_of(examples) != form_of(sets.get("validation", examples)):
-            raise ValueError(
-                f"validation must have the structure of data, {jax.tree.structure(examples)}; got "
-                f"{jax.tree.structure(self.validation)}. All measures see both."
-            )
+            if form_of(examples) != form_of(self.validation):
+                raise ValueError(
+                    "validation must have the structure of data, "
+                    f"{jax.tree.structure(examples)}; got {jax.tree.structure(self.validation)}. "
+                    "All measures see both."
+                )
         for source, tree in sets.items():
             some = jax.tree.map(self._some, tree)
             given = f" on examples of {source}, of shapes {shapes_of(some)}"

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.tree_util import Partial
 
 from entropix.transforms.relaxation import Relaxation
 
@@ -24,6 +25,21 @@ def is_data(*trees: Any) -> bool:
     """Whether all leaves are numbers or arrays, which a compiled function takes."""
     numbers = (jax.Array, np.ndarray, np.generic, int, float, complex)
     return all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(trees))
+
+
+def as_partial(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a tree, which compiled programs take; equal functions share a program.
+
+    Arrays that a `Partial` binds are arguments of the program. A function without a hash, such as
+    an Equinox model or a dataclass, is equal to no other.
+    """
+    if isinstance(function, Partial):
+        return function
+    try:
+        hash(function)
+    except TypeError:
+        return Partial(lambda *arguments: function(*arguments))
+    return Partial(function)
 
 
 def cond(

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key, check_key, step_key
 from entropix.transforms.numerics import scalar, wide
 from entropix.transforms.random import noise_like
@@ -135,19 +135,8 @@ def hj_prox(
 
     width = jnp.sqrt(jnp.asarray(t)) * jnp.sqrt(jnp.asarray(temperature))
     heat = scalar(temperature, jnp.zeros([], dtype))
-    sums = _sampled(_as_partial(f), x, width, heat, key, n=n, size=size)
+    sums = _sampled(as_partial(f), x, width, heat, key, n=n, size=size)
     return _estimate(sums, x, t, heat, width, n)
-
-
-def _as_partial(f: Callable[[Any], ArrayLike]) -> Callable[[Any], ArrayLike]:
-    """The function as a tree, which compiled programs take; equal functions share a program."""
-    if isinstance(f, Partial):
-        return f
-    try:
-        hash(f)
-    except TypeError:  # an Equinox model, a dataclass
-        return Partial(lambda y: f(y))
-    return Partial(f)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "size"))

@@ -16,8 +16,9 @@ from entropix.landscape.networks.parameters import (
     movable,
     size,
 )
-from entropix.landscape.networks.products import MatVec, as_partial
+from entropix.landscape.networks.products import MatVec
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.random import normal
 

@@ -10,8 +10,9 @@ from jax import lax
 from entropix.landscape.networks.batches import mean_figures
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.parameters import Tree, at_point, movable
-from entropix.landscape.networks.products import LossFn, as_partial
+from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like

@@ -18,10 +18,10 @@ from entropix.landscape.networks.batches import Tree, check_loss, value_and_grad
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.integration import Sampling, integrate
 from entropix.landscape.networks.parameters import at_point, flattened, movable, size
-from entropix.landscape.networks.products import LossFn, as_partial, hessian
+from entropix.landscape.networks.products import LossFn, hessian
 from entropix.landscape.networks.spectrum import check_samples, quadratures
 from entropix.transforms import checks
-from entropix.transforms.eager import is_concrete
+from entropix.transforms.eager import as_partial, is_concrete
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 

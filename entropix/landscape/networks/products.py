@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 from entropix.landscape.networks.batches import Tree, check_loss, mean_over
 from entropix.landscape.networks.parameters import as_vector, at_point, movable, vector_part
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 
 LossFn = Callable[[Tree, Tree], Any]
 MatVec = Callable[[Tree], Tree]
@@ -165,11 +166,6 @@ def relative(matvec: MatVec, params: Tree) -> MatVec:
     """
     checks.check_function("matvec", matvec, "a function of a vector")
     return Partial(_relative_product, as_partial(matvec), params)
-
-
-def as_partial(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a tree: arrays that a `Partial` binds are arguments of compiled programs."""
-    return function if isinstance(function, Partial) else Partial(function)
 
 
 @jax.jit

@@ -13,7 +13,6 @@ from entropix.landscape.networks.energy import local_energy
 from entropix.landscape.networks.parameters import Tree, as_vector, movable, size
 from entropix.landscape.networks.products import (
     LossFn,
-    as_partial,
     gauss_newton,
     hessian,
     hvp,
@@ -22,6 +21,7 @@ from entropix.landscape.networks.products import (
 from entropix.landscape.networks.sharpness import sharpness
 from entropix.landscape.networks.trace import frobenius_norm, trace
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 
 

@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.lanczos import ritz, tridiagonalise
 from entropix.landscape.networks.parameters import Product, Tree, flattened, size
-from entropix.landscape.networks.products import MatVec, as_partial
+from entropix.landscape.networks.products import MatVec
 from entropix.transforms import checks
-from entropix.transforms.eager import is_concrete
+from entropix.transforms.eager import as_partial, is_concrete
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.random import normal
 

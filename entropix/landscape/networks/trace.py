@@ -17,9 +17,10 @@ from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.parameters import Tree, as_vector, movable, size, vector_part
-from entropix.landscape.networks.products import MatVec, as_partial
+from entropix.landscape.networks.products import MatVec
 from entropix.landscape.networks.spectrum import check_samples
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 
 METHODS = ("hutchinson", "hutch++")
