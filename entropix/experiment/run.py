@@ -20,8 +20,8 @@ from entropix.experiment.problem import Problem
 from entropix.replicas.layout import check_kind
 from entropix.transforms.axes import UnmappedAxisError
 from entropix.transforms.checks import check_choice, check_count, check_non_negative, refusal
+from entropix.transforms.eval_params import remembers_parameters
 from entropix.transforms.probe import refuse_incomplete
-from entropix.transforms.stepwise import remembers_parameters
 
 _MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 

@@ -6,6 +6,7 @@ from entropix.transforms.averaging import (
     elastic_averaging,
 )
 from entropix.transforms.coupling import ElasticState, elastic_coupling
+from entropix.transforms.eval_params import eval_params
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
 from entropix.transforms.hj_prox import HJProx, hj_prox
@@ -17,7 +18,7 @@ from entropix.transforms.saving import from_arrays, to_arrays
 from entropix.transforms.schedules import per_outer_step, scoping
 from entropix.transforms.sharpness import sharpness
 from entropix.transforms.stability import check
-from entropix.transforms.stepwise import StepwiseState, eval_params, stepwise
+from entropix.transforms.stepwise import StepwiseState, stepwise
 
 __all__ = [
     "ElasticAveragingState",

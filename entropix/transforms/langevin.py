@@ -13,6 +13,7 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms.axes import AxisName
+from entropix.transforms.eval_params import remembers_parameters
 from entropix.transforms.keys import step_key
 from entropix.transforms.numerics import (
     at,
@@ -35,7 +36,6 @@ from entropix.transforms.relaxation import (
     init_state,
     next_state,
 )
-from entropix.transforms.stepwise import remembers_parameters
 
 Move = Callable[..., jax.Array]
 """`(y, x, direction, noise) -> y` for one array; noise is None where there is none."""
