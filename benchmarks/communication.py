@@ -64,12 +64,12 @@ def table(runs, labels, sent, found, unit):
     cells = intervals(pairs, unit) if BASELINE in found else {}
     rows = []
     for run in runs:
-        own = run.budget.gradients // run.replicas
+        one_replica = run.budget.gradients // run.replicas
         row = {
             "run": labels[run.name],
             "bytes a gradient": f"{sent[run.name]:,.0f}",
-            "gradients of one replica": f"{own:,}",
-            "MB sent by one replica": f"{own * sent[run.name] / MEGABYTE:,.1f}",
+            "gradients of one replica": f"{one_replica:,}",
+            "MB sent by one replica": f"{one_replica * sent[run.name] / MEGABYTE:,.1f}",
         }
         if run.name in found:
             row["at the end"] = spread(found[run.name], unit)
@@ -114,8 +114,12 @@ def main():
     refuse_other_replicas(runs, rows)
     sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
-        (measure,) = measures_of([row for own in rows.values() for row in own], [options.measure])
-        found = {name: curve(own, measure.name, "gradients")[1][-1] for name, own in rows.items()}
+        (measure,) = measures_of(
+            [row for of_run in rows.values() for row in of_run], [options.measure]
+        )
+        found = {
+            name: curve(of_run, measure.name, "gradients")[1][-1] for name, of_run in rows.items()
+        }
     text = table(runs, labels, sent, found, measure.unit if measure else "")
     print(text)
     if rows:

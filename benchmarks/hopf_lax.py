@@ -68,10 +68,10 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - start)
     print("| nodes | envelope, ms | ns a node | all pairs, ms |\n|---|---|---|---|")
     for n in SIZES:
-        own = float(np.median(seconds["envelope", n]))
+        envelope = float(np.median(seconds["envelope", n]))
         other = seconds.get(("all pairs", n))
         brute = f"{1e3 * np.median(other):.1f}" if other else ""
-        print(f"| {n:,} | {1e3 * own:.2f} | {1e9 * own / n:.0f} | {brute} |")
+        print(f"| {n:,} | {1e3 * envelope:.2f} | {1e9 * envelope / n:.0f} | {brute} |")
 
 
 if __name__ == "__main__":

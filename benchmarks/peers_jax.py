@@ -162,9 +162,9 @@ def langevin_of_blackjax():
 
     def step(loss, carry, batch):
         params, key = carry
-        key, here = jax.random.split(key)
+        key, noise_key = jax.random.split(key)
         gradient = lambda params, batch: jax.grad(lambda p: -loss(p, batch))(params)  # noqa: E731
-        return kernel(here, params, gradient, batch, 1e-3, 1e-8), key
+        return kernel(noise_key, params, gradient, batch, 1e-3, 1e-8), key
 
     return lambda params: (params, jax.random.key(0)), step, 1
 

@@ -130,10 +130,11 @@ def layouts():
                 cases[f"{label}, uncoupled"] = program(uncoupled, dataset, layout)
         times = interleaved(cases)
         for label, values in times.items():
-            own = values / (1 if label == "alone" else p)
-            low, middle, high = np.percentile(own / times["alone"], [25, 50, 75])
+            seconds = values / (1 if label == "alone" else p)
+            low, middle, high = np.percentile(seconds / times["alone"], [25, 50, 75])
             print(
-                f"| {p} | {label} | {np.median(own):.2f} | {middle:.3f} ({low:.3f}-{high:.3f}) |",
+                f"| {p} | {label} | {np.median(seconds):.2f} | {middle:.3f} "
+                f"({low:.3f}-{high:.3f}) |",
                 flush=True,
             )
         if p == 2:

@@ -133,11 +133,13 @@ def _spread(
 
 def _label(run: str, algorithm: Algorithm, siblings: Sequence[Algorithm]) -> str:
     """The algorithm's label and, where it has several settings, what differs or the run's name."""
-    own = algorithm.all_options
-    differing = [name for name in own if any(own[name] != s.all_options[name] for s in siblings)]
+    options = algorithm.all_options
+    differing = [
+        name for name in options if any(options[name] != s.all_options[name] for s in siblings)
+    ]
     if len(differing) > _MOST_SHOWN:
         return f"{algorithm.label} ({run})"
-    return ", ".join([algorithm.label, *(f"{name} = {own[name]}" for name in differing)])
+    return ", ".join([algorithm.label, *(f"{name} = {options[name]}" for name in differing)])
 
 
 def budget_of(config: ConfigDict) -> Budget:

@@ -225,8 +225,8 @@ def check_foreign(run: Run, method: Method) -> None:
     """
     refuse_incomplete("the algorithm", method.optimizer)
     state = jax.eval_shape(method.optimizer.init, run.shapes)
-    options, own = run.algorithm.all_options, run.algorithm.arguments
-    acting = [name for name in OF_RATE if options[name] != COMMON[name] and name not in own]
+    options, arguments = run.algorithm.all_options, run.algorithm.arguments
+    acting = [name for name in OF_RATE if options[name] != COMMON[name] and name not in arguments]
     if acting and method.per_count and remembers_parameters(state):
         raise ValueError(
             f"{acting[0]}={options[acting[0]]!r} acts at outer steps, and entropix.stepwise is "

@@ -117,8 +117,8 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
     if not isinstance(named, Mapping):
         raise refusal(f"search[{run!r}]", "option -> (low, high)", named)
     values = algorithm.all_options
-    own = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
-    ranges = {**own, **named}
+    usual = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
+    ranges = {**usual, **named}
     check_searchable(run, ranges, algorithm)
     check_search({run: ranges})
     return {name: (float(low), float(high)) for name, (low, high) in sorted(ranges.items())}
@@ -126,8 +126,10 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
 
 def named_ranges(algorithm: Algorithm, ranges: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a config's ranges that are not the algorithm's own."""
-    own = algorithm.search
-    return {n: pair for n, pair in ranges.items() if n not in own or tuple(pair) != tuple(own[n])}
+    usual = algorithm.search
+    return {
+        n: pair for n, pair in ranges.items() if n not in usual or tuple(pair) != tuple(usual[n])
+    }
 
 
 def draw(ranges: Ranges, trials: int, seed: int) -> list[dict[str, float]]:

@@ -305,8 +305,8 @@ def _check_mesh(replicas: int, kind: str, axis_name: str, mesh: Mesh) -> None:
 
 
 def _check_processes(replicas: int, kind: str, devices: Iterable[jax.Device]) -> None:
-    here = {device.process_index for device in devices}
-    if len(here) < jax.process_count() or (kind == "pmap" and jax.process_count() > 1):
+    processes = {device.process_index for device in devices}
+    if len(processes) < jax.process_count() or (kind == "pmap" and jax.process_count() > 1):
         raise ValueError(
             f"replicas={replicas} in layout={kind!r} would not spread over all "
             f"{jax.process_count()} processes. Use layout='shard_map' and a multiple of their "

@@ -183,7 +183,7 @@ def join(name: str, port: int, processes: int, process: int, timeout: float) -> 
       ConnectionError: if process 0 does not come in time, or refuses this process.
     """
     deadline, said = time.monotonic() + timeout, False
-    here = f"process {process} of {processes}"
+    this_process = f"process {process} of {processes}"
     while True:
         line = answer = None
         try:
@@ -202,16 +202,18 @@ def join(name: str, port: int, processes: int, process: int, timeout: float) -> 
             line.close()
         if answer:
             reason = answer.get("refused", "it did not say why")
-            raise ConnectionError(f"{here} was turned away at {name}:{port}: {reason}")
+            raise ConnectionError(f"{this_process} was turned away at {name}:{port}: {reason}")
         left = deadline - time.monotonic()
         if left <= 0:
             raise ConnectionError(
-                f"{here} found no process 0 at {name}:{port} within {timeout:g} s ({reason}). "
-                "Start all of them within that time, with the same coordinator."
+                f"{this_process} found no process 0 at {name}:{port} within {timeout:g} s "
+                f"({reason}). Start all of them within that time, with the same coordinator."
             )
         if not said:
             said = True
-            _log.info("%s waits for process 0 at %s:%d, %d s at most", here, name, port, left)
+            _log.info(
+                "%s waits for process 0 at %s:%d, %d s at most", this_process, name, port, left
+            )
         time.sleep(_PAUSE)
 
 

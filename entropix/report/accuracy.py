@@ -43,10 +43,10 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
         panels[0, column].set_title(_TITLES[method], fontsize=10)
         for line, T in enumerate(heats):
             panel = panels[line, column]
-            own = [row for row in rows if row["method"] == method]
+            chosen = [row for row in rows if row["method"] == method]
             if method != "hamilton_jacobi":
-                own = [row for row in own if row["temperature"] == T]
-            _curves(panel, own)
+                chosen = [row for row in chosen if row["temperature"] == T]
+            _curves(panel, chosen)
     for panel, T in zip(panels[:, 0], heats, strict=True):
         panel.set_ylabel(f"T = {T:g}\nrelative error")
     for panel in panels[-1]:
@@ -63,12 +63,14 @@ def _curves(panel: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """Bias, full where it is seen and hollow within 2 errors of none; spread, dashed."""
     gammas = sorted({row["gamma"] for row in rows})
     for gamma, colour in zip(gammas, _colours(len(gammas)), strict=True):
-        own = sorted((r for r in rows if r["gamma"] == gamma), key=lambda row: row["steps"])
-        steps = [row["steps"] for row in own]
-        bias = [row["bias"] / row["truth"] for row in own]
+        chosen = sorted((r for r in rows if r["gamma"] == gamma), key=lambda row: row["steps"])
+        steps = [row["steps"] for row in chosen]
+        bias = [row["bias"] / row["truth"] for row in chosen]
         panel.plot(steps, bias, color=colour, linewidth=1.3)
-        panel.plot(steps, [r["spread"] / r["truth"] for r in own], "--", color=colour, linewidth=1)
-        for L, b, row in zip(steps, bias, own, strict=True):
+        panel.plot(
+            steps, [r["spread"] / r["truth"] for r in chosen], "--", color=colour, linewidth=1
+        )
+        for L, b, row in zip(steps, bias, chosen, strict=True):
             seen = row["bias"] >= 2 * row["error"]
             panel.plot(L, b, "o", color=colour, markersize=4, mfc=colour if seen else "white")
     panel.set_xscale("log")

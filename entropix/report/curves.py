@@ -64,7 +64,7 @@ def convergence(
         raise ValueError(f"convergence draws at most {MOST_PANELS} measures; got {len(shown)}.")
     shown = shown[:MOST_PANELS]
     axis, runs = axis_of(rows), by_run(rows)
-    styles = _styles([own[0].run for own in runs.values()], colours or {})
+    styles = _styles([of_run[0].run for of_run in runs.values()], colours or {})
     counts = {axis.replace("_", " "): False}
     if any(row.replicas > 1 for row in rows):
         counts = {f"{axis} of {who}".replace("_", " "): who == "one replica"
@@ -80,11 +80,13 @@ def convergence(
                 row.measures[measure.name].value is None or row[measure.name] > 0
                 for row in rows if measure.name in row.measures
             )  # fmt: skip
-            for (label, own), style in zip(runs.items(), styles, strict=True):
+            for (label, of_run), style in zip(runs.items(), styles, strict=True):
                 # Flatness, for one, is not measured at every evaluation.
-                measured = [row for row in own if measure.name in row.measures] or own
+                measured = [row for row in of_run if measure.name in row.measures] or of_run
                 x, values = curve(measured, measure.name, axis)
-                share = own[-1].gradients_per_replica / own[-1].gradients if per_replica else 1
+                share = (
+                    of_run[-1].gradients_per_replica / of_run[-1].gradients if per_replica else 1
+                )
                 _draw(panel, x * share, values, positive, label=label, **style)
             panel.set_xlabel(count)
             panel.set_ylabel(measure.title, parse_math=False)

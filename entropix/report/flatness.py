@@ -99,7 +99,7 @@ def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
         | {labels[run]: _cell(list(s.values()), name, units[name]) for run, s in runs.items()}
         for name, title in titles.items()
     ]
-    parts, counts = [markdown(results)], [len(own) for own in runs.values()]
+    parts, counts = [markdown(results)], [len(of_run) for of_run in runs.values()]
     fewest, seeds = min(counts), max(counts)
     number = f"{seeds}" if fewest == seeds else f"{fewest} to {seeds}"
     how = [f"Mean ± standard deviation over {number} seeds"]
@@ -110,7 +110,7 @@ def flatness_table(found: Sequence[Entry], baseline: str | None = None) -> str:
         others = {run: of_seeds for run, of_seeds in runs.items() if run != base}
         differences = []
         for name, title in titles.items():
-            pairs = {run: _paired(runs[base], own, name) for run, own in others.items()}
+            pairs = {run: _paired(runs[base], of_run, name) for run, of_run in others.items()}
             cells = intervals(pairs, units[name])
             differences.append(
                 {f"against {labels[base]}": title} | {labels[run]: c for run, c in cells.items()}

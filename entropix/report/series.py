@@ -93,8 +93,8 @@ def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
     runs: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
         runs[row.run].append(row)
-    labels = distinct({run: own[0].label for run, own in runs.items()})
-    return {labels[run]: own for run, own in runs.items()}
+    labels = distinct({run: of_run[0].label for run, of_run in runs.items()})
+    return {labels[run]: of_run for run, of_run in runs.items()}
 
 
 def distinct(labels: Mapping[str, str]) -> dict[str, str]:
@@ -145,10 +145,10 @@ def seeds_by_state(rows: Sequence[Row], unfinished: Collection[int] = ()) -> dic
     states: dict[str, list[int]] = {"finished": [], "diverged": [], "unfinished": []}
     end = max(row.gradients for row in rows)
     for seed in sorted({row.seed for row in rows}):
-        own = [row for row in rows if row.seed == seed]
-        if any(entry.value is None for row in own for entry in row.measures.values()):
+        of_seed = [row for row in rows if row.seed == seed]
+        if any(entry.value is None for row in of_seed for entry in row.measures.values()):
             states["diverged"].append(seed)
-        elif seed in unfinished or max(row.gradients for row in own) < end:
+        elif seed in unfinished or max(row.gradients for row in of_seed) < end:
             states["unfinished"].append(seed)
         else:
             states["finished"].append(seed)

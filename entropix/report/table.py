@@ -87,10 +87,10 @@ def make_table(
         raise ValueError("make_table needs at least one row; got none.")
     shown, axis = measures_of(rows, measures), axis_of(rows)
     runs = {}
-    for label, own in by_run(rows).items():
-        states = seeds_by_state(own, (unfinished or {}).get(own[0].run, ()))
+    for label, of_run in by_run(rows).items():
+        states = seeds_by_state(of_run, (unfinished or {}).get(of_run[0].run, ()))
         counted = states["finished"] or states["unfinished"]
-        runs[own[0].run] = _Run(label, states, [r for r in own if r.seed in counted], axis)
+        runs[of_run[0].run] = _Run(label, states, [r for r in of_run if r.seed in counted], axis)
     baseline = baseline_of(runs, baseline)
     parts = [_results(rows, runs, shown)]
     how = ["Mean ± standard deviation over seeds."]
@@ -127,8 +127,8 @@ def as_text(table: str, encoding: str | None = None) -> str:
 def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Measure]) -> str:
     records = []
     for name, run in runs.items():
-        own = [row for row in rows if row.run == name]
-        last = max(run.rows or own, key=lambda row: row.gradients)
+        of_run = [row for row in rows if row.run == name]
+        last = max(run.rows or of_run, key=lambda row: row.gradients)
         record: dict[str, Any] = {
             "run": run.title,
             "seeds": _seeds(run.states),
@@ -145,7 +145,7 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
                 record |= _best(x, values, measure, run.axis)
         if not run.rows:
             record[shown[0].title] = "diverged"
-        seconds = [r.seconds_per_gradient for r in own if r.seconds_per_gradient is not None]
+        seconds = [r.seconds_per_gradient for r in of_run if r.seconds_per_gradient is not None]
         record["ms per gradient"] = f"{1e3 * np.median(seconds):.2f}" if seconds else ""
         records.append(record)
     return markdown(records)
@@ -219,7 +219,7 @@ def _missing(runs: Mapping[str, _Run]) -> list[str]:
     sentences = []
     for state, what in (("diverged", "Diverged, and left out"), ("unfinished", "Unfinished")):
         seeds = {run.label: run.states[state] for run in runs.values() if run.states[state]}
-        named = [f"{label} (seed {', '.join(map(str, own))})" for label, own in seeds.items()]
+        named = [f"{label} (seed {', '.join(map(str, of_run))})" for label, of_run in seeds.items()]
         sentences += [f"{what}: {', '.join(named)}."] if named else []
     return sentences
 

@@ -56,11 +56,12 @@ class RunFolder:
 
     def _about_versions(self, fields: list[str]) -> str:
         """A digest is of a program as JAX writes it: another JAX may write it in another way."""
-        before, now = read_run_file(self.path).versions.get("jax"), metadata.version("jax")
-        if before == now or not all(field.endswith("digest") for field in fields):
+        before, installed = read_run_file(self.path).versions.get("jax"), metadata.version("jax")
+        if before == installed or not all(field.endswith("digest") for field in fields):
             return ""
         return (
-            f" (It was made with jax {before}, and this is {now}: the digests may differ by that.)"
+            f" (It was made with jax {before}, and this is {installed}: the digests may differ by "
+            "that.)"
         )
 
     def changed(self) -> list[str]:
@@ -133,9 +134,9 @@ class RunFolder:
         write_atomic(self.path / COMPLETE_FILE, text.encode())
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The fields, with dots, in which two identities differ."""
-    old, new = flatten_dict(dict(before), sep="."), flatten_dict(dict(now), sep=".")
+    old, new = flatten_dict(dict(before), sep="."), flatten_dict(dict(after), sep=".")
     return sorted(k for k in old | new if not _equal(old.get(k), new.get(k)))
 
 

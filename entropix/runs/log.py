@@ -127,8 +127,8 @@ def _read_identities(path: pathlib.Path) -> Fields:
 
 def _check_same(path: pathlib.Path, kind: tuple[str, str], old: Fields, new: Fields) -> None:
     noun, whole = kind
-    before, now = flatten_dict(old, sep="."), flatten_dict(new, sep=".")
-    fields = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    before, after = flatten_dict(old, sep="."), flatten_dict(new, sep=".")
+    fields = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     if fields:
         raise ValueError(
             f"{path} holds {noun}s of another {whole} (it differs in {', '.join(fields)}). Choose "

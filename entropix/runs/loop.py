@@ -36,10 +36,10 @@ _CALL_SECONDS = 5.0
 class Loop:
     """Takes a run from where it is to its end.
 
-    All that a later process needs to go on is in the arrays `now` and the `Record`; together they
-    are a checkpoint. Nothing in them depends on how the outer steps were divided into calls, so a
-    run with breaks ends bit for bit like one without. (The clock aside, and the frozen state of a
-    seed that diverged, which is the one last saved.)
+    All that a later process needs to go on is in the arrays, an `Advance`, and in the `Record`:
+    together they are a checkpoint. Nothing in them depends on how the outer steps were divided
+    into calls, so a run with breaks ends bit for bit like one without. (The clock aside, and the
+    frozen state of a seed that diverged, which is the one last saved.)
 
     Args:
       run: what to train.
@@ -63,22 +63,22 @@ class Loop:
         self._rows = SeedRows(run, programs)
         start, owner = restore(checkpoints, programs), run.owner
         if start is None:
-            self._now, self._step = programs.place(programs.init()), 0
+            self._arrays, self._step = programs.place(programs.init()), 0
             self.record = Record(replicas=programs.layout.replicas, owner=owner)
         else:
-            self._now, self._step = programs.place(start.state), start.step
+            self._arrays, self._step = programs.place(start.state), start.step
             self.record = Record.from_dict(start.record)
             # The start of a fork, also of one that was killed before its first checkpoint.
             if self.record.owner not in ("", owner):
                 self.record = self.record.handed_to(owner)
-                self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
+                self._put(loss_sum=jnp.zeros_like(self._arrays.loss_sum))
             self._tell()
         self._feed = (
             Feed(run.problem, programs.method.relaxation.num_steps, self._step)
             if run.problem.on_host
             else None
         )
-        self._good, self._saved_at = to_host(programs.layout.gather(self._now)), time.monotonic()
+        self._good, self._saved_at = to_host(programs.layout.gather(self._arrays)), time.monotonic()
         self._seconds_per_step = self._seconds_per_eval = math.inf
 
     def _tell(self) -> None:
@@ -191,11 +191,11 @@ class Loop:
         missed_at = self._step + missing, self.record.gradients + missing * self._cycle
         start = time.perf_counter()
         with jax.transfer_guard("disallow"):  # all that a call needs is on the device
-            self._now = jax.block_until_ready(self._programs.advance(self._now, shared))
+            self._arrays = jax.block_until_ready(self._programs.advance(self._arrays, shared))
         seconds = time.perf_counter() - start
         self._seconds_per_step = seconds / count
-        done, bad = np.array(self._now.done), np.array(self._now.bad)
-        self._put(done=jnp.zeros_like(self._now.done))  # of the call, and no part of the state
+        done, bad = np.array(self._arrays.done), np.array(self._arrays.bad)
+        self._put(done=jnp.zeros_like(self._arrays.done))  # of the call, and no part of the state
         record = self.record
         record.seconds += seconds
         record.seed_steps += int(done.sum())
@@ -210,16 +210,16 @@ class Loop:
     def _evaluate(self) -> None:
         """Measures at x, and writes a row for every seed that is running."""
         start = time.perf_counter()
-        values = jax.device_get(self._programs.evaluate(self._now.state))
+        values = jax.device_get(self._programs.evaluate(self._arrays.state))
         self._seconds_per_eval = time.perf_counter() - start
-        losses = np.asarray(self._now.loss_sum) / self.record.since_eval
+        losses = np.asarray(self._arrays.loss_sum) / self.record.since_eval
         at = self._step, self.record.gradients
         for place in self._running():
             if not all(np.isfinite(of_seeds[place]) for of_seeds in values.values()):
                 self._fail(place, self._step - 1, None, at)
         flatness: dict[int, dict[str, Measurement]] = {}
         if self._measures_flatness() and (places := self._running()):
-            points = self._programs.points(self._now.state)
+            points = self._programs.points(self._arrays.state)
             seconds = self._rows.seconds_per_gradient(self.record)
             flatness = self._flatness.measure(points, places, seconds)
         rows = [
@@ -234,14 +234,14 @@ class Loop:
             for place in self._running()
         ]
         self.record.seconds, self.record.seed_steps, self.record.since_eval = 0.0, 0, 0
-        self._put(loss_sum=jnp.zeros_like(self._now.loss_sum))
+        self._put(loss_sum=jnp.zeros_like(self._arrays.loss_sum))
         for row in rows:
             self._write(row)
         self._progress.evaluated(rows)
 
     def _put(self, **changes: Any) -> None:
         """Changes the state, which stays where the program wants it."""
-        self._now = self._programs.place(self._now._replace(**changes))
+        self._arrays = self._programs.place(self._arrays._replace(**changes))
 
     def _write(self, row: Row) -> None:
         self.record.rows.append(row)
@@ -262,17 +262,17 @@ class Loop:
         self.record.failures.append(failure)
         self._write(self._rows.row(place, at, self.record))
         chosen = jnp.arange(len(self._run.seeds)) == place
-        good = self._programs.place(from_host(self._now, self._good))
-        self._now = jax.tree.map(
-            lambda good, now: jnp.where(chosen.reshape(-1, *[1] * (now.ndim - 1)), good, now),
-            good, self._now,
+        good = self._programs.place(from_host(self._arrays, self._good))
+        self._arrays = jax.tree.map(
+            lambda good, last: jnp.where(chosen.reshape(-1, *[1] * (last.ndim - 1)), good, last),
+            good, self._arrays,
         )  # fmt: skip
-        self._put(bad=self._now.bad.at[place].set(inner or 0))
+        self._put(bad=self._arrays.bad.at[place].set(inner or 0))
 
     def _save(self) -> None:
         """Saves a checkpoint; with every seed failed, the last good one stays the newest."""
         if self._running():
-            state = self._programs.layout.gather(self._now)
+            state = self._programs.layout.gather(self._arrays)
             checkpoint = Checkpoint(self._step, state, self.record.to_dict())
             self._good = self._checkpoints.save(checkpoint) if is_lead() else to_host(state)
         self._saved_at = time.monotonic()

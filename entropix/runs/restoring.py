@@ -42,24 +42,25 @@ def _read(
     if found is None:
         return None
     record = Record.from_dict(found.record)
-    now = _with_replicas(found.state, record.replicas, programs, template)
-    return found._replace(state=_on_schedule(now, found.step, record, programs.method))
+    resized = _with_replicas(found.state, record.replicas, programs, template)
+    return found._replace(state=_on_schedule(resized, found.step, record, programs.method))
 
 
 def _with_replicas(saved: Any, there: int, programs: Programs | Starter, template: Any) -> Any:
     """The arrays that were saved of `there` replicas, for as many as `programs` has."""
-    here = programs.layout.replicas
-    if programs.method.replicas is None or there == here:
+    replicas = programs.layout.replicas
+    if programs.method.replicas is None or there == replicas:
         return from_host(template, saved)
 
     def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((leaf.shape[0], there, *leaf.shape[2:]), leaf.dtype)
 
-    now = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), saved)
-    return now._replace(state=jax.vmap(lambda state: resize(state, here))(now.state))  # over seeds
+    arrays = from_host(template._replace(state=jax.tree.map(as_saved, template.state)), saved)
+    of_seeds = jax.vmap(lambda state: resize(state, replicas))
+    return arrays._replace(state=of_seeds(arrays.state))
 
 
-def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
+def _on_schedule(arrays: Any, step: int, record: Record, method: Method) -> Any:
     """Puts the learning rate where its schedule has it after so many gradients.
 
     A schedule is one of fractions of the run, read at a count of outer steps (or of gradients of
@@ -67,7 +68,7 @@ def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
     another number of these.
     """
     if not method.per_count or step == record.gradients // method.cycle:
-        return now
+        return arrays
     # Halves go up always: a run that is restored again has then made whole steps more.
     count = math.floor(record.gradients / ((method.replicas or 1) * method.per_count) + 0.5)
 
@@ -77,7 +78,7 @@ def _on_schedule(now: Any, step: int, record: Record, method: Method) -> Any:
     def counted(node: Any) -> Any:
         return node._replace(count=jnp.full_like(node.count, count)) if is_schedule(node) else node
 
-    return now._replace(state=jax.tree.map(counted, now.state, is_leaf=is_schedule))
+    return arrays._replace(state=jax.tree.map(counted, arrays.state, is_leaf=is_schedule))
 
 
 def _broadcast(found: Checkpoint | None, template: Any) -> Checkpoint | None:

@@ -64,9 +64,9 @@ class Programs(NamedTuple):
     layout: Layout
     data: Any
 
-    def place(self, now: Advance) -> Advance:
+    def place(self, arrays: Advance) -> Advance:
         """Puts a state where `advance` wants it."""
-        return Advance(self.layout.place(now.state, axis=1), *self.layout.share(now[1:]))
+        return Advance(self.layout.place(arrays.state, axis=1), *self.layout.share(arrays[1:]))
 
 
 def make_starter(run: Run) -> Starter:
@@ -193,10 +193,10 @@ def _make_evaluate(starter: Starter, states: Any) -> Callable[[TrainState], Eval
     return evaluation
 
 
-def _placed(now: Advance, layout: Layout) -> Advance:
+def _placed(arrays: Advance, layout: Layout) -> Advance:
     """Shapes with the places that `Programs.place` gives to arrays."""
-    state = jax.tree.map(lambda x: _like(x, layout.sharding(axis=1)), now.state)
-    return Advance(state, *jax.tree.map(lambda x: _like(x, layout.common), now[1:]))
+    state = jax.tree.map(lambda x: _like(x, layout.sharding(axis=1)), arrays.state)
+    return Advance(state, *jax.tree.map(lambda x: _like(x, layout.common), arrays[1:]))
 
 
 def _like(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -155,12 +155,12 @@ def make_advance(step: Step, num_inner: int) -> Callable[[Advance, tuple[Array, 
     def advance(before: Advance, shared: tuple[Array, Any]) -> Advance:
         num_steps, data = shared
 
-        def go_on(now: Advance) -> Array:
-            return (now.done < num_steps) & (now.bad == NEVER)
+        def go_on(carry: Advance) -> Array:
+            return (carry.done < num_steps) & (carry.bad == NEVER)
 
-        def body(now: Advance) -> Advance:
-            state, loss, bad = step(now.state, data)
-            return Advance(state, now.loss_sum + loss, bad, now.done + 1)
+        def body(carry: Advance) -> Advance:
+            state, loss, bad = step(carry.state, data)
+            return Advance(state, carry.loss_sum + loss, bad, carry.done + 1)
 
         after = lax.while_loop(go_on, body, before._replace(done=jnp.zeros_like(before.done)))
         leaves = jax.tree.leaves(after.state.params)

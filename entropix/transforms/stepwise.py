@@ -198,11 +198,11 @@ def _check_own_state(state: StepwiseState, init: Any, error: Exception) -> None:
     Asked after a failure alone, so that no state is refused that an update can work with.
     """
     given: Any = jax.tree.structure(state)
-    own: Any = jax.tree.structure(jax.eval_shape(init, state.inner.params))
-    if given != own:
+    expected: Any = jax.tree.structure(jax.eval_shape(init, state.inner.params))
+    if given != expected:
         raise ValueError(
             "update needs the state of this transformation, from tx.init(params) or the last "
-            f"update; got that of another optimiser: {given}, where this one has {own}."
+            f"update; got that of another optimiser: {given}, where this one has {expected}."
         ) from error
 
 

@@ -274,8 +274,8 @@ def test_a_seed_that_diverged_is_not_measured(whole, tmp_path, monkeypatch, quic
     advance = Loop._advance
 
     def poisoned(self):
-        params = jax.tree.map(lambda x: x.at[0].set(jnp.nan), self._now.state.params)
-        self._now = self._now._replace(state=self._now.state._replace(params=params))
+        params = jax.tree.map(lambda x: x.at[0].set(jnp.nan), self._arrays.state.params)
+        self._arrays = self._arrays._replace(state=self._arrays.state._replace(params=params))
         advance(self)
 
     monkeypatch.setattr(Loop, "_advance", poisoned)

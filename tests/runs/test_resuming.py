@@ -179,9 +179,9 @@ def test_a_fork_goes_on_where_the_schedule_is_after_its_gradients(
     longer = one_run(name, budget=(160, 4), **shared, **after)
     train(longer, tmp_path, fork=True)
     with Checkpoints(tmp_path, 2) as checkpoints:
-        now = restore(checkpoints, make_starter(longer)).state
+        arrays = restore(checkpoints, make_starter(longer)).state
     is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
-    found = [s for s in jax.tree.leaves(now.state, is_leaf=is_schedule) if is_schedule(s)]
+    found = [s for s in jax.tree.leaves(arrays.state, is_leaf=is_schedule) if is_schedule(s)]
     assert found
     for schedule in found:
         np.testing.assert_array_equal(schedule.count, horizon)
@@ -271,7 +271,11 @@ def test_replicas_join_and_leave(tmp_path, before, later, caplog):
         train(run, tmp_path)
     seen = []
     place = programs_module.Programs.place
-    watched = lambda self, now: seen.append(jax.device_get(now.state.params)) or place(self, now)  # noqa: E731
+
+    def watched(self, arrays):
+        seen.append(jax.device_get(arrays.state.params))
+        return place(self, arrays)
+
     with unittest.mock.patch.object(programs_module.Programs, "place", watched):
         train(run, tmp_path, fork=True)
     told = "new ones start at the centre" if later > before else "the last ones leave"
@@ -307,8 +311,8 @@ def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch, whole):
 
     def poisoned(self):
         if self._step == 6:
-            params = jax.tree.map(lambda x: x.at[0].set(jnp.nan), self._now.state.params)
-            self._now = self._now._replace(state=self._now.state._replace(params=params))
+            params = jax.tree.map(lambda x: x.at[0].set(jnp.nan), self._arrays.state.params)
+            self._arrays = self._arrays._replace(state=self._arrays.state._replace(params=params))
         advance(self)
 
     monkeypatch.setattr(loop_module, "_CALL_SECONDS", 0.0)

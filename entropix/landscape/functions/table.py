@@ -58,9 +58,9 @@ def _pivot(rows: Sequence[Row]) -> list[str]:
         "|---" * (3 + len(steps)) + "|",
     ]
     for gamma, T in sorted({(row["gamma"], row["temperature"]) for row in rows}):
-        own = [r for r in rows if (r["gamma"], r["temperature"]) == (gamma, T)]
-        cells = [cell(row) for row in sorted(own, key=lambda row: row["steps"])]
-        lines.append(f"| {gamma:g} | {T:g} | {own[0]['truth']:.3f} | {' | '.join(cells)} |")
+        chosen = [r for r in rows if (r["gamma"], r["temperature"]) == (gamma, T)]
+        cells = [cell(row) for row in sorted(chosen, key=lambda row: row["steps"])]
+        lines.append(f"| {gamma:g} | {T:g} | {chosen[0]['truth']:.3f} | {' | '.join(cells)} |")
     return lines
 
 
