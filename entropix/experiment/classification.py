@@ -1,6 +1,6 @@
 """Classification: a problem from arrays, or a data set's name, and any model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,9 @@ from entropix.data.catalogue import DIGITS
 from entropix.data.dataset import input_dtype
 from entropix.data.loading import stored
 from entropix.experiment.arrays import fitting
-from entropix.experiment.fingerprint import digest_arrays, digest_program
+from entropix.experiment.fingerprint import digest_arrays, digest_program, digest_training
 from entropix.experiment.names import check_name, check_options
-from entropix.experiment.networks import network_functions
+from entropix.experiment.networks import NetworkFunctions, network_functions
 from entropix.experiment.problem import Measure, Problem
 from entropix.transforms.checks import check_count, check_fraction, refusal
 
@@ -95,6 +95,8 @@ def classification(
         return network.apply(params, state, inputs, False, None)[0]
 
     estimate = network.estimate
+    of_data = _digest_of_named(data, data_dir) if named else digest_arrays(dataset)
+    of_model = () if network_arguments is not None else _digest_of_model(network, loss, example)
     arguments = {"data": data if named else "arrays", **extra}
     if network_arguments is not None:
         arguments["model"] = network_arguments
@@ -114,11 +116,7 @@ def classification(
         estimate=estimate and (lambda params, state, batch: estimate(params, state, batch[0])),
         apply=apply,
         arguments=arguments,
-        digest=_digest(
-            _digest_of_named(data, data_dir) if named else digest_arrays(dataset),
-            None if network_arguments is not None else network,
-            example,
-        ),
+        digest="-".join(filter(None, (of_data, *of_model))) or "by name",
         eval_batch_size=2000,
     )
 
@@ -269,12 +267,18 @@ def _digest_of_named(name: str, data_dir: str | None) -> str:
     return "" if found == CATALOGUE[name].digest else found
 
 
-def _digest(of_data: str, network: Any, example: Any) -> str:
-    """Of what the problem's arguments do not say: the data, and the user's own model or None."""
-    parts = [of_data] if of_data else []
-    if network is not None:
-        params, state = jax.eval_shape(network.init, jax.random.key(0))
-        forward = lambda p, s, x, key: network.apply(p, s, x, True, key)[0]  # noqa: E731
-        parts.append(digest_program(forward, params, state, example, jax.random.key(0)))
-        parts.append(digest_arrays(network.init(jax.random.key(0))))
-    return "-".join(parts) or "by name"
+def _digest_of_model(
+    network: NetworkFunctions, loss: Callable[..., Any], example: Any
+) -> tuple[str, ...]:
+    """Of the user's own model: how it trains, what it says in evaluation, and where it starts."""
+    key = jax.random.key(0)
+    params, state = jax.eval_shape(network.init, key)
+    batch = example, jax.ShapeDtypeStruct(example.shape[:1], jnp.int32)
+    evaluated = [lambda params, state, x: network.apply(params, state, x, False, None)[0]]
+    if network.estimate is not None:
+        evaluated.append(network.estimate)
+    return (
+        digest_training(loss, params, state, batch, key),
+        *(digest_program(function, params, state, example) for function in evaluated),
+        digest_arrays(network.init(key)),
+    )

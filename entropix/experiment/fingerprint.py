@@ -31,6 +31,40 @@ def digest_arrays(tree: Any) -> str:
     return found.hexdigest()
 
 
+def digest_training(
+    loss: Callable[..., Any], params: Any, model_state: Any, batch: Any, key: Any
+) -> str:
+    """Returns a digest of a problem's loss and its gradient.
+
+    The gradient is no function of what the loss computes: a frozen layer, by
+    `jax.lax.stop_gradient`, or a rule of `jax.custom_vjp` changes the gradient alone.
+
+    Args:
+      loss: as that of `entropix.experiment.Problem`.
+      params: arrays or `jax.ShapeDtypeStruct`s, as all that follow.
+      model_state: what the model carries along.
+      batch: a mini-batch.
+      key: a random key.
+
+    Returns:
+      Sixteen hexadecimal characters.
+
+    Raises:
+      ValueError: as `digest_program`.
+
+    Example:
+      >>> def loss(w, model_state, batch, key):
+      ...   return jnp.sum(w * batch), model_state
+      >>> def frozen(w, *rest):
+      ...   return loss(jax.lax.stop_gradient(w), *rest)
+      >>> x, key = jax.ShapeDtypeStruct((2,), jnp.float32), jax.random.key(0)
+      >>> digest_training(loss, x, (), x, key) == digest_training(frozen, x, (), x, key)
+      False
+    """
+    value_and_grad = jax.value_and_grad(loss, has_aux=True, allow_int=True)
+    return digest_program(value_and_grad, params, model_state, batch, key)
+
+
 def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
     """Returns a digest of what a function computes: its program and the constants in it.
 

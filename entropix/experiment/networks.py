@@ -45,7 +45,8 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
         finished NNX or Equinox model starts every seed at its parameters; a function of `rngs` or
         of `key` gives every seed parameters of its own. Where the model's call has a flag that
         says whether the model trains (TRAINING, EVALUATING), the flag is passed; so is such a
-        field of a Linen model.
+        field of a Linen model. The `apply` of a pair gets a random key too where it has an
+        argument `key` or `rng`; in evaluation that is None.
       example: one batch of inputs, or its shapes; the `init` of Linen and Haiku need them.
 
     Returns:
@@ -83,8 +84,14 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
 
 
 def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctions:
+    """A pair of functions; `apply` gets flags and a random key where it has such arguments."""
+    parameters = list(inspect.signature(apply).parameters.values())[2:]
+    keys = [p.name for p in parameters if p.name in ("key", "rng")]
+    flags = flags_among(parameters, "apply", others=tuple(keys))
+
     def applied(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
-        return apply(params, x), state
+        known = dict.fromkeys(keys, key) | mode_of(flags, train)
+        return apply(params, x, **known), state
 
     return NetworkFunctions(lambda key: (init(key), ()), applied, None)
 

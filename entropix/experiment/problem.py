@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from entropix.experiment.arrays import fitting, on_device, shape_of
-from entropix.experiment.fingerprint import digest_arrays, digest_program
+from entropix.experiment.fingerprint import digest_arrays, digest_program, digest_training
 from entropix.experiment.forms import (
     check_state,
     described,
@@ -64,8 +64,8 @@ class Problem:
         `entropix.experiment.load`; optional.
       arguments: what the problem was made with, in JSON's types; a part of its identity.
       digest: of all else that decides a result; by default of the arrays and of the programs of
-        all functions. The values of a loader's batches are not in it, those of a list's are: name
-        them in `arguments`.
+        all functions, that of the loss with its gradient. The values of a loader's batches are not
+        in it, those of a list's are: name them in `arguments`.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
@@ -288,7 +288,7 @@ class Problem:
         parts = [
             f"{self.eval_batch_size}",
             digest_program(self.init, key),
-            digest_program(self.loss, params, model_state, batch, key),
+            digest_training(self.loss, params, model_state, batch, key),
             *(digest_program(function, params, model_state, batch) for function in evaluated),
             digest_arrays(self.validation),
         ]

@@ -385,6 +385,38 @@ def test_flags_that_are_not_known_are_named():
         classification(data(), nnx.Module())
 
 
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("name", ["key", "rng"])
+def test_a_pair_is_told_whether_it_trains(name, jitted):
+    def apply_key(params, x, train=False, key=None):
+        kept = jax.random.bernoulli(key, 0.5, x.shape) if train else 1.0
+        return apply(params, x * kept)
+
+    def apply_rng(params, x, *, deterministic, rng):
+        return apply_key(params, x, not deterministic, rng)
+
+    dropping = apply_key if name == "key" else apply_rng
+    if jitted:
+        flag = "train" if name == "key" else "deterministic"
+        dropping = jax.jit(dropping, static_argnames=flag)
+    network = network_functions((init, dropping), jax.ShapeDtypeStruct((5, FEATURES), jnp.float32))
+    params, state = network.init(jax.random.key(0))
+    x, key = jnp.asarray(data()[0][:5]), jax.random.key(1)
+    kept = jax.random.bernoulli(key, 0.5, x.shape)
+    trained, evaluated = (
+        network.apply(params, state, x, t, k)[0] for t, k in ((True, key), (False, None))
+    )
+    np.testing.assert_allclose(trained, apply(params, x * kept), rtol=1e-6)
+    np.testing.assert_allclose(evaluated, apply(params, x), rtol=1e-6)
+
+
+def test_flags_of_a_pair_that_are_not_known_are_named():
+    with pytest.warns(UserWarning, match=r"^apply: learning stays False"):
+        classification(data(), (init, lambda p, x, learning=False: apply(p, x)))
+    with pytest.raises(ValueError, match=r"apply is called with .*got mode without a default"):
+        classification(data(), (init, lambda p, x, mode: apply(p, x)))
+
+
 def test_own_data_and_models_have_identities():
     pair = (init, apply)
     base = classification(data(), pair)
@@ -395,6 +427,7 @@ def test_own_data_and_models_have_identities():
         "data": classification(data(1), pair),
         "labels": classification((*data()[:3], 0 * data()[3]), pair),
         "model": classification(data(), (init, lambda p, x: apply(p, 2 * x))),
+        "gradient": classification(data(), (init, lambda p, x: apply(jax.lax.stop_gradient(p), x))),
         "start": classification(
             data(), (lambda key: jax.tree.map(jnp.ones_like, init(key)), apply)
         ),
@@ -403,6 +436,16 @@ def test_own_data_and_models_have_identities():
     identities = [problem.identity for problem in others.values()]
     assert base.identity not in identities
     assert len({repr(identity) for identity in identities}) == len(others)
+
+
+def test_evaluation_alone_is_in_the_identity_of_a_model():
+    def scaled(factor):
+        def applied(params, x, train=False):
+            return apply(params, x) * (1.0 if train else factor)
+
+        return classification(data(), (init, applied)).identity
+
+    assert scaled(1.0) == scaled(1.0) != scaled(5.0)
 
 
 def test_named_data_and_models_are_identified_by_name():

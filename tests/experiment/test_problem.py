@@ -35,6 +35,12 @@ def first_ones(key, data):
     return jax.tree.map(lambda leaf: leaf[:8], data)
 
 
+def frozen(params, model_state, batch, key):
+    """The loss of `scaled(1.0)`, whose gradient leaves w alone."""
+    resting = {**params, "w": jax.lax.stop_gradient(params["w"])}
+    return scaled(1.0)(resting, model_state, batch, key)
+
+
 CHANGES = {
     "name": {"name": "other"},
     "arguments": {"arguments": {"width": 3}},
@@ -44,6 +50,7 @@ CHANGES = {
     "validation": {"validation": arrays(2, 40)},
     "no validation": {"validation": None},
     "loss": {"loss": scaled(1.0)},
+    "a gradient": {"loss": frozen},
     "another constant": {"loss": scaled(2.0)},
     "compiled": {"loss": scaled(1.0, compiled=True)},
     "another constant, compiled": {"loss": scaled(2.0, compiled=True)},
