@@ -18,6 +18,7 @@ import collections
 import pathlib
 
 import jax
+import pandas as pd
 from matplotlib.figure import Figure
 
 from entropix.cli.configs import read_config
@@ -26,7 +27,7 @@ from entropix.replicas import layout
 from entropix.replicas.traffic import traffic
 from entropix.report.cells import intervals, markdown, spread
 from entropix.report.saved import read_runs
-from entropix.report.series import curve, distinct, measures_of
+from entropix.report.series import curve, distinct, measures_of, seeds_by_state
 from entropix.training.keys import split_seed
 from entropix.training.state import init_state
 from entropix.training.step import make_step
@@ -58,10 +59,30 @@ def refuse_other_replicas(runs, rows):
                 )
 
 
+def finished(rows):
+    """Run -> the rows of its seeds that came to the end; the others are named, and left out."""
+    found = {}
+    for name, of_run in rows.items():
+        states = seeds_by_state(of_run)
+        for state in ("diverged", "unfinished"):
+            if states[state]:
+                print(f"{name}: seeds {states[state]}, {state}, are left out.")
+        kept = [row for row in of_run if row.seed in states["finished"]]
+        found |= {name: kept} if kept else {}
+    return found
+
+
+def at_the_end(rows, measure):
+    """What a run reached, by seed."""
+    last = max(row.gradients for row in rows)
+    return pd.Series({row.seed: row[measure] for row in rows if row.gradients == last})
+
+
 def table(runs, labels, sent, found, unit):
     """One row a run: how much is sent, and what was reached."""
-    pairs = {n: of - found[BASELINE] for n, of in found.items() if n != BASELINE}
-    cells = intervals(pairs, unit) if BASELINE in found else {}
+    others = {n: of for n, of in found.items() if n != BASELINE} if BASELINE in found else {}
+    pairs = {n: (of - found[BASELINE]).dropna().to_numpy() for n, of in others.items()}
+    cells = intervals(pairs, unit)
     rows = []
     for run in runs:
         one_replica = run.budget.gradients // run.replicas
@@ -72,7 +93,7 @@ def table(runs, labels, sent, found, unit):
             "MB sent by one replica": f"{one_replica * sent[run.name] / MEGABYTE:,.1f}",
         }
         if run.name in found:
-            row["at the end"] = spread(found[run.name], unit)
+            row["at the end"] = spread(found[run.name].to_numpy(), unit)
             row["against data-parallel"] = cells.get(run.name, "")
         rows.append(row)
     return markdown(rows)
@@ -112,14 +133,13 @@ def main():
     for part in read_runs([options.results]) if options.results else []:
         rows[part.name] += part.rows
     refuse_other_replicas(runs, rows)
+    rows = finished(rows)
     sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
         (measure,) = measures_of(
             [row for of_run in rows.values() for row in of_run], [options.measure]
         )
-        found = {
-            name: curve(of_run, measure.name, "gradients")[1][-1] for name, of_run in rows.items()
-        }
+        found = {name: at_the_end(of_run, measure.name) for name, of_run in rows.items()}
     text = table(runs, labels, sent, found, measure.unit if measure else "")
     print(text)
     if rows:

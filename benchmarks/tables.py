@@ -82,7 +82,12 @@ def write_flatness(name: str) -> None:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or {**REPORTS, **FLATNESS}:
+    known = {**REPORTS, **FLATNESS}
+    if unknown := [name for name in sys.argv[1:] if name not in known]:
+        raise SystemExit(
+            f"no folder of results/ is called {unknown[0]!r}; known: {', '.join(known)}."
+        )
+    for name in sys.argv[1:] or known:
         if name in REPORTS:
             write_report(name)
         if name in FLATNESS:

@@ -145,8 +145,7 @@ def compare(
       All rows.
 
     Raises:
-      ValueError: for what cannot be run, before anything is run, or if every seed diverged before
-        it was measured.
+      ValueError: for what cannot be run, before anything is run.
 
     Example:
       >>> import entropix, optax, tempfile

@@ -6,6 +6,7 @@ import re
 import runpy
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from entropix.report import gather
@@ -162,10 +163,51 @@ def test_flatness_is_read_for_rank_correlations():
     """`benchmarks/compressed.py` reads what `entropix landscape` has written of the same runs."""
     page = runpy.run_path(str(ROOT / "benchmarks" / "compressed.py"))
     saved = read_runs([RESULTS / "digits"])
-    measured = page["flatness"](saved, RESULTS / "digits" / "landscape.jsonl")
-    assert {values.shape for values in measured.values()} == {(25,)}
-    rises = np.split(measured["trace"], 5)
-    table = page["correlations"](
-        {run.name: {"a": r} for run, r in zip(saved, rises, strict=True)}, measured
+    measured = page["flatness"](page["sound_seeds"](saved), RESULTS / "digits" / "landscape.jsonl")
+    assert measured.shape == (25, 5)
+    traces = np.split(measured["trace"].to_numpy(), 5)
+    rises = {
+        run.name: pd.DataFrame({"a": trace}, index=run.seeds)
+        for run, trace in zip(saved, traces, strict=True)
+    }
+    assert "+1.00 (+1.00 to +1.00)" in page["correlations"](rises, measured)
+
+
+def test_what_was_reached_is_of_the_seeds_that_came_to_the_end():
+    page = runpy.run_path(str(ROOT / "benchmarks" / "communication.py"))
+    rows = [row for part in read_runs([RESULTS / "communication_lenet"]) for row in part.rows]
+    runs = {
+        name: [row for row in rows if row.run == name] for name in ("data_parallel", "easgd_10")
+    }
+    whole = page["at_the_end"](page["finished"](runs)["easgd_10"], "val_error")
+    assert list(whole.index) == [0, 1, 2]
+    last = max(row.gradients for row in runs["easgd_10"])
+    runs["easgd_10"] = [r for r in runs["easgd_10"] if (r.seed, r.gradients) != (1, last)]
+    found = page["finished"](runs)
+    part = page["at_the_end"](found["easgd_10"], "val_error")
+    pd.testing.assert_series_equal(part, whole.drop(1))
+    assert len(page["at_the_end"](found["data_parallel"], "val_error")) == 3
+
+
+def test_names_that_tables_does_not_know_are_refused(monkeypatch):
+    page = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    monkeypatch.setattr("sys.argv", ["tables.py", "digist"])
+    with pytest.raises(
+        SystemExit, match="no folder of results/ is called 'digist'; known: .*digits"
+    ):
+        page["main"]()
+
+
+def test_rises_are_paired_by_seed():
+    """Whatever the order, and for the seeds that both runs have alone."""
+    page = runpy.run_path(str(ROOT / "benchmarks" / "compressed.py"))
+    base = pd.DataFrame({"3 bits": [1.0, 2.0, 4.0]}, index=[0, 1, 2])
+    other = pd.DataFrame({"3 bits": [4.5, 1.5, 9.0]}, index=[2, 0, 7])
+    single = pd.DataFrame({"3 bits": [3.0]}, index=[1])
+    found, labels = (
+        {"sgd": base, "hj": other, "sam": single},
+        {"sgd": "SGD", "hj": "HJ", "sam": "SAM"},
     )
-    assert "+1.00 (+1.00 to +1.00)" in table
+    _, differences = page["tables"](found, labels, "nats", "sgd")
+    assert "+0.5 with all 2 seeds" in differences
+    assert "too few seeds" in differences

@@ -75,6 +75,10 @@ def classification(
     """
     if num_classes is not None:
         num_classes = check_count("num_classes", num_classes)
+    if zca_regulariser is not None and data != "cifar10":
+        raise refusal(
+            "zca_regulariser", "given with cifar10 alone, which is whitened", zca_regulariser
+        )
     extra = {} if zca_regulariser is None else {"zca_regulariser": zca_regulariser}
     named = isinstance(data, str)
     dataset = datasets.load(data, data_dir, **extra) if named else dataset_of(data)

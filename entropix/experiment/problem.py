@@ -92,7 +92,7 @@ class Problem:
     data: Any = dataclasses.field(repr=False)  # which would fill the screen
     validation: Any = dataclasses.field(default=None, repr=False)
     batch_size: int = 128
-    measures: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
+    measures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Callable[[Array, Any], Any] | None = None
     estimate: Callable[[Any, Any, Any], Any] | None = None
     apply: Callable[[Any, Any, Any], Any] | None = None

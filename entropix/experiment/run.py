@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -95,7 +95,7 @@ class Settings:
     devices: int = 0
     replica_start: str = "same"
     eval_train_examples: int = 10_000
-    flatness_at: tuple[float, ...] = ()
+    flatness_at: float | Sequence[float] = ()
     flatness_examples: int = 4096
     checkpoint_seconds: float = 60.0
     checkpoints_kept: int = 2

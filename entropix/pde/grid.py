@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import operator
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,15 @@ class Grid:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     shape: tuple[int, ...]
+
+    if TYPE_CHECKING:  # what is accepted, and made the tuples above
+
+        def __init__(
+            self,
+            lower: float | Sequence[float],
+            upper: float | Sequence[float],
+            shape: int | Sequence[int],
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, kind in (("lower", float), ("upper", float), ("shape", operator.index)):

@@ -76,10 +76,9 @@ def convergence(
     grid = figure.subplots(len(counts), len(shown), squeeze=False)
     for panels, (count, per_replica) in zip(grid, counts.items(), strict=True):
         for panel, measure in zip(panels, shown, strict=True):
-            positive = measure.better == "lower" and all(
-                row.measures[measure.name].value is None or row[measure.name] > 0
-                for row in rows if measure.name in row.measures
-            )  # fmt: skip
+            known = [row[measure.name] for row in rows if measure.name in row.measures]
+            finite = [value for value in known if value is not None]
+            positive = measure.better == "lower" and min(finite, default=0.0) > 0
             for (label, of_run), style in zip(runs.items(), styles, strict=True):
                 # Flatness, for one, is not measured at every evaluation.
                 measured = [row for row in of_run if measure.name in row.measures] or of_run

@@ -7,7 +7,7 @@ from typing import Any
 
 from entropix.experiment.run import Run
 from entropix.rows import Row
-from entropix.runs.train import parts, train_run
+from entropix.runs.train import check_callbacks, parts, train_run
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def compare_runs(
     Raises:
       ValueError: if a folder holds another run's results, before anything is run.
     """
+    check_callbacks(callbacks)
     workdir = pathlib.Path(workdir)
     for run in runs:
         parts(run, workdir / run.name, fork)

@@ -10,7 +10,7 @@ import jax
 from jax.tree_util import Partial
 
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run
+from entropix.experiment.run import Run, check_fractions
 from entropix.landscape.networks import Spectrum, batched, hessian, hvp, measures, spectrum
 from entropix.landscape.networks.parameters import size
 from entropix.rows import FLATNESS, Measurement
@@ -104,7 +104,10 @@ class Flatness:
     """
 
     def __init__(self, run: Run):
-        self._run, self._due = run, run.budget.due_at(run.settings.flatness_at)
+        self._run, self._due = (
+            run,
+            run.budget.due_at(check_fractions("flatness_at", run.settings.flatness_at)),
+        )
         self._first = True
         if self._due:
             self._sample = sample(run.problem, run.settings.flatness_examples)

@@ -20,6 +20,7 @@ from entropix.runs.preemption import Interrupted, stop_requests
 from entropix.runs.record import Failure
 from entropix.runs.restoring import is_lead
 from entropix.training.programs import make_programs
+from entropix.transforms.checks import refusal
 
 _log = logging.getLogger(__name__)
 _LONGEST = 100  # characters of a part's name
@@ -61,6 +62,7 @@ def train_run(
         seed stops at once, the others run to the end first.
       Interrupted: after a signal that asks to stop.
     """
+    check_callbacks(callbacks)
     progress = sys.stderr.isatty() if progress is None else progress
     same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
     agree_on(same, timeout=_LOADING_SECONDS)
@@ -118,6 +120,12 @@ def _part(seeds: Sequence[int]) -> str:
     if len(name) > _LONGEST:
         name = f"{seeds[0]}_to_{seeds[-1]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return f"seeds_{name}"
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raises `ValueError` for anything but functions in a list or a tuple."""
+    if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
+        raise refusal("callbacks", "a list of functions of a Row, such as [print]", callbacks)
 
 
 def _train_part(

@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from entropix.experiment.problem import Measure, Problem
 from entropix.training.state import Point
+from entropix.transforms.checks import refusal
 
 # Examples of one forward pass in a measurement. The activations of more leave a CPU's cache: LeNet
 # takes 3.6 times as long with 2,000 as with 100, and All-CNN 0.8 GB for each of its first layers.
@@ -45,6 +46,9 @@ def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
         return EvaluationData(
             jax.tree.map(lambda leaf: leaf[some], problem.data), problem.validation
         )
+    if not train_examples and not hasattr(problem.data, "__len__"):
+        way_out = ". A loader without a length may repeat for ever: say how many are measured."
+        raise refusal("eval_train_examples", "a number >= 1 with such a loader", 0, way_out)
     batches: list[Any] = []
     for batch in problem.data:
         batches.append(jax.tree.map(jnp.asarray, batch))

@@ -73,7 +73,10 @@ def check_number(
     rounded, dtype = _rounded(known)
     if not accepts(rounded) or (rounded == 0 and known != 0):
         differs = math.isfinite(known) and rounded != known and accepts(known)
-        raise refusal(name, accepted, value, f", which is {rounded:g} in {dtype}." * differs)
+        way_out = f", which is {rounded:g} in {dtype}." * differs
+        raise refusal(
+            name, accepted, value, way_out or ", which is not finite." * (known == math.inf)
+        )
     keep = schedule if array is None else array
     return value if keep and isinstance(value, jax.Array) else known
 

@@ -317,6 +317,12 @@ def test_models_that_do_not_fit_are_refused(model, message):
         classification(data(), model)
 
 
+def test_whitening_is_of_cifar10_alone():
+    for given in ("digits", data()):
+        with pytest.raises(ValueError, match=r"zca_regulariser must be given with cifar10 alone"):
+            classification(given, "mlp", zca_regulariser=3.0)
+
+
 @pytest.mark.parametrize(
     ("model", "num_classes", "message"),
     [

@@ -297,6 +297,8 @@ def test_the_loss_reaches_optimisers_that_ask_for_it():
 def test_seeds_are_a_number_or_a_choice():
     assert runs_of({"a": "sgd"}, seeds=3)[0].seeds == (0, 1, 2)
     assert runs_of({"a": "sgd"}, seeds=[7, np.int64(2)])[0].seeds == (7, 2)
+    assert runs_of({"a": "sgd"}, seeds=np.arange(2, 4))[0].seeds == (2, 3)
+    assert runs_of({"a": "sgd"}, seeds=np.asarray(2))[0].seeds == (0, 1)
 
 
 def identity(given, name="a", **options):

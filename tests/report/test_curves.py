@@ -95,7 +95,7 @@ def test_measurements_that_were_not_finite_leave_a_gap_if_no_seed_is_whole(make_
     errors[2] = np.nan
     mean = lines(convergence(make_rows("hj", val_error=errors)))[0].get_ydata()
     np.testing.assert_allclose(mean, [20, 10, np.nan])
-    convergence(make_rows("hj", val_error=np.full((1, 2), np.nan)))
+    convergence(make_rows("hj", val_error=np.full((1, 2), np.nan))).draw_without_rendering()
 
 
 def test_replicas_are_counted_both_ways(make_rows):

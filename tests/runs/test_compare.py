@@ -72,6 +72,13 @@ def test_a_second_call_runs_nothing_again(finished):
     assert called == []
 
 
+@pytest.mark.parametrize("callbacks", [print, [print, 1], "print"])
+def test_callbacks_are_looked_at_before_anything_is_run(tmp_path, callbacks):
+    with pytest.raises(ValueError, match=r"callbacks must be a list of functions .* got"):
+        compared(tmp_path, callbacks=callbacks)
+    assert not any(tmp_path.iterdir())
+
+
 def test_another_problem_or_transformation_is_refused_before_anything_is_run(finished):
     workdir, _, _ = finished
     before = sorted(workdir.iterdir())

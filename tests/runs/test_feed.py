@@ -14,6 +14,7 @@ from entropix.runs.feed import Feed
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted
 from entropix.runs.train import train_run
+from entropix.training.evaluation import evaluation_data
 from entropix.training.keys import split_seed
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -138,3 +139,19 @@ def test_float64_batches_become_what_the_program_takes(tmp_path):
         for name, data in [("double", Double()), ("single", Loader())]
     ]  # fmt: skip
     assert [row.measures for row in rows[0]] == [row.measures for row in rows[1]]
+
+
+class Endless(Loader):
+    """A loader that repeats its data, as `repeat()` of grain or tf.data makes one."""
+
+    def __iter__(self):
+        while True:
+            yield from super().__iter__()
+
+
+def test_all_examples_of_a_loader_without_a_length_are_refused():
+    problem = line(data=Endless(), loss=without_randomness)
+    examples = evaluation_data(problem, 20).train
+    assert len(examples["x"]) == 24  # in whole batches
+    with pytest.raises(ValueError, match=r"eval_train_examples must be .*may repeat for ever"):
+        evaluation_data(problem, 0)

@@ -1,6 +1,7 @@
 """Bad input: every message names the argument, its value, what is accepted, the way out."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -440,3 +441,10 @@ class TestUpdate:
         tx = optax.adam(0.1)
         with pytest.raises(ValueError, match="found no state of entropix.*Pass the optimiser's"):
             entropix.eval_params(tx.init(X), X)
+
+
+def test_an_infinite_number_is_told_to_be_finite():
+    with pytest.raises(ValueError, match=r"t must be a number > 0; got t=inf, which is not finite"):
+        entropix.hj_prox(jnp.sum, jnp.ones(2), math.inf, temperature=1.0)
+    with pytest.raises(ValueError, match=r"gamma must be a number > 0.*got gamma=-inf\.$"):
+        entropix.outer(optax.sgd(0.1), gamma=-math.inf)
