@@ -102,11 +102,6 @@ class Grid:
         return len(self.shape)
 
     @property
-    def a_point(self) -> jax.ShapeDtypeStruct:
-        """The shape of a point and its dtype, to trace functions with."""
-        return jax.ShapeDtypeStruct(self.point_shape, jnp.float64)
-
-    @property
     def point_shape(self) -> tuple[int, ...]:
         """Shape of a point: () in 1-D, (2,) in 2-D."""
         return () if self.ndim == 1 else (self.ndim,)

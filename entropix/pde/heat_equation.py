@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_count, check_float64, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
-from entropix.traced import traced
 
 _WIDTH = 9.0  # in standard deviations; the density there is 1e-18
 _FEWEST = 19  # nodes one standard deviation apart: 3e-9 of a Gaussian's mass is missed
@@ -69,7 +68,6 @@ def heat_equation(
             "f must be a function of a point; for values use entropix.pde.heat_on_grid"
         )
     rows = grid.rows(points)
-    f = traced(f, grid.a_point)
     value, gradient = _expectations(grid, f, num_nodes, rows, jnp.sqrt(t / beta))
     return grid.relaxed(value, gradient, points)
 

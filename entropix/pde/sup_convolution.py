@@ -12,7 +12,6 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_count, check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.hopf_lax import Proximal, hopf_lax
-from entropix.traced import traced
 
 _BATCH = 64
 
@@ -100,7 +99,7 @@ def ball_maximum(
     check_count(num_radii=num_radii, num_angles=num_angles)
     if not callable(f):
         raise ValueError("f must be a function of a point, because a ball ends between nodes")
-    rows, f = grid.rows(points), traced(f, grid.a_point)
+    rows = grid.rows(points)
     value, gradient = _over_ball(grid, f, (num_radii, num_angles), rows, jnp.asarray(rho))
     return grid.relaxed(value, gradient, points)
 

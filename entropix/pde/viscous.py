@@ -12,7 +12,6 @@ from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.inviscid import inviscid_hj
 from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
-from entropix.traced import traced
 
 _KEPT = {1: 512, 2: 2048}  # cells that are kept when all are halved, by dimension
 _MORE = 4  # times as many are kept for points where those left out some of the mass
@@ -74,7 +73,7 @@ def cole_hopf(
     check_beta(beta)
     values, rows = grid.sample(f), grid.rows(points)
     check_finite("f", values, grid.points, besides=math.inf)
-    function, kept = traced(f, grid.a_point) if callable(f) else None, _KEPT[grid.ndim]
+    function, kept = f if callable(f) else None, _KEPT[grid.ndim]
     scales = Scales(jnp.asarray(t, jnp.float64), jnp.asarray(beta, jnp.float64))
     solve = functools.partial(gibbs_sums, grid, function, max_halvings)
     sums = solve(kept, values, rows, scales)

@@ -13,7 +13,6 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from entropix.traced import traced
 from entropix.transforms.relaxation import Relaxation
 
 
@@ -28,17 +27,11 @@ def is_data(*trees: Any) -> bool:
     return all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(trees))
 
 
-def as_partial(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+def as_partial(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as a tree, which compiled programs take; equal functions share a program.
 
     Arrays that a `Partial` binds are arguments of the program. A function without a hash, such as
     an Equinox model or a dataclass, is equal to no other.
-
-    Args:
-      function: of arrays.
-      *arguments: what it will be given, or the shapes: a function that has come to compute
-        something else for them is another one (`entropix.traced`). None for a function that reads
-        nothing from outside.
     """
     if isinstance(function, Partial):
         return function
@@ -46,7 +39,7 @@ def as_partial(function: Callable[..., Any], *arguments: Any) -> Callable[..., A
         hash(function)
     except TypeError:
         return Partial(lambda *arguments: function(*arguments))
-    return Partial(traced(function, *arguments) if arguments else function)
+    return Partial(function)
 
 
 def cond(

@@ -135,7 +135,7 @@ def hj_prox(
 
     width = jnp.sqrt(jnp.asarray(t)) * jnp.sqrt(jnp.asarray(temperature))
     heat = scalar(temperature, jnp.zeros([], dtype))
-    sums = _sampled(as_partial(f, x), x, width, heat, key, n=n, size=size)
+    sums = _sampled(as_partial(f), x, width, heat, key, n=n, size=size)
     return _estimate(sums, x, t, heat, width, n)
 
 

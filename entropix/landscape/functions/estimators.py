@@ -17,7 +17,6 @@ from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
 from entropix.pde.sup_convolution import ball_maximum
 from entropix.pde.viscous import MassSpreadError, cole_hopf
-from entropix.traced import traced
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
 from entropix.transforms.local_entropy import local_entropy
@@ -155,7 +154,6 @@ def estimates(
     if method in ("elastic_coupling", "live_centre"):
         num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
     single = [jnp.asarray(v, jnp.float32) for v in (points, gamma, temperature, step_size)]
-    f = traced(f, jax.ShapeDtypeStruct(jnp.shape(points)[1:], jnp.float32))
     return _estimates(method, f, num_steps, num_chains, averaging, key, *single)
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from entropix.transforms import checks
-from entropix.transforms.eager import as_partial
 
 Tree = Any
 
@@ -43,20 +42,6 @@ def batched(data: Tree, batch_size: int) -> Tree:
     return jax.tree.map(
         lambda leaf: jnp.reshape(leaf, (count // batch_size, batch_size, *leaf.shape[1:])), data
     )
-
-
-def as_loss(function: Callable[..., Any], params: Tree, batches: Tree) -> Callable[..., Any]:
-    """A function of parameters and a batch as a tree, as `as_partial` makes it."""
-    try:
-        batch = one_batch(batches)
-    except Exception:  # what is wrong with the batches is said where they are used
-        return as_partial(function)
-    return as_partial(function, params, batch)
-
-
-def one_batch(batches: Tree) -> Tree:
-    """The shapes of one batch."""
-    return jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), batches)
 
 
 def leading_size(name: str, batches: Tree) -> int:

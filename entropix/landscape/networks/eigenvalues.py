@@ -120,7 +120,7 @@ def _arguments(
     steps = checks.check_count("num_steps", 4 * num + 40 if num_steps is None else num_steps)
     if steps < num:
         raise checks.refusal("num_steps", f"at least num={num}", steps)
-    return as_partial(matvec, params), params, num, canonical_key(key), min(steps, n), which
+    return as_partial(matvec), params, num, canonical_key(key), min(steps, n), which
 
 
 @functools.partial(jax.jit, static_argnames=("num", "num_steps", "which", "vectors"))

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from entropix.landscape.networks.batches import as_loss, mean_figures
+from entropix.landscape.networks.batches import mean_figures
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
@@ -69,7 +70,7 @@ def local_energy(
             "num_samples", "an even number >= 4, since noise comes in pairs z, -z", num_samples
         )
     return _local_energy(
-        as_loss(loss, params, batches), params, sigma, batches, canonical_key(key), num_samples // 2
+        as_partial(loss), params, sigma, batches, canonical_key(key), num_samples // 2
     )
 
 

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from entropix.landscape.networks.batches import Tree, as_loss, check_loss, value_and_gradient
+from entropix.landscape.networks.batches import Tree, check_loss, value_and_gradient
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.integration import Sampling, integrate
 from entropix.landscape.networks.parameters import at_point, flattened, movable, size
 from entropix.landscape.networks.products import LossFn, hessian
 from entropix.landscape.networks.spectrum import check_samples, quadratures
 from entropix.transforms import checks
-from entropix.transforms.eager import is_concrete
+from entropix.transforms.eager import as_partial, is_concrete
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 
@@ -101,7 +101,7 @@ def local_entropy(
     checks.check_function("loss", loss, "a function of parameters and a batch")
     gamma = checks.check_positive("gamma", gamma, schedule=False)
     method = checks.check_choice("method", method, METHODS)
-    key, loss = canonical_key(key), as_loss(loss, params, batches)
+    key, loss = canonical_key(key), as_partial(loss)
     if method == "quadratic":
         temperature = checks.check_non_negative("temperature", temperature, schedule=False)
         steps = min(checks.check_count("num_steps", num_steps), size(params))

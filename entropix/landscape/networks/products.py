@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from entropix.landscape.networks.batches import Tree, as_loss, check_loss, mean_over, one_batch
+from entropix.landscape.networks.batches import Tree, check_loss, mean_over
 from entropix.landscape.networks.parameters import as_vector, at_point, movable, vector_part
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
@@ -28,8 +28,7 @@ def hvp(loss: LossFn, params: Tree, v: Tree, batches: Tree) -> Tree:
 
     Forward over reverse: two to three times the time of a gradient of the same data, and the memory
     of one batch. A program is compiled when `loss` is first seen, so hand over the same function
-    every time, not a new lambda. The function is traced at every call, and compiled again where a
-    number or an array that it reads from outside has changed.
+    every time, not a new lambda.
 
     Args:
       loss: `loss(params, batch) -> number`, the mean over the batch's examples. Parameters reach
@@ -57,7 +56,7 @@ def hvp(loss: LossFn, params: Tree, v: Tree, batches: Tree) -> Tree:
       <https://doi.org/10.1162/neco.1994.6.1.147>`_, 1994.
     """
     checks.check_function("loss", loss, "a function of parameters and a batch")
-    return _hessian_product(as_loss(loss, params, batches), params, batches, v)
+    return _hessian_product(as_partial(loss), params, batches, v)
 
 
 def ggn_vp(
@@ -103,8 +102,7 @@ def ggn_vp(
     """
     checks.check_function("outputs_fn", outputs_fn, "a function of parameters and a batch")
     checks.check_function("loss_fn", loss_fn, "a function of outputs and a batch")
-    parts = _parts(outputs_fn, loss_fn, params, batches)
-    return _ggn_product(*parts, params, batches, v)
+    return _ggn_product(as_partial(outputs_fn), as_partial(loss_fn), params, batches, v)
 
 
 def hessian(loss: LossFn, params: Tree, batches: Tree) -> MatVec:
@@ -128,7 +126,7 @@ def hessian(loss: LossFn, params: Tree, batches: Tree) -> MatVec:
       [4.0, 4.0]
     """
     checks.check_function("loss", loss, "a function of parameters and a batch")
-    return Partial(_hessian_product, as_loss(loss, params, batches), params, batches)
+    return Partial(_hessian_product, as_partial(loss), params, batches)
 
 
 def gauss_newton(
@@ -140,18 +138,7 @@ def gauss_newton(
     """The Gauss-Newton matrix as an operator, `v -> ggn_vp(...)`; see `hessian`."""
     checks.check_function("outputs_fn", outputs_fn, "a function of parameters and a batch")
     checks.check_function("loss_fn", loss_fn, "a function of outputs and a batch")
-    parts = _parts(outputs_fn, loss_fn, params, batches)
-    return Partial(_ggn_product, *parts, params, batches)
-
-
-def _parts(outputs_fn: Any, loss_fn: Any, params: Tree, batches: Tree) -> tuple[Any, Any]:
-    """Both functions as trees."""
-    try:
-        batch = one_batch(batches)
-        z = jax.eval_shape(outputs_fn, params, batch)
-    except Exception:  # which the product raises again
-        return as_partial(outputs_fn), as_partial(loss_fn)
-    return as_partial(outputs_fn, params, batch), as_partial(loss_fn, z, batch)
+    return Partial(_ggn_product, as_partial(outputs_fn), as_partial(loss_fn), params, batches)
 
 
 def relative(matvec: MatVec, params: Tree) -> MatVec:
@@ -178,7 +165,7 @@ def relative(matvec: MatVec, params: Tree) -> MatVec:
       [2.0, 18.0]
     """
     checks.check_function("matvec", matvec, "a function of a vector")
-    return Partial(_relative_product, as_partial(matvec, params), params)
+    return Partial(_relative_product, as_partial(matvec), params)
 
 
 @jax.jit

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from entropix.landscape.networks.batches import as_loss, mean_figures
+from entropix.landscape.networks.batches import mean_figures
 from entropix.landscape.networks.eigenvalues import eigenvalues
 from entropix.landscape.networks.energy import local_energy
 from entropix.landscape.networks.parameters import Tree, as_vector, movable, size
@@ -21,6 +21,7 @@ from entropix.landscape.networks.products import (
 from entropix.landscape.networks.sharpness import sharpness
 from entropix.landscape.networks.trace import frobenius_norm, trace
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 
 
@@ -81,8 +82,8 @@ def measures(
       (5.0, 15.0)
     """
     _check(params, outputs_fn, loss_fn, num_eigenvalues, num_samples)
-    loss, keys = as_loss(loss, params, batches), jax.random.split(canonical_key(key), 5)
-    figures = loss if figures is None else as_loss(figures, params, batches)
+    loss, keys = as_partial(loss), jax.random.split(canonical_key(key), 5)
+    figures = loss if figures is None else as_partial(figures)
     if announce is not None:
         counts = passes(
             size(params),
@@ -128,8 +129,7 @@ def passes(
 
 def estimated_time(loss: LossFn, params: Tree, batches: Tree, counts: Mapping[str, int]) -> str:
     """One line about the time to come, from one product and one evaluation, run and timed."""
-    loss = as_loss(loss, params, batches)
-    ones = as_vector(jax.tree.map(jnp.ones_like, movable(params)), params)
+    loss, ones = as_partial(loss), as_vector(jax.tree.map(jnp.ones_like, movable(params)), params)
     evaluate = jax.jit(mean_figures)
     product = _seconds(lambda: hvp(loss, params, ones, batches))
     evaluation = _seconds(lambda: evaluate(loss, params, batches))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from entropix.landscape.networks.batches import as_loss, check_loss, value_and_gradient
+from entropix.landscape.networks.batches import check_loss, value_and_gradient
 from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
@@ -71,7 +72,7 @@ def sharpness(
     checks.check_function("loss", loss, "a function of parameters and a batch")
     rho = checks.check_non_negative("rho", rho, schedule=False)
     return _sharpness(
-        as_loss(loss, params, batches),
+        as_partial(loss),
         params,
         rho,
         batches,

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from entropix.landscape.networks.batches import as_loss, mean_figures
+from entropix.landscape.networks.batches import mean_figures
 from entropix.landscape.networks.parameters import Tree, as_vector, at_point, movable, vector_part
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
+from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import canonical_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
@@ -86,7 +87,7 @@ def segment(loss: LossFn, a: Tree, b: Tree, batches: Tree, *, num_points: int = 
     num_points = checks.check_count("num_points", num_points)
     if num_points < 2:
         raise checks.refusal("num_points", ">= 2, both ends", num_points)
-    return _segment(as_loss(loss, a, batches), a, b, batches, num_points)
+    return _segment(as_partial(loss), a, b, batches, num_points)
 
 
 @functools.partial(jax.jit, static_argnames="num_points")
@@ -165,9 +166,7 @@ def slice2d(
     if len(directions) != 2:
         raise checks.refusal("directions", "two trees like params", directions)
     first, second = (normalised(direction, params, normalise) for direction in directions)
-    return _slice2d(
-        as_loss(loss, params, batches), params, batches, (first, second), extent, num_points
-    )
+    return _slice2d(as_partial(loss), params, batches, (first, second), extent, num_points)
 
 
 @functools.partial(jax.jit, static_argnames="num_points")

@@ -94,13 +94,7 @@ def spectrum(
     if width is not None:
         width = checks.check_positive("width", width, schedule=False)
     return _spectrum(
-        as_partial(matvec, params),
-        params,
-        canonical_key(key),
-        width,
-        num_steps,
-        num_samples,
-        num_points,
+        as_partial(matvec), params, canonical_key(key), width, num_steps, num_samples, num_points
     )
 
 

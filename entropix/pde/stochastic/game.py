@@ -16,7 +16,6 @@ from entropix.pde.stochastic.exchange import implicit_step
 from entropix.pde.stochastic.fokker_planck import fokker_planck, mass
 from entropix.pde.stochastic.mean_field import distance_squared, mean
 from entropix.pde.stochastic.stepping import saved_steps
-from entropix.traced import traced
 
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -104,7 +103,6 @@ def mean_field_game(
     start = start / mass(grid, start)
     first_cost = grid.sample(lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
-    f, V = traced(f, grid.a_point), traced(V, grid.a_point, grid.a_point)
     return _equilibrium(grid, f, V, num_levels, num_rounds, start, gamma, beta, horizon, damping)
 
 
