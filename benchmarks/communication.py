@@ -59,11 +59,11 @@ def refuse_other_replicas(runs, rows):
                 )
 
 
-def finished(rows):
+def finished(rows, unfinished):
     """Run -> the rows of its seeds that came to the end; the others are named, and left out."""
     found = {}
     for name, of_run in rows.items():
-        states = seeds_by_state(of_run)
+        states = seeds_by_state(of_run, unfinished[name])
         for state in ("diverged", "unfinished"):
             if states[state]:
                 print(f"{name}: seeds {states[state]}, {state}, are left out.")
@@ -130,10 +130,12 @@ def main():
     runs = [run for run in plan(config) if run.replicas is not None]
     labels = distinct({run.name: run.label for run in runs})
     rows, found, measure = collections.defaultdict(list), {}, None
+    unfinished = collections.defaultdict(list)
     for part in read_runs([options.results]) if options.results else []:
         rows[part.name] += part.rows
+        unfinished[part.name] += [] if part.finished else part.seeds
     refuse_other_replicas(runs, rows)
-    rows = finished(rows)
+    rows = finished(rows, unfinished)
     sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
         (measure,) = measures_of(

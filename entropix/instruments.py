@@ -110,27 +110,28 @@ def landscape(
     check_names(saved)
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
-    log = FlatnessLog(workdir, settings, saved)
-    diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
-    places = _places(saved, spectra, diverged)
-    names = dict.fromkeys(name for name, _ in _sound(log, diverged))
-    names |= dict.fromkeys(place.saved.name for place in places)
-    if not names:
-        raise ValueError("every seed diverged, so that there is no minimum to measure.")
-    baseline = baseline_of(names, baseline)
-    known = {run.name: run for run in runs}
-    densities = read_spectra(workdir / "spectra.npz") if log.entries else {}
-    missing = [
-        place
-        for place in places
-        if not log.has(place.saved, place.seed) or (place.spectrum and place.name not in densities)
-    ]
-    networks = {
-        folder: load(folder, run=known.get(name), data_dir=data_dir)
-        for folder, name in {place.saved.folder: place.saved.name for place in missing}.items()
-    }
-    samples = _samples(networks.values(), examples, batch_size)
-    with claimed(workdir):
+    with claimed(workdir):  # what is there is read when nobody else adds to it
+        log = FlatnessLog(workdir, settings, saved)
+        diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
+        places = _places(saved, spectra, diverged)
+        names = dict.fromkeys(name for name, _ in _sound(log, diverged))
+        names |= dict.fromkeys(place.saved.name for place in places)
+        if not names:
+            raise ValueError("every seed diverged, so that there is no minimum to measure.")
+        baseline = baseline_of(names, baseline)
+        known = {run.name: run for run in runs}
+        densities = read_spectra(workdir / "spectra.npz") if log.entries else {}
+        missing = [
+            place
+            for place in places
+            if not log.has(place.saved, place.seed)
+            or (place.spectrum and place.name not in densities)
+        ]
+        networks = {
+            folder: load(folder, run=known.get(name), data_dir=data_dir)
+            for folder, name in {place.saved.folder: place.saved.name for place in missing}.items()
+        }
+        samples = _samples(networks.values(), examples, batch_size)
         for number, place in enumerate(missing):
             run, network = place.saved, networks[place.saved.folder]
             taken = samples[_problem(network)]

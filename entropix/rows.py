@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 # In the folder of a run: its rows, and that it is finished.
 METRICS_FILE, COMPLETE_FILE = "metrics.jsonl", "complete.json"
 TABLE_FILE = "table.md"  # in the folder of a comparison
+CHECKPOINTS = "checkpoints"  # in the folder of a run
 PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
 FLATNESS = "flatness/"  # what names of measures of flatness begin with
 
@@ -192,3 +193,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def has_results(folder: pathlib.Path) -> bool:
+    """Whether the folder of a run holds rows or checkpoints."""
+    metrics = folder / METRICS_FILE
+    measured = metrics.exists() and metrics.stat().st_size > 0
+    return measured or any((folder / CHECKPOINTS).glob("[0-9]*"))

@@ -34,6 +34,11 @@ class RunFile(NamedTuple):
     config: Mapping[str, Any]
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values of JSON's types are the same; NaN is the same as NaN."""
+    return one == other or json.dumps(one) == json.dumps(other)
+
+
 def write_run_file(folder: pathlib.Path, content: RunFile) -> None:
     """Writes `run.json`, with a digest of what it says."""
     fields = content._asdict()

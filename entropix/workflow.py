@@ -196,7 +196,8 @@ def tune(
         and where: algorithms, budget, seeds, replicas, search and settings are then refused.
       algorithms: name -> an `Algorithm`, or the name of one in the registry.
       budget: of a whole run: what the last rung trains.
-      seeds: of every trial, 1 by default; none of them is a seed of a final run.
+      seeds: of every trial, 1 by default; they are counted from 10,000 on, so that final runs
+        with seeds below have not been seen.
       replicas: p, of algorithms with replicas; 3 by default.
       search: name -> option -> (low, high) where it differs from the algorithm's own ranges. Of
         those, the ones of options whose value is 0, switched off, are left out.

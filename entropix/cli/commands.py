@@ -15,11 +15,12 @@ def train(options: _Options) -> None:
     """One algorithm."""
     config, names = _prepare(options)
     if len(names) > 1:
-        given = options.config.rstrip(",:")  # nothing may stand behind the colon
-        colon = "," if ":" in given else ":"
+        file, _, behind = options.config.partition(":")
+        kept = [word for word in behind.split(",") if word and word not in names]  # a network
+        one = f"{file}:{','.join([*kept, names[0]])}"
         raise UsageError(
             f"train runs one algorithm; choose one of {', '.join(names)} behind a colon, for "
-            f"instance --config={given}{colon}{names[0]}, or use `entropix compare`."
+            f"instance --config={one}, or use `entropix compare`."
             if "optimizers" in config
             else f"train runs one number of replicas; got config.replicas={config.replicas}. "
             "Choose one, or use `entropix compare`."
@@ -51,7 +52,11 @@ def compare(options: _Options) -> None:
     rows = workflow.compare(
         config, workdir=workdir, fork=options.fork, progress=options.progress, report=_say
     )
-    _draw(rows, [workdir], workdir)
+    _draw(
+        rows,
+        [os.path.join(workdir, run) for run in dict.fromkeys(row.run for row in rows)],
+        workdir,
+    )
 
 
 def tune(options: _Options) -> None:

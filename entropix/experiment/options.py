@@ -113,7 +113,8 @@ def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:
 
     .. math:: \eta(t) = \eta_0\, w(t)\, s(t),\qquad t = k/n
 
-    with the warm-up w(t) = min(1, t/`warmup`), and s the drops or half a cosine.
+    with the warm-up w(t) = min(1, (t + 1/n)/`warmup`), not 0 at the first step, and s the drops or
+    half a cosine.
     """
     peak, warmup = option["learning_rate"], option["warmup"]
     drops = jnp.asarray(sorted(option["drop_at"]), jnp.float32)

@@ -65,7 +65,9 @@ class Problem:
       arguments: what the problem was made with, in JSON's types; a part of its identity.
       digest: of all else that decides a result; by default of the arrays and of the programs of
         all functions, that of the loss with its gradient. The values of a loader's batches are not
-        in it, those of a list's are: name them in `arguments`.
+        in it, those of a list's are: name them in `arguments`. A digest that is given answers for
+        all of that: `dataclasses.replace(problem, loss=...)` wants another one, or "" for the
+        computed one.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
@@ -120,7 +122,8 @@ class Problem:
             raise refusal("measures", "a dictionary, name -> Measure", self.measures)
         replace = functools.partial(object.__setattr__, self)
         replace("measures", {name: _measure(name, m) for name, m in self.measures.items()})
-        if not self.measures:
+        bound = [getattr(m.function, "__func__", None) for m in self.measures.values()]
+        if bound in ([], [Problem._training_loss]):  # none given; of another loss after `replace`
             replace("measures", {"loss": Measure(self._training_loss)})
         if _is_list_of_batches(self.data):
             self._check_batches(self.data)

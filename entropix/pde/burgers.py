@@ -58,7 +58,7 @@ def burgers(
     values = grid.sample(p)
     check_finite("p", values, grid.points)
     (h,) = grid.spacing
-    if isinstance(values, jax.core.Tracer):
+    if any(isinstance(number, jax.core.Tracer) for number in (values, t)):
         if num_steps is None:
             raise ValueError("num_steps must be given inside jax.jit: t max|p| / h, rounded up")
     else:

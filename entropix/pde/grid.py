@@ -38,6 +38,9 @@ class Grid:
     code needs no `[..., 0]`. What belongs to the grid alone (`axes`, `points`, `spacing`) is
     NumPy, hence static inside `jax.jit`; values are JAX arrays. Grids are hashable.
 
+    A function f is compiled when a solver first sees it, as by `jax.jit`: a number that f reads
+    from outside counts as it was then. Where it has changed, hand over a new function.
+
     Attributes:
       lower, upper: corners of the box; tuples of one float per dimension, or a number in 1-D.
       shape: nodes along each dimension, three at least; a tuple, or an integer in 1-D.
@@ -186,7 +189,7 @@ class Grid:
         Returns:
           Array of shape (..., *rest).
         """
-        values, points = jnp.asarray(values), jnp.asarray(points)
+        values, points = jnp.asarray(values, float), jnp.asarray(points)
         if values.shape[: self.ndim] != self.shape:
             raise ValueError(
                 f"values must have a shape beginning with {self.shape}; got {values.shape}"

@@ -71,7 +71,7 @@ def inviscid_hj(
         check_positive(beta=beta)
     hamiltonian = chosen("flux", flux, HAMILTONIANS)
     u = grid.sample(f)
-    known = not isinstance(u, jax.core.Tracer)
+    known = not any(isinstance(number, jax.core.Tracer) for number in (u, t, beta))
     needed = monotone_steps(grid, u, t, beta, flux=hamiltonian) if known else None
     if num_steps is None and needed is None:
         raise ValueError("num_steps must be given inside jax.jit; see entropix.pde.monotone_steps")
@@ -107,6 +107,7 @@ def monotone_steps(
     Raises:
       ValueError: for values of f that are not finite, or so steep that no number of steps does.
     """
+    check_positive(t=t)
     speeds = chosen("flux", flux, HAMILTONIANS).speed(_bounds(grid, grid.sample(f)))
     spacing = np.asarray(grid.spacing)
     rate = float(jnp.sum(speeds / spacing + 1 / (beta * spacing**2)))

@@ -121,7 +121,11 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
     if grid.ndim != 1:
         raise ValueError(f"grid must have one dimension; got shape {grid.shape}")
     curvature = np.asarray(_known_hessian(grid, f))[:, 0, 0]
-    x = grid.axes[0] if callable(f) else grid.axes[0][1:-1]
+    x, edges = grid.axes[0] if callable(f) else grid.axes[0][1:-1], grid.axes[0][[0, -1]]
+    if not edges[0] <= minimum <= edges[1]:
+        raise ValueError(
+            f"minimum must lie on the grid, in [{edges[0]:g}, {edges[1]:g}]; got {minimum!r}"
+        )
     if not np.interp(minimum, x, curvature) > 0:
         raise ValueError(f"f must be convex at minimum={minimum!r}; its curvature there is <= 0")
     concave = np.flatnonzero(curvature <= 0)
@@ -132,8 +136,8 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
 
     left, right = concave[x[concave] < minimum], concave[x[concave] > minimum]
     return (
-        zero(left[-1], left[-1] + 1) if left.size else float(x[0]),
-        zero(right[0], right[0] - 1) if right.size else float(x[-1]),
+        zero(left[-1], left[-1] + 1) if left.size else float(edges[0]),
+        zero(right[0], right[0] - 1) if right.size else float(edges[1]),
     )
 
 

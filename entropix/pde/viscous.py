@@ -71,6 +71,8 @@ def cole_hopf(
     """
     check_positive(t=t)
     check_beta(beta)
+    if max_halvings is not None and max_halvings < 0:
+        raise ValueError(f"max_halvings must be >= 0, or None; got max_halvings={max_halvings!r}")
     values, rows = grid.sample(f), grid.rows(points)
     check_finite("f", values, grid.points, besides=math.inf)
     function, kept = f if callable(f) else None, _KEPT[grid.ndim]

@@ -136,6 +136,8 @@ def layout(
     if mesh is not None and not isinstance(mesh, Mesh):
         raise refusal("mesh", "a jax.sharding.Mesh, such as jax.make_mesh makes, or None", mesh)
     devices = _check_devices(devices)
+    if isinstance(devices, int) and devices > len(jax.devices()):
+        raise ValueError(_too_few(f"devices={devices} were asked for", devices))
     if kind == "vmap":
         _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, axis_name, None)
@@ -259,8 +261,6 @@ def _make_mesh(
             fewest = next(n for n in range(2, replicas + 1) if replicas % n == 0)
             raise ValueError(_too_few(asked, fewest))
     elif isinstance(devices, int):
-        if devices > len(known):
-            raise ValueError(_too_few(f"devices={devices} were asked for", devices))
         count = devices
     else:
         known, count = devices, len(devices)
@@ -280,9 +280,10 @@ def _too_few(asked: str, wanted: int) -> str:
     known = jax.devices()
     there = f"{len(known)} {known[0].platform} device{'s' if len(known) > 1 else ''}"
     return (
-        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap') runs all "
-        f"replicas on the devices there are; or give JAX more of them, on a CPU by setting "
-        f"JAX_NUM_CPU_DEVICES={wanted} in the environment before Python starts."
+        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap') "
+        "without a number of devices runs all replicas on those that there are; or give JAX more "
+        f"of them, on a CPU by setting JAX_NUM_CPU_DEVICES={wanted} in the environment before "
+        "Python starts."
     )
 
 

@@ -83,10 +83,12 @@ def convergence(
                 # Flatness, for one, is not measured at every evaluation.
                 measured = [row for row in of_run if measure.name in row.measures] or of_run
                 x, values = curve(measured, measure.name, axis)
-                share = (
-                    of_run[-1].gradients_per_replica / of_run[-1].gradients if per_replica else 1
-                )
-                _draw(panel, x * share, values, positive, label=label, **style)
+                if per_replica:
+                    shares = {
+                        row[axis]: row.gradients_per_replica / row.gradients for row in of_run
+                    }
+                    x = x * np.asarray([shares[at] for at in x])
+                _draw(panel, x, values, positive, label=label, **style)
             panel.set_xlabel(count)
             panel.set_ylabel(measure.title, parse_math=False)
             panel.grid(which="both", alpha=0.2)
@@ -114,9 +116,12 @@ def _styles(names: Sequence[str], colours: Mapping[str, str | None]) -> list[dic
 
 
 def _draw(panel: Axes, x: np.ndarray, values: np.ndarray, positive: bool, **style: Any) -> None:
-    """One curve: the mean of the seeds that got to its end, and their spread."""
-    whole = np.isfinite(values).all(axis=0)
-    values = values[:, whole] if whole.any() else values
+    """One curve: the mean of the seeds that got to its end, where all have a value; the spread."""
+    ended = np.isfinite(values[-1])
+    if ended.any():
+        values = values[:, ended]
+        common = np.isfinite(values).all(axis=1)
+        x, values = x[common], values[common]
     mean = values.mean(axis=1)
     # The standard deviation of one seed is unknown, and no band is drawn.
     spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros_like(mean)

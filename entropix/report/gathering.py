@@ -10,7 +10,7 @@ from entropix.files import write_atomic
 from entropix.report.saved import SavedRun, read_runs
 from entropix.report.table import make_table
 from entropix.rows import METRICS_FILE, TABLE_FILE, Row, rows_as_lines
-from entropix.run_file import COMPARED, RUN_FILE
+from entropix.run_file import COMPARED, RUN_FILE, is_same
 
 
 def gather(
@@ -157,7 +157,7 @@ def _versions(runs: Sequence[SavedRun]) -> list[str]:
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """The fields in which two identities differ, with values; empty if in none."""
     old, new = _fields(a), _fields(b)
-    names = [name for name in old | new if old.get(name) != new.get(name)]
+    names = [name for name in old | new if not is_same(old.get(name), new.get(name))]
     return ", ".join(f"{n} ({new.get(n)!r} instead of {old.get(n)!r})" for n in names)
 
 

@@ -4,7 +4,15 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from entropix.rows import COMPLETE_FILE, METRICS_FILE, PARTS, TABLE_FILE, Row, read_rows
+from entropix.rows import (
+    COMPLETE_FILE,
+    METRICS_FILE,
+    PARTS,
+    TABLE_FILE,
+    Row,
+    has_results,
+    read_rows,
+)
 from entropix.run_file import RUN_FILE, read_run_file
 
 
@@ -46,8 +54,9 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
         another run.
     """
     runs = [run for folder in folders for run in _run_folders(pathlib.Path(folder).expanduser())]
-    parts = [part for run in runs for part in (run, *filter(_is_run, sorted(run.glob(PARTS))))]
-    return [_saved_run(part) for part in parts]
+    # Where nothing came of the seeds that were to be added, others may have them since.
+    added = {run: [p for p in sorted(run.glob(PARTS)) if has_results(p)] for run in runs}
+    return [_saved_run(part) for run in runs for part in (run, *added[run])]
 
 
 def _saved_run(folder: pathlib.Path) -> SavedRun:

@@ -45,10 +45,27 @@ class _Run(NamedTuple):
         return x[measured], values[measured]
 
     def last(self, name: str) -> dict[int, float]:
-        """Seed -> the last value, for seeds that finished."""
-        _, values = self.values(name)
-        seeds = self.states["finished"]
-        return dict(zip(seeds, values[-1], strict=True)) if seeds and values.size else {}
+        """Seed -> the value at the end, of those seeds that finished and have one."""
+        return self._at_the_end(name)[1] if self.states["finished"] else {}
+
+    def at_the_end(self, measure: Measure) -> str:
+        """Mean and deviation at the end, with how many seeds have a value, if not all have."""
+        at, last = self._at_the_end(measure.name)
+        values = np.asarray([*last.values()])
+        if not self.states["finished"]:  # where all seeds have been
+            _, so_far = self.values(measure.name)
+            return spread(so_far[-1], measure.unit) if so_far.size else ""
+        if not len(values):
+            return ""
+        of, early = len(self.states["finished"]), at < max(row[self.axis] for row in self.rows)
+        some = f" ({len(values)} of {of} seeds)" if len(values) < of else ""
+        return spread(values, measure.unit) + some + f" @ {short(at)}" * early
+
+    def _at_the_end(self, name: str) -> tuple[float, dict[int, float]]:
+        """The last evaluation at which any seed has a value, and the values there."""
+        known = [row for row in self.rows if name in row.measures and row[name] is not None]
+        at = max((row[self.axis] for row in known), default=0.0)
+        return at, {row.seed: row[name] for row in known if row[self.axis] == at}
 
 
 def make_table(
@@ -139,10 +156,9 @@ def _results(rows: Sequence[Row], runs: Mapping[str, _Run], shown: Sequence[Meas
         if last.effective_epochs is not None and run.axis == "effective_epochs":
             record["effective epochs"] = short(last.effective_epochs)
         for measure in shown:
-            x, values = run.values(measure.name)
-            record[measure.title] = spread(values[-1], measure.unit) if values.size else ""
+            record[measure.title] = run.at_the_end(measure)
             if measure == shown[0]:
-                record |= _best(x, values, measure, run.axis)
+                record |= _best(*run.values(measure.name), measure, run.axis)
         if not run.rows:
             record[shown[0].title] = "diverged"
         seconds = [r.seconds_per_gradient for r in of_run if r.seconds_per_gradient is not None]

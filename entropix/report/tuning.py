@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -60,5 +61,9 @@ def tuning_page(
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rounded = table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
-    return str(rounded.fillna("").to_markdown(index=False, disable_numparse=True))
+    def cell(value: Any) -> Any:
+        if pd.isna(value):  # an option that other runs have
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    return str(table.map(cell).to_markdown(index=False, disable_numparse=True))

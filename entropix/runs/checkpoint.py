@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import orbax.checkpoint as ocp
 
 from entropix.experiment.names import is_file_name
+from entropix.rows import CHECKPOINTS
 from entropix.runs.arrays import digest as digest_of
 from entropix.runs.arrays import from_host as from_host
 from entropix.runs.arrays import to_host as to_host
 from entropix.runs.storage import alone, first_line, identity_of, without_tracebacks
 
-CHECKPOINTS = "checkpoints"
 # A checkpoint's folder: its outer step and, for a moment, which replacement of that step it is.
 _NAME = re.compile(r"(0|[1-9]\d{0,17})(?:\.([1-9]\d{0,8}))?", re.ASCII)
 _UNFINISHED = "*.orbax-checkpoint-tmp*"

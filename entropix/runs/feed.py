@@ -24,7 +24,7 @@ class Feed:
     Args:
       problem: whose `data` are an iterable of batches.
       num_steps: L, batches in an outer step.
-      seen: outer steps done before.
+      seen: batches that were taken before.
     """
 
     def __init__(self, problem: Problem, num_steps: int, seen: int):
@@ -32,8 +32,8 @@ class Feed:
         self._first = problem.first_batch()
         self._name = problem.name
         if seen:
-            _log.info("%s: reading over %d batches that were seen", problem.name, seen * num_steps)
-        for _ in itertools.islice(self._batches, seen * num_steps):
+            _log.info("%s: reading over %d batches that were seen", problem.name, seen)
+        for _ in itertools.islice(self._batches, seen):
             pass
 
     def take(self) -> Any:

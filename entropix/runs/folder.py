@@ -15,14 +15,22 @@ from flax.traverse_util import flatten_dict
 
 import entropix
 from entropix.experiment.run import Run
-from entropix.files import write_atomic, writing
-from entropix.rows import COMPLETE_FILE, METRICS_FILE, Row, digest_of_rows, read_rows
-from entropix.run_file import RunFile, read_run_file, write_run_file
-from entropix.runs.checkpoint import CHECKPOINTS
+from entropix.files import write_atomic
+from entropix.rows import COMPLETE_FILE, METRICS_FILE, Row, digest_of_rows, has_results, read_rows
+from entropix.run_file import RunFile, is_same, read_run_file, write_run_file
 from entropix.runs.record import Failure
 
 _log = logging.getLogger(__name__)
 _FORKS = "forks.jsonl"
+# Why a run cannot be forked.
+DIVERGED = (
+    "has seeds that diverged, whose states are behind the others': it cannot be forked. Choose "
+    "another workdir."
+)
+SPENT = (
+    "has spent all gradients of this budget: a fork would train nothing. Raise the budget "
+    "(config.num_evals), or choose another workdir."
+)
 
 
 class RunFolder:
@@ -54,6 +62,17 @@ class RunFolder:
                 + self._about_versions(fields)
             )
 
+    def check_fork(self) -> None:
+        """Raises `ValueError` if the rows tell that the run they belong to cannot be forked."""
+        if not self.changed():
+            return
+        rows = read_rows(self.path) if (self.path / METRICS_FILE).exists() else []
+        if any(measured.value is None for row in rows for measured in row.measures.values()):
+            raise ValueError(f"the run in {self.path} {DIVERGED}")
+        last = max((row.gradients for row in rows), default=0)
+        if last >= self._run.budget.gradients:
+            raise ValueError(f"the run in {self.path} {SPENT}")
+
     def _about_versions(self, fields: list[str]) -> str:
         """A digest is of a program as JAX writes it: another JAX may write it in another way."""
         before, installed = read_run_file(self.path).versions.get("jax"), metadata.version("jax")
@@ -74,14 +93,18 @@ class RunFolder:
 
     def forked(self) -> bool:
         """Whether the run went on from one that differed in more than the budget."""
-        forks = self.path / _FORKS
-        lines = forks.read_text().splitlines() if forks.exists() else []
-        parents = (json.loads(line)["identity"] for line in lines)
+        parents = (json.loads(line)["identity"] for line in self._parents())
         return any(
             not field.startswith("budget.")
             for parent in parents
             for field in _differing(parent, self._identity)
         )
+
+    def _parents(self) -> list[str]:
+        """The runs that this one is a fork of, a line each; one half written was no fork yet."""
+        forks = self.path / _FORKS
+        lines = forks.read_text().splitlines(keepends=True) if forks.exists() else []
+        return [line.rstrip("\n") for line in lines if line.endswith("\n")]
 
     def begun(self) -> bool:
         """Whether the folder holds results."""
@@ -107,10 +130,10 @@ class RunFolder:
         """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
         old = read_run_file(self.path) if self.begun() else None
         if old is not None and self.changed():
-            forks = self.path / _FORKS
-            with writing(forks), forks.open("a") as file:
-                file.write(json.dumps(old._asdict()) + "\n")
+            lines = [*self._parents(), json.dumps(old._asdict())]
+            write_atomic(self.path / _FORKS, "".join(f"{line}\n" for line in lines).encode())
         (self.path / COMPLETE_FILE).unlink(missing_ok=True)
+        begun = old is not None and not self.changed()
         versions, before = _versions(), {} if old is None else old.versions
         other = sorted(n for n in versions if before.get(n, versions[n]) != versions[n])
         if other:
@@ -120,8 +143,9 @@ class RunFolder:
             )  # fmt: skip
         run, seeds = self._run, list(self._run.seeds)
         content = RunFile(
-            run.name, run.label, run.algorithm.colour, self._identity, seeds, versions, run.config
-        )
+            run.name, run.label, run.algorithm.colour, self._identity, seeds,
+            before if begun else versions, run.config,
+        )  # fmt: skip
         write_run_file(self.path, content)
 
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
@@ -137,19 +161,7 @@ class RunFolder:
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The fields, with dots, in which two identities differ."""
     old, new = flatten_dict(dict(before), sep="."), flatten_dict(dict(after), sep=".")
-    return sorted(k for k in old | new if not _equal(old.get(k), new.get(k)))
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two values of JSON's types are the same; NaN is the same as NaN."""
-    return one == other or json.dumps(one) == json.dumps(other)
-
-
-def has_results(folder: pathlib.Path) -> bool:
-    """Whether a folder holds rows or checkpoints."""
-    metrics = folder / METRICS_FILE
-    measured = metrics.exists() and metrics.stat().st_size > 0
-    return measured or any((folder / CHECKPOINTS).glob("[0-9]*"))
+    return sorted(k for k in old | new if not is_same(old.get(k), new.get(k)))
 
 
 def _versions() -> dict[str, str]:

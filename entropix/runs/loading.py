@@ -13,7 +13,7 @@ from entropix.experiment.fields import FIELDS
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
-from entropix.rows import PARTS, Row, read_rows
+from entropix.rows import PARTS, Row, has_results, read_rows
 from entropix.run_file import RunFile, read_run_file
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder
@@ -75,7 +75,7 @@ def load(
     """
     folder = pathlib.Path(folder).expanduser()
     for part in sorted(folder.glob(PARTS)) if seed is not None else ():
-        if seed in read_run_file(part).seeds:
+        if has_results(part) and seed in read_run_file(part).seeds:
             folder = part
     saved = read_run_file(folder)
     seeds = tuple(saved.seeds)

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from flax.traverse_util import flatten_dict
 
 from entropix.files import write_atomic, writing
+from entropix.run_file import is_same
 
 Record = TypeVar("Record")
 Fields = dict[str, Any]  # of a record, as JSON has them
@@ -128,7 +129,8 @@ def _read_identities(path: pathlib.Path) -> Fields:
 def _check_same(path: pathlib.Path, kind: tuple[str, str], old: Fields, new: Fields) -> None:
     noun, whole = kind
     before, after = flatten_dict(old, sep="."), flatten_dict(new, sep=".")
-    fields = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    names = before.keys() | after.keys()
+    fields = sorted(name for name in names if not is_same(before.get(name), after.get(name)))
     if fields:
         raise ValueError(
             f"{path} holds {noun}s of another {whole} (it differs in {', '.join(fields)}). Choose "

@@ -74,7 +74,7 @@ class Loop:
                 self._put(loss_sum=jnp.zeros_like(self._arrays.loss_sum))
             self._tell()
         self._feed = (
-            Feed(run.problem, programs.method.relaxation.num_steps, self._step)
+            Feed(run.problem, programs.method.relaxation.num_steps, self.record.per_replica)
             if run.problem.on_host
             else None
         )
@@ -87,7 +87,7 @@ class Loop:
         if done >= last + self._programs.method.cycle:
             raise ValueError(
                 f"the checkpoint in {self._workdir} has {done} gradients, more than this config's "
-                f"{last}. Raise num_evals, or choose another workdir."
+                f"{last}. Raise the budget (config.num_evals), or choose another workdir."
             )
         _log.info(
             "%s: continuing at outer step %d, with %d of %d gradients done",
@@ -201,6 +201,7 @@ class Loop:
         record.seed_steps += int(done.sum())
         record.since_eval += count
         record.gradients += count * self._cycle
+        record.per_replica += count * self._programs.method.relaxation.num_steps
         for place in self._running():
             if bad[place] != NEVER:
                 self._fail(place, self._step + int(done[place]) - 1, int(bad[place]), missed_at)

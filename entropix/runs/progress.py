@@ -45,7 +45,7 @@ class Progress:
             return
         done = rows[0].gradients
         seconds = (time.monotonic() - self._start) / max(done - self._first, 1)
-        left = datetime.timedelta(seconds=round(seconds * (self._total - done)))
+        left = datetime.timedelta(seconds=max(0, round(seconds * (self._total - done))))
         values = ", ".join(f"{name} {value}" for name, value in shown.items())
         _log.info(
             "%s: %s of %s gradients, %s; %.3g gradients/s, %s left",

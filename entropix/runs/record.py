@@ -47,6 +47,7 @@ class Record:
     Attributes:
       replicas: p, of the state that was saved.
       gradients: evaluations of gradients so far, over all replicas.
+      per_replica: those of one replica, also where a fork has had another number of replicas.
       since_eval: outer steps since the last evaluation.
       seconds: of compiled calls since the last evaluation.
       seed_steps: outer steps in them, over all seeds.
@@ -58,6 +59,7 @@ class Record:
 
     replicas: int
     gradients: int = 0
+    per_replica: int = 0
     since_eval: int = 0
     seconds: float = 0.0
     seed_steps: int = 0
@@ -82,8 +84,11 @@ class Record:
         try:
             rows = [Row.from_json(json.dumps(row)) for row in fields["rows"]]
             failures = [Failure(**failure) for failure in fields["failures"]]
+            # Records from before it was noted are of runs with one number of replicas.
             record = cls(**fields | {"rows": rows, "failures": failures})
             record._check()
+            if "per_replica" not in fields:  # from before it was noted
+                record.per_replica = record.gradients // record.replicas
             return record
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -93,7 +98,9 @@ class Record:
 
     def _check(self) -> None:
         """Raises `ValueError` for a field of another type, or outside its range."""
-        counts = {n: getattr(self, n) for n in ("gradients", "since_eval", "seed_steps")}
+        counts = {
+            n: getattr(self, n) for n in ("gradients", "per_replica", "since_eval", "seed_steps")
+        }
         counts |= {"replicas": self.replicas - 1 if type(self.replicas) is int else None}
         wrong = [name for name, n in counts.items() if type(n) is not int or not 0 <= n < 2**62]
         if not isinstance(self.seconds, int | float) or not 0 <= self.seconds < float("inf"):
@@ -110,7 +117,9 @@ class Record:
 
     def handed_to(self, owner: str) -> "Record":
         """The record that another run goes on with: rows, and what led to the next, stay."""
-        return Record(self.replicas, self.gradients, failures=self.failures, owner=owner)
+        return Record(
+            self.replicas, self.gradients, self.per_replica, failures=self.failures, owner=owner
+        )
 
     def failed(self) -> set[int]:
         """The seeds that diverged."""

@@ -60,7 +60,7 @@ class SeedRows:
             replicas=replicas,
             num_steps=method.relaxation.num_steps,
             gradients=gradients,
-            gradients_per_replica=gradients // replicas,
+            gradients_per_replica=record.per_replica + (gradients - record.gradients) // replicas,
             effective_epochs=gradients * run.problem.batch_size / size if size else None,
             outer_steps=step,
             gamma=None if self._gamma is None else float(self._gamma(jnp.asarray(step))),

@@ -11,10 +11,10 @@ from typing import Any
 
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
-from entropix.rows import PARTS, Row
+from entropix.rows import PARTS, Row, has_results
 from entropix.run_file import read_run_file
 from entropix.runs.checkpoint import Checkpoints
-from entropix.runs.folder import RunFolder, claimed, has_results
+from entropix.runs.folder import DIVERGED, SPENT, RunFolder, claimed
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted, stop_requests
 from entropix.runs.record import Failure
@@ -81,8 +81,8 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
     """The folders of a run, each with the seeds that it has or is to get.
 
     Raises:
-      ValueError: if one of them holds another run's results, and is not to be forked; or if a fork
-        has seeds that its parent has not.
+      ValueError: if one of them holds another run's results, and is not to be forked, or cannot
+        be; or if a fork has other seeds than its parent.
     """
     found, changed, forked = [], False, False
     for folder in (workdir, *sorted(workdir.glob(PARTS))):
@@ -90,6 +90,7 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
             part = dataclasses.replace(run, seeds=tuple(read_run_file(folder).seeds))
             contents = RunFolder(folder, part)
             contents.check(fork)
+            contents.check_fork()
             changed = changed or bool(contents.changed())
             forked = forked or contents.forked()
             found.append((folder, part))
@@ -103,6 +104,13 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
             f"{workdir} has seeds {seeds} to fork, or that were forked; got seeds="
             f"{list(run.seeds)}. Fork those that are there, or choose another workdir: new seeds "
             "would not begin where the others did."
+        )
+    if changed and len(wanted) < len(found):
+        seeds = sorted(seed for _, part in found for seed in part.seeds)
+        raise ValueError(
+            f"{workdir} has seeds {seeds}, and a fork takes all of them: what stayed behind would "
+            f"be another run of the same name. Got seeds={list(run.seeds)}; ask for all, or choose "
+            "another workdir."
         )
     if missing:
         wanted.append((workdir / _part(missing), dataclasses.replace(run, seeds=missing)))
@@ -168,15 +176,9 @@ def _begin_fork(folder: RunFolder, loop: Loop, checkpoints: Checkpoints) -> None
     Rows stay where the budget alone is another: they are the same run's.
     """
     if loop.record.failures:
-        raise ValueError(
-            f"the run in {folder.path} has seeds that diverged, whose states are behind the "
-            "others': it cannot be forked. Choose another workdir."
-        )
+        raise ValueError(f"the run in {folder.path} {DIVERGED}")
     if loop.finished:
-        raise ValueError(
-            f"the run in {folder.path} has spent all gradients of this config: a fork would train "
-            "nothing. Raise num_evals, or choose another workdir."
-        )
+        raise ValueError(f"the run in {folder.path} {SPENT}")
     checkpoints.keep_copy()  # the parent's state, whatever the fork saves
     if any(not field.startswith("budget.") for field in folder.changed()):
         loop.record.rows = []

@@ -1,8 +1,9 @@
 """Calls outside of `jax.jit`, which must not compile anything anew at every call.
 
 JAX compiles a loop or a conditional whenever it is called eagerly, and keeps the program. Compiled
-once per transformation instead are the functions of its relaxation, which close over nothing of the
-caller's.
+once per transformation instead are the functions of its relaxation. What these have of the caller's
+(schedules, `inner`) is compiled with them: a global that a schedule reads counts as it was at the
+first call, as it does under `jax.jit`.
 """
 
 from collections.abc import Callable

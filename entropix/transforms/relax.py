@@ -34,7 +34,8 @@ def relaxed_grad(
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`.
       grad_fn: `grad_fn(params, i) -> grads`, the (mini-batch) gradient at any parameters; the
         int32 scalar i = 0 ... L-1 picks the inner mini-batch (0 always for `entropix.sharpness`,
-        whose gradients are of one mini-batch). Traced once, whatever L.
+        whose gradients are of one mini-batch). Under `jax.jit` it is traced once, whatever L;
+        outside, it is called L times, and i is a Python int.
       has_carry: whether `grad_fn(params, i, carry) -> (grads, carry)` threads a pytree through
         the inner loop, such as batch-norm statistics, a random key or running metrics.
 
@@ -79,10 +80,11 @@ def relaxed_grad(
         leaves = inexact_part(params, params)
         if is_concrete(params, state, carry):
             inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
+            relaxed, state = step_by_step.finish(inner, state)
         else:
             inner = relaxation.begin(leaves, state)
             inner, carry = _inner_loop(relaxation, threaded, inner, carry, params)
-        relaxed, state = relaxation.finish(inner, state)
+            relaxed, state = relaxation.finish(inner, state)
         relaxed = filled(relaxed, resting(params))
         return (relaxed, state, carry) if has_carry else (relaxed, state)
 
@@ -185,7 +187,9 @@ def relax(
         checks.check_like(updates, params, "The gradients passed to update")
         leaves = inexact_part(params, params)
         without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
+        finish = relaxation.finish
         if is_concrete(updates, state, params):
+            finish = step_by_step.finish
             inner, _ = _eager_loop(
                 step_by_step, without_carry, leaves, state, None, params, updates
             )
@@ -195,7 +199,7 @@ def relax(
         else:
             inner = relaxation.begin(leaves, state)
             inner, _ = _inner_loop(relaxation, without_carry, inner, None, params)
-        relaxed, state = relaxation.finish(inner, state)
+        relaxed, state = finish(inner, state)
         return filled(relaxed, resting(params)), state
 
     link = optax.GradientTransformationExtraArgs(init, update)

@@ -176,3 +176,12 @@ def test_what_is_measured_at_some_evaluations_is_a_line_through_those(make_rows)
     (line,) = lines(convergence(rows, measures=["trace"]))
     np.testing.assert_allclose(line.get_xdata(), [2, 4])
     np.testing.assert_allclose(line.get_ydata(), [3.5, 9.5])  # of the other two seeds
+
+
+def test_seeds_that_were_measured_at_fewer_evaluations_count(make_rows):
+    """A seed that was added later, by another number of evaluations."""
+    rows = make_rows("hj", val_error=ERRORS)
+    rows = [row for row in rows if (row.seed, row.gradients) != (2, 12)]
+    drawn = lines(convergence(rows))[0]
+    np.testing.assert_allclose(drawn.get_xdata(), [2, 3])
+    np.testing.assert_allclose(drawn.get_ydata(), ERRORS[1:].mean(axis=1))

@@ -245,3 +245,24 @@ def test_a_run_that_has_lost_its_files_but_for_added_seeds_is_named(comparison, 
         (folder / "sgd" / name).unlink()
     with pytest.raises(ValueError, match=r"sgd/run.json cannot be read \(it is missing"):
         gather([folder], report=quiet)
+
+
+def test_a_part_that_came_to_nothing_takes_no_seed_away(comparison, make_rows, save):
+    """An attempt to add two seeds was killed at once; then one of them was added."""
+    folder, _ = comparison
+    added = folder / "hj" / "seeds_7_8"
+    save(added, make_rows("hj", seeds=[7, 8], val_error=HJ[:, :2]), finished=False)
+    (added / "metrics.jsonl").write_text("")
+    save(folder / "hj" / "seeds_7", make_rows("hj", seeds=[7], val_error=HJ[:, :1]))
+    tables = []
+    gather([folder / "hj"], report=tables.append)
+    assert "Unfinished" not in tables[0]
+    assert "Begun" not in tables[0]
+    assert f"| HJ    | {HJ.shape[1] + 1} " in tables[0]
+
+
+def test_nan_among_a_problems_arguments_is_equal_to_itself(make_rows, save, tmp_path):
+    nan = {"size": float("nan")}
+    save(tmp_path / "hj", make_rows("hj", val_error=HJ), problem__arguments=nan)
+    save(tmp_path / "sgd", make_rows("sgd", val_error=HJ), problem__arguments=nan)
+    assert len(gather([tmp_path], report=quiet)) == 2 * HJ.size

@@ -1,5 +1,7 @@
 """The tables against SciPy and against counting by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -205,3 +207,25 @@ def test_text_for_a_terminal(encoding, make_rows):
     text.encode(encoding)
     assert (text == table) == (encoding == "utf-8")
     assert ("+-" in text) == (encoding != "utf-8")
+
+
+def without(row, measure):
+    rest = {name: m for name, m in row.measures.items() if name != measure}
+    return dataclasses.replace(row, measures=rest)
+
+
+def test_a_measure_that_some_seeds_lack_at_the_end_is_that_of_the_others(make_rows):
+    """A figure that was not finite is left out; the middle of the run is not its end."""
+    sgd, hj = (make_rows(n, trace=[[50, 51], [10, end]]) for n, end in (("sgd", 11), ("hj", 12)))
+    table = make_table([*sgd, *hj[:-1], without(hj[-1], "trace")], measures=["trace"])
+    assert cells(table, "SGD", 0)["trace"] == "10.50 ± 0.71"
+    assert cells(table, "HJ", 0)["trace"] == "10 (1 of 2 seeds)"
+    assert cells(table, "HJ", 1)["trace"] == "too few seeds"
+
+
+def test_a_measure_of_the_middle_says_when(make_rows):
+    rows = make_rows("sgd", trace=[[50, 51], [10, 11]])
+    table = make_table(
+        [*rows[:2], *(without(row, "trace") for row in rows[2:])], measures=["trace"]
+    )
+    assert cells(table, "SGD", 0)["trace"] == "50.50 ± 0.71 @ 1"

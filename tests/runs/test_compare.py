@@ -12,6 +12,7 @@ import entropix
 from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train, tune
 from entropix.report import gather
 from entropix.rows import read_rows
+from entropix.run_file import read_run_file, write_run_file
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 ALGORITHMS = {
@@ -228,3 +229,47 @@ def test_the_folder_of_a_run_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="is the folder of a run, whose rows"):
         compared(tmp_path, algorithms={"HJ": "hj"})
     assert not (tmp_path / "HJ").exists()
+
+
+def test_a_fork_takes_all_seeds_or_none(tmp_path):
+    algorithms = {"AdamW": optax.adamw(3e-2)}
+    compared(tmp_path, algorithms=algorithms)
+    compared(tmp_path, algorithms=algorithms, seeds=3)
+    before = sorted(tmp_path.rglob("*"))
+    longer = {"algorithms": algorithms, "budget": Budget(40, 4), "fork": True}
+    with pytest.raises(ValueError, match=r"AdamW has seeds \[0, 1, 2\], and a fork takes all"):
+        compared(tmp_path, **longer)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert {row.seed for row in compared(tmp_path, seeds=3, **longer)} == {0, 1, 2}
+
+
+def test_a_fork_that_cannot_be_is_refused_before_anything_is_run(tmp_path):
+    """The second run has a seed that diverged."""
+    algorithms = {"SGD": algorithm("sgd", learning_rate=0.1), "AdamW": optax.adamw(3e-2)}
+    diverging = algorithms | {"AdamW": optax.adamw(float("inf"))}
+    compared(tmp_path, algorithms=diverging)
+    before = (tmp_path / "SGD" / "metrics.jsonl").read_text()
+    with pytest.raises(ValueError, match=r"AdamW has seeds that diverged, .*cannot be forked"):
+        compared(tmp_path, algorithms=algorithms, budget=Budget(40, 4), fork=True)
+    assert (tmp_path / "SGD" / "metrics.jsonl").read_text() == before
+
+
+def test_the_versions_of_a_run_are_those_that_began_it(tmp_path):
+    algorithms = {"AdamW": optax.adamw(3e-2)}
+    compared(tmp_path, algorithms=algorithms)
+    path = tmp_path / "AdamW"
+    told = read_run_file(path)
+    write_run_file(path, told._replace(versions={**told.versions, "jax": "0.0.1"}))
+    (path / "complete.json").unlink()
+    compared(tmp_path, algorithms=algorithms)
+    assert read_run_file(path).versions["jax"] == "0.0.1"
+
+
+def test_a_fork_that_was_half_written_down_is_no_fork(tmp_path):
+    algorithms = {"AdamW": optax.adamw(3e-2)}
+    compared(tmp_path, algorithms=algorithms)
+    (tmp_path / "AdamW" / "forks.jsonl").write_text('{"run": "AdamW", "ident')
+    rows = compared(tmp_path, algorithms=algorithms, budget=Budget(40, 4), fork=True)
+    assert max(row.gradients for row in rows) == 40
+    assert (tmp_path / "AdamW" / "forks.jsonl").read_text().count("\n") == 1
+    assert len(compared(tmp_path, algorithms=algorithms, budget=Budget(40, 4))) == len(rows)

@@ -89,7 +89,7 @@ def test_batches_come_in_order_and_begin_again():
     taken = np.concatenate([feed.take()["y"] for _ in range(3)])
     expected = arrays(0)["y"].reshape(BATCHES, 8)
     np.testing.assert_array_equal(taken, expected[np.arange(15) % BATCHES])
-    later = Feed(problem, 5, seen=2).take()["y"]
+    later = Feed(problem, 5, seen=10).take()["y"]
     np.testing.assert_array_equal(later, taken[10:])
 
 

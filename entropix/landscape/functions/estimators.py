@@ -146,6 +146,8 @@ def estimates(
     _check_method(method)
     check_float64()
     check_positive(gamma=gamma, step_size=step_size)
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be a number >= 0; got temperature={temperature!r}")
     check_count(num_steps=num_steps, num_chains=num_chains)
     if method == "sharpness" and num_steps < 2:
         raise ValueError(f"num_steps must be at least 2 for SAM; got num_steps={num_steps!r}")

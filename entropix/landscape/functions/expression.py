@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 MAX_LENGTH = 1000
 MAX_NESTING = 100
@@ -99,8 +100,13 @@ def parse(text: str) -> Expression:
     term = _Reader(shift).read(tree.body, 0)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if "y" in names:
-        return Expression(text, 2, lambda point: term(point[0], point[1]))
-    return Expression(text, 1, lambda point: term(jnp.asarray(point), jnp.zeros([])))
+
+        def of_two(point: ArrayLike) -> jax.Array:
+            x, y = jnp.asarray(point, float)
+            return term(x, y)
+
+        return Expression(text, 2, of_two)
+    return Expression(text, 1, lambda point: term(jnp.asarray(point, float), jnp.zeros([])))
 
 
 def _check_characters(text: str) -> None:

@@ -28,7 +28,8 @@ def hvp(loss: LossFn, params: Tree, v: Tree, batches: Tree) -> Tree:
 
     Forward over reverse: two to three times the time of a gradient of the same data, and the memory
     of one batch. A program is compiled when `loss` is first seen, so hand over the same function
-    every time, not a new lambda.
+    every time, not a new lambda; what the function reads from outside counts as it was then, as
+    under `jax.jit`. Bind what changes: `jax.tree_util.Partial(loss, decay)`.
 
     Args:
       loss: `loss(params, batch) -> number`, the mean over the batch's examples. Parameters reach

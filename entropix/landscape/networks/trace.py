@@ -122,6 +122,8 @@ def _arguments(
         return functools.partial(_estimate, rank=0, num_samples=num_samples)
     rank, n = num_samples // 3, size(params)
     if not 2 <= rank <= n:
+        if n < 2:
+            raise checks.refusal("method", "'hutchinson' for a single parameter", method)
         accepted = f"in [6, {3 * n + 2}] for method='hutch++' and {n} parameters"
         raise checks.refusal("num_samples", accepted, num_samples)
     return functools.partial(_estimate, rank=rank, num_samples=num_samples - 2 * rank)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback, value_function
 from entropix.pde.stochastic.sde import Estimate, estimate, simulate
@@ -82,6 +83,7 @@ def control_gap(
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Theorem 12.
     """
+    check_positive(beta=beta, horizon=horizon)
     start = jnp.asarray(start, jnp.float64)
     if start.shape[1:] != grid.point_shape or start.ndim == 0:
         raise ValueError(
