@@ -41,7 +41,10 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ("train --config=digits:hjj", "unknown algorithm 'hjj'.*Did you mean 'hj'"),
         ("train --config=digits", "choose one of sgd, entropy_sgd.* --config=digits:sgd, or"),
         ("train --config=digits:", "choose one of sgd, entropy_sgd.* --config=digits:sgd, or"),
-        ("train --config=digits:hj,sgd", "choose one of hj, sgd behind.* --config=digits:hj, or"),
+        (
+            "train --config=digits:hj,sgd",
+            "choose one of .*hj.* behind a colon.* --config=digits:sgd, or",
+        ),
         ("train --config=mnist:lenet", "choose one of sgd, .* --config=mnist:lenet,sgd, or"),
         ("train --config=digits:sgd,hj,", "unknown algorithm ''"),
         ("train --config=mnist:lenet", "instance --config=mnist:lenet,sgd, or"),

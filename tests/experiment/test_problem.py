@@ -336,3 +336,13 @@ def test_a_problem_is_shown_without_its_data():
     problem = line()
     assert problem.name in repr(problem)
     assert "Array" not in repr(problem)
+
+
+def test_a_problem_with_another_loss_measures_that_loss():
+    """`dataclasses.replace` hands the measures on, and the loss was the measure by default."""
+    first = line(measures={}, loss=scaled(1.0))
+    other = dataclasses.replace(first, loss=scaled(3.0))
+    params, state = first.init(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: leaf[:8], first.data)
+    values = [p.measures["loss"].function(params, state, batch) for p in (first, other)]
+    np.testing.assert_allclose(values[1], 3 * values[0], rtol=1e-6)

@@ -279,6 +279,10 @@ class TestTrace:
             lambda A, x: landscape.trace(A, x, 0, 12, method="hutch++"),
             r"num_samples must be in \[6, 11\] for method='hutch\+\+' and 3 parameters",
         ),
+        (
+            lambda A, x: landscape.trace(A, x[:1], 0, 6, method="hutch++"),
+            r"method must be 'hutchinson' for a single parameter",
+        ),
         (lambda A, x: landscape.trace(A, x, 0, 6, method="xtrace"), "method must be 'hutchinson'"),
         (lambda A, x: landscape.harmonic_mean(A, 0.1), "spectrum must be what"),
     ],

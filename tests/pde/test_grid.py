@@ -148,3 +148,8 @@ def test_the_names_of_version_one_still_answer():
     assert pde.scoping is pde.scoped_descent
     with pytest.raises(AttributeError, match="no attribute 'lukewarm'"):
         pde.lukewarm  # noqa: B018
+
+
+def test_whole_numbers_are_interpolated_as_numbers(x64):
+    found = Grid(0.0, 2.0, 3).interpolate(np.array([0, 1, 4]), [0.25, 0.5, 1.5])
+    np.testing.assert_allclose(found, [0.25, 0.5, 2.5])

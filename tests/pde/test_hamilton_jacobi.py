@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entropix import pde
 from entropix.pde import Grid, hopf_lax, inviscid_hj, monotone_steps
 
 FLUXES = pytest.mark.parametrize("flux", ["godunov", "lax_friedrichs"])
@@ -135,3 +136,51 @@ def test_inside_jit_and_rejections():
         inviscid_hj(grid, f, 0.1, num_steps=2)
     with pytest.raises(ValueError, match="flux must be"):
         inviscid_hj(grid, f, 0.1, flux="upwind")
+
+
+def test_time_may_be_traced_where_the_steps_are_given(x64):
+    grid = pde.Grid(-2.0, 2.0, 81)
+    values = grid.sample(lambda x: jnp.abs(x))
+    solve = lambda t: pde.inviscid_hj(grid, values, t, num_steps=100)  # noqa: E731
+    times = jnp.asarray([0.1, 0.5])
+    together = jax.vmap(solve)(times)
+    for t, found in zip(times, together, strict=True):
+        np.testing.assert_allclose(found, solve(float(t)), rtol=1e-12)
+    slope = jax.grad(lambda t: solve(t)[0])(0.5)
+    assert np.isfinite(slope)
+    with pytest.raises(ValueError, match="num_steps must be given inside jax.jit"):
+        jax.jit(lambda t: pde.inviscid_hj(grid, values, t))(0.5)
+    shock = jax.vmap(lambda t: pde.burgers(grid, values, t, num_steps=100))(times)
+    np.testing.assert_allclose(shock[1], pde.burgers(grid, values, 0.5, num_steps=100), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda grid: pde.monotone_steps(grid, jnp.abs, -1.0), "t must be"),
+        (
+            lambda grid: pde.cole_hopf(grid, jnp.abs, 1.0, 2.0, max_halvings=-1),
+            "max_halvings must be >= 0, or None; got max_halvings=-1",
+        ),
+        (
+            lambda grid: pde.convex_interval(grid, lambda x: x**2, 5.0),
+            r"minimum must lie on the grid, in \[-2, 2\]; got 5.0",
+        ),
+        (
+            lambda grid: pde.control_gap(
+                grid, jnp.abs, jnp.abs, jnp.ones(3), jax.random.key(0), beta=-2.0, horizon=1.0,
+                values=jnp.zeros((3, 81)),
+            ),
+            "beta must be",
+        ),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused(call, message, x64):
+    with pytest.raises(ValueError, match=message):
+        call(pde.Grid(-2.0, 2.0, 81))
+
+
+def test_the_interval_of_a_convex_function_ends_at_the_grids_edges(x64):
+    grid = pde.Grid(-1.0, 1.0, 5)
+    for f in (lambda x: x**2, grid.sample(lambda x: x**2)):
+        assert pde.convex_interval(grid, f, 0.0) == (-1.0, 1.0)

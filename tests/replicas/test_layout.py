@@ -25,6 +25,7 @@ from entropix.replicas.layout import _advise_more_devices
         ({"replicas": 8, "kind": "shard_map"}, "replicas=8 .*JAX sees 1 cpu device. Two ways out"),
         ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),
         ({"replicas": 8, "devices": 8}, "devices=8 were asked for.*JAX_NUM_CPU_DEVICES=8"),
+        ({"replicas": 8, "kind": "vmap", "devices": 8}, "devices=8 were asked for.*without a num"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):

@@ -8,6 +8,7 @@ from scipy import stats
 
 from entropix.report import as_text, make_table
 from entropix.report.paired import holm, student
+from entropix.report.tuning import tuning_page
 
 SGD = np.asarray([[9.0, 8.0, 8.5], [4.0, 3.0, 3.5], [2.0, 2.2, 2.7]])
 HJ = np.asarray([[6.0, 6.5, 7.0], [2.0, 2.3, 3.0], [1.9, 2.1, 2.0]])
@@ -229,3 +230,13 @@ def test_a_measure_of_the_middle_says_when(make_rows):
         [*rows[:2], *(without(row, "trace") for row in rows[2:])], measures=["trace"]
     )
     assert cells(table, "SGD", 0)["trace"] == "50.50 ± 0.71 @ 1"
+
+
+def test_an_option_that_a_run_has_not_is_no_value_in_the_page_of_a_search():
+    tried = {
+        "sgd": [{"learning_rate": 0.1, "rung": 0.0, "val_error": 2.5}],
+        "hj": [{"learning_rate": 0.2, "gamma": 3.0, "rung": 0.0, "val_error": 2.0}],
+    }
+    page = tuning_page(tried, labels={"sgd": "SGD", "hj": "HJ"}, edges={}, effort="One.")
+    assert "nan" not in page
+    assert "| HJ    | 0.2             | 0      | 2           | 3       |" in page

@@ -372,3 +372,15 @@ def test_the_state_of_another_optimiser_is_refused_in_words(made_by, given_to, m
     with pytest.raises(ValueError, match=message):
         (jax.jit(update) if jit else update)(made_by.init(w))
     given_to.update(w, given_to.init(w), w, grad_fn=lambda p, i: p)
+
+
+def test_an_eager_update_is_of_one_gamma():
+    """What a schedule reads from outside counts as it was at the first update, everywhere."""
+    outside = {"gamma": 1.0}
+    tx = entropix.relax(entropix.hamilton_jacobi(lambda count: outside["gamma"], num_steps=50))
+    w = jnp.asarray(2.0)
+    state = tx.init(w)
+    update = lambda: tx.update(w, state, w, grad_fn=lambda w, i: w)[0]  # noqa: E731
+    first = update()
+    outside["gamma"] = 9.0
+    np.testing.assert_allclose(update(), first, rtol=1e-6)

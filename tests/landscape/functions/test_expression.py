@@ -211,3 +211,8 @@ def test_noise_is_read_or_refused_but_never_anything_else(seed):
 def test_what_is_no_text_is_refused(text):
     with pytest.raises(ValueError, match="the function must be text"):
         parse(text)
+
+
+def test_whole_numbers_are_floats_too():
+    assert float(parse("x**10").function(100)) == pytest.approx(1e20)
+    assert float(parse("x**10 + y").function([100, 1])) == pytest.approx(1e20)
