@@ -63,6 +63,9 @@ def finished(rows, unfinished):
     """Run -> the rows of its seeds that came to the end; the others are named, and left out."""
     found = {}
     for name, of_run in rows.items():
+        if not of_run:
+            print(f"{name}: begun, and not measured yet.")
+            continue
         states = seeds_by_state(of_run, unfinished[name])
         for state in ("diverged", "unfinished"):
             if states[state]:

@@ -128,14 +128,17 @@ def sound_seeds(saved):
     """Run -> its seeds that have not diverged; seeds that were added later are another part."""
     found = {}
     for name in dict.fromkeys(run.name for run in saved):
-        parts = [run for run in saved if run.name == name]
+        parts = [run for run in saved if run.name == name and run.rows]
+        if not parts:
+            print(f"{name}: begun, and not measured yet.")
+            continue
         diverged = seeds_by_state([row for part in parts for row in part.rows])["diverged"]
         if diverged:
-            print(f"{parts[0].label}: seeds {diverged} diverged, and are left out.")
+            print(f"{name}: seeds {diverged} diverged, and are left out.")
         seeds = sorted({seed for part in parts for seed in part.seeds} - {*diverged})
         found |= {name: seeds} if seeds else {}
     if not found:
-        raise SystemExit("every seed diverged: there is no network to compress.")
+        raise SystemExit("no seed was trained to an end: there is no network to compress.")
     return found
 
 

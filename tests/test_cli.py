@@ -45,7 +45,10 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
             "train --config=digits:hj,sgd",
             "choose one of .*hj.* behind a colon.* --config=digits:sgd, or",
         ),
-        ("train --config=mnist:lenet", "choose one of sgd, .* --config=mnist:lenet,sgd, or"),
+        (
+            "train --config=digits:parle,hj --config.replicas=(3,6)",
+            "choose one of .*parle.* behind a colon.* --config=digits:(parle|hj), or",
+        ),
         ("train --config=digits:sgd,hj,", "unknown algorithm ''"),
         ("train --config=mnist:lenet", "instance --config=mnist:lenet,sgd, or"),
         ("train --config=digits:parle --config.replicas=3,6", r"got config.replicas=\(3, 6\)"),

@@ -15,16 +15,7 @@ def train(options: _Options) -> None:
     """One algorithm."""
     config, names = _prepare(options)
     if len(names) > 1:
-        file, _, behind = options.config.partition(":")
-        kept = [word for word in behind.split(",") if word and word not in names]  # a network
-        one = f"{file}:{','.join([*kept, names[0]])}"
-        raise UsageError(
-            f"train runs one algorithm; choose one of {', '.join(names)} behind a colon, for "
-            f"instance --config={one}, or use `entropix compare`."
-            if "optimizers" in config
-            else f"train runs one number of replicas; got config.replicas={config.replicas}. "
-            "Choose one, or use `entropix compare`."
-        )
+        raise UsageError(_choose_one(options.config, config, names))
     from entropix import workflow
     from entropix.replicas import connected, farewell
     from entropix.report import make_table
@@ -41,6 +32,24 @@ def train(options: _Options) -> None:
     if rows:  # process 0 of several has them
         _say(make_table(rows))
         _say(f"{workdir}/ now holds run.json, metrics.jsonl and checkpoints/")
+
+
+def _choose_one(given: str, config: Any, names: list[str]) -> str:
+    """What to say to `train` where a config has several runs, of the `names`."""
+    if "optimizers" not in config:
+        return (
+            f"train runs one number of replicas; got config.replicas={config.replicas}. Choose "
+            "one, or use `entropix compare`."
+        )
+    # A run with several numbers of replicas has several names, which begin with its own.
+    place = lambda run: [name.startswith(run) for name in names].index(True)  # noqa: E731
+    known = sorted(config.optimizers, key=place)
+    file, _, behind = given.partition(":")
+    kept = [word for word in behind.split(",") if word and word not in known]  # a network
+    return (
+        f"train runs one algorithm; choose one of {', '.join(known)} behind a colon, for instance "
+        f"--config={file}:{','.join([*kept, known[0]])}, or use `entropix compare`."
+    )
 
 
 def compare(options: _Options) -> None:

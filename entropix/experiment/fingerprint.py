@@ -61,6 +61,7 @@ def digest_training(
       >>> digest_training(loss, x, (), x, key) == digest_training(frozen, x, (), x, key)
       False
     """
+    _refuse_python(loss, params, model_state, batch, key)  # which has no gradient either
     value_and_grad = jax.value_and_grad(loss, has_aux=True, allow_int=True)
     return digest_program(value_and_grad, params, model_state, batch, key)
 
@@ -92,7 +93,15 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
     def program(*arguments: Any) -> Any:  # the text has its name
         return function(*arguments)
 
-    called = _PYTHON.search(str(jax.make_jaxpr(program)(*arguments)))
+    _refuse_python(program, *arguments)
+    # For one platform, whatever the machine has: a run may go on elsewhere. The text has all
+    # constants, those inside compiled functions too.
+    lowered = jax.jit(program).trace(*arguments).lower(lowering_platforms=("cpu",))
+    return hashlib.blake2b(lowered.as_text().encode(), digest_size=8).hexdigest()
+
+
+def _refuse_python(function: Callable[..., Any], *arguments: Any) -> None:
+    called = _PYTHON.search(str(jax.make_jaxpr(function)(*arguments)))
     if called:
         raise ValueError(
             f"a function calls Python by {called[1]}, and no digest can see what Python does: the "
@@ -100,7 +109,3 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
             "jax.numpy; or, in a problem, give Problem(digest=...) a text that changes whenever "
             "the function does. To print or log, use jax.debug.callback."
         )
-    # For one platform, whatever the machine has: a run may go on elsewhere. The text has all
-    # constants, those inside compiled functions too.
-    lowered = jax.jit(program).trace(*arguments).lower(lowering_platforms=("cpu",))
-    return hashlib.blake2b(lowered.as_text().encode(), digest_size=8).hexdigest()

@@ -74,7 +74,9 @@ def as_algorithm(name: str, given: Any) -> Algorithm:
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Returns the seeds: 0 ... n-1 for a number n."""
-    if isinstance(seeds, list | tuple | range | np.ndarray) and np.ndim(seeds):
+    if isinstance(seeds, np.ndarray) and seeds.ndim == 1:
+        seeds = list(seeds)
+    if isinstance(seeds, list | tuple | range):
         known = tuple(seeds)
         whole = [isinstance(s, int | np.integer) and not isinstance(s, bool) for s in known]
         if not known or not all(whole) or len(set(known)) < len(known) or not _of_32_bits(known):

@@ -10,6 +10,8 @@ from entropix.transforms.checks import refusal
 TRAINING = ("train", "training", "is_training", "is_train")
 EVALUATING = ("deterministic", "use_running_average", "eval", "inference", "is_eval", "test")
 
+FLAGS = (*TRAINING, *EVALUATING)
+
 
 def mode_of(names: list[str], train: bool) -> dict[str, bool]:
     """The flags of those names, for training or evaluation."""
@@ -45,7 +47,7 @@ def flags_among(
     Raises:
       ValueError: for an unknown parameter without a default.
     """
-    names = [p.name for p in parameters if p.name in (*TRAINING, *EVALUATING)]
+    names = [p.name for p in parameters if p.name in FLAGS]
     unknown = [p for p in parameters if p.name not in (*names, *others)]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     needed = [p.name for p in unknown if p.default is p.empty and p.kind in kinds]

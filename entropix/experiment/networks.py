@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from entropix.experiment.modes import EVALUATING, TRAINING, flags_among, flags_of, mode_of
+from entropix.experiment.modes import EVALUATING, FLAGS, TRAINING, flags_among, flags_of, mode_of
 from entropix.transforms.checks import refusal
 
 ACCEPTED = (
@@ -46,7 +46,7 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
         of `key` gives every seed parameters of its own. Where the model's call has a flag that
         says whether the model trains (TRAINING, EVALUATING), the flag is passed; so is such a
         field of a Linen model. The `apply` of a pair gets a random key too where it has an
-        argument `key` or `rng`; in evaluation that is None.
+        argument `key` or `rng`; in evaluation that is left out, or None where there is no default.
       example: one batch of inputs, or its shapes; the `init` of Linen and Haiku need them.
 
     Returns:
@@ -86,12 +86,15 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
 def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctions:
     """A pair of functions; `apply` gets flags and a random key where it has such arguments."""
     parameters = list(inspect.signature(apply).parameters.values())[2:]
-    keys = [p.name for p in parameters if p.name in ("key", "rng")]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # such as a Linen module's, whose own
+        parameters = [p for p in parameters if p.name in FLAGS]  # call has the flags
+    keys = {p.name: p.default is p.empty for p in parameters if p.name in ("key", "rng")}
     flags = flags_among(parameters, "apply", others=tuple(keys))
 
     def applied(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
-        known = dict.fromkeys(keys, key) | mode_of(flags, train)
-        return apply(params, x, **known), state
+        # In evaluation a default stays: what None means is known where there is none.
+        given = {name: key for name, needed in keys.items() if needed or key is not None}
+        return apply(params, x, **given, **mode_of(flags, train)), state
 
     return NetworkFunctions(lambda key: (init(key), ()), applied, None)
 

@@ -57,9 +57,14 @@ class _Run(NamedTuple):
             return spread(so_far[-1], measure.unit) if so_far.size else ""
         if not len(values):
             return ""
-        of, early = len(self.states["finished"]), at < max(row[self.axis] for row in self.rows)
+        of = len(self.states["finished"])
         some = f" ({len(values)} of {of} seeds)" if len(values) < of else ""
-        return spread(values, measure.unit) + some + f" @ {short(at)}" * early
+        return spread(values, measure.unit) + some + f" @ {short(at)}" * self.is_early(measure.name)
+
+    def is_early(self, name: str) -> bool:
+        """Whether no seed has a value at the end, but some have one before."""
+        at, last = self._at_the_end(name)
+        return bool(last) and at < max(row[self.axis] for row in self.rows)
 
     def _at_the_end(self, name: str) -> tuple[float, dict[int, float]]:
         """The last evaluation at which any seed has a value, and the values there."""
@@ -111,6 +116,8 @@ def make_table(
     baseline = baseline_of(runs, baseline)
     parts = [_results(rows, runs, shown)]
     how = ["Mean ± standard deviation over seeds."]
+    if any(run.is_early(measure.name) for run in runs.values() for measure in shown):
+        how.append("Values with @ are from before the end, and are not compared.")
     if axis == "effective_epochs":
         how.append("Effective epochs count all gradient evaluations, inner steps and replicas.")
     if len(runs) > 1 and len({row.seed for row in rows}) > 1:
@@ -197,7 +204,9 @@ def _differences(runs: Mapping[str, _Run], baseline: str, shown: Sequence[Measur
 
 
 def _paired(base: _Run, run: _Run, name: str) -> list[float]:
-    """Differences at the end, for the seeds that both have finished."""
+    """Differences at the end, for the seeds that both have finished; none from before the end."""
+    if run.is_early(name) or base.is_early(name):
+        return []
     ours, theirs = run.last(name), base.last(name)
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 

@@ -4,13 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from jax.tree_util import Partial
 
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run, check_fractions
+from entropix.experiment.run import Run
 from entropix.landscape.networks import Spectrum, batched, hessian, hvp, measures, spectrum
 from entropix.landscape.networks.parameters import size
 from entropix.rows import FLATNESS, Measurement
@@ -104,10 +104,8 @@ class Flatness:
     """
 
     def __init__(self, run: Run):
-        self._run, self._due = (
-            run,
-            run.budget.due_at(check_fractions("flatness_at", run.settings.flatness_at)),
-        )
+        fractions = cast(Sequence[float], run.settings.flatness_at)  # made so by `Settings`
+        self._run, self._due = run, run.budget.due_at(fractions)
         self._first = True
         if self._due:
             self._sample = sample(run.problem, run.settings.flatness_examples)

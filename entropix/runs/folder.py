@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 import entropix
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
-from entropix.rows import COMPLETE_FILE, METRICS_FILE, Row, digest_of_rows, has_results, read_rows
+from entropix.rows import COMPLETE_FILE, Row, digest_of_rows, has_results, read_rows
 from entropix.run_file import RunFile, is_same, read_run_file, write_run_file
 from entropix.runs.record import Failure
 
@@ -66,11 +66,15 @@ class RunFolder:
         """Raises `ValueError` if the rows tell that the run they belong to cannot be forked."""
         if not self.changed():
             return
-        rows = read_rows(self.path) if (self.path / METRICS_FILE).exists() else []
-        if any(measured.value is None for row in rows for measured in row.measures.values()):
+        try:
+            rows = read_rows(self.path)
+        except (OSError, ValueError):
+            return  # the newest checkpoint has them too, and tells when the fork begins
+        diverged = {row.seed for row in rows if None in (m.value for m in row.measures.values())}
+        if diverged and diverged != {row.seed for row in rows}:
             raise ValueError(f"the run in {self.path} {DIVERGED}")
-        last = max((row.gradients for row in rows), default=0)
-        if last >= self._run.budget.gradients:
+        ended = (self.path / COMPLETE_FILE).exists() and not diverged
+        if ended and max(row.gradients for row in rows) >= self._run.budget.gradients:
             raise ValueError(f"the run in {self.path} {SPENT}")
 
     def _about_versions(self, fields: list[str]) -> str:

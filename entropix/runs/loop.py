@@ -67,7 +67,8 @@ class Loop:
             self.record = Record(replicas=programs.layout.replicas, owner=owner)
         else:
             self._arrays, self._step = programs.place(start.state), start.step
-            self.record = Record.from_dict(start.record)
+            per_replica = start.step * programs.method.relaxation.num_steps
+            self.record = Record.from_dict(start.record, per_replica)
             # The start of a fork, also of one that was killed before its first checkpoint.
             if self.record.owner not in ("", owner):
                 self.record = self.record.handed_to(owner)

@@ -75,8 +75,12 @@ class Record:
         return fields
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Record":
+    def from_dict(cls, fields: dict[str, Any], per_replica: int = 0) -> "Record":
         """Reads what `to_dict` made.
+
+        Args:
+          fields: of a checkpoint.
+          per_replica: that of a record from before it was noted.
 
         Raises:
           ValueError: if it is no record of this version.
@@ -84,11 +88,9 @@ class Record:
         try:
             rows = [Row.from_json(json.dumps(row)) for row in fields["rows"]]
             failures = [Failure(**failure) for failure in fields["failures"]]
-            # Records from before it was noted are of runs with one number of replicas.
-            record = cls(**fields | {"rows": rows, "failures": failures})
+            made = {"rows": rows, "failures": failures}
+            record = cls(**{"per_replica": per_replica} | fields | made)
             record._check()
-            if "per_replica" not in fields:  # from before it was noted
-                record.per_replica = record.gradients // record.replicas
             return record
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

@@ -46,7 +46,7 @@ def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
         return EvaluationData(
             jax.tree.map(lambda leaf: leaf[some], problem.data), problem.validation
         )
-    if not train_examples and not hasattr(problem.data, "__len__"):
+    if not train_examples and not _has_length(problem.data):
         way_out = ". A loader without a length may repeat for ever: say how many are measured."
         raise refusal("eval_train_examples", "a number >= 1 with such a loader", 0, way_out)
     batches: list[Any] = []
@@ -57,6 +57,14 @@ def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
             break
     train = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
     return EvaluationData(train, problem.validation)
+
+
+def _has_length(loader: Any) -> bool:
+    """Whether a loader ends; some have a `__len__` that raises where there is none."""
+    try:
+        return len(loader) >= 0
+    except (TypeError, NotImplementedError):
+        return False
 
 
 def measured(problem: Problem) -> dict[str, Measure]:

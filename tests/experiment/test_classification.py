@@ -416,6 +416,26 @@ def test_a_pair_is_told_whether_it_trains(name, jitted):
     np.testing.assert_allclose(evaluated, apply(params, x), rtol=1e-6)
 
 
+def test_a_pair_keeps_the_default_key_of_its_apply_in_evaluation():
+    usual = jax.random.key(7)
+
+    def noisy(params, x, key=usual):
+        return apply(params, x + jax.random.normal(key, x.shape))
+
+    network = network_functions((init, noisy), jax.ShapeDtypeStruct((5, FEATURES), jnp.float32))
+    params, state = network.init(jax.random.key(0))
+    x = jnp.asarray(data()[0][:5])
+    found = network.apply(params, state, x, False, None)[0]
+    np.testing.assert_allclose(found, noisy(params, x), rtol=1e-6)
+
+
+def test_the_apply_of_a_linen_module_makes_a_pair_without_warnings(recwarn):
+    module = linen.Dense(CLASSES)
+    start = lambda key: module.init(key, jnp.zeros((1, FEATURES)))  # noqa: E731
+    assert classification(data(), (start, module.apply)).num_examples > 0
+    assert [str(w.message) for w in recwarn if "stays False" in str(w.message)] == []
+
+
 def test_flags_of_a_pair_that_are_not_known_are_named():
     with pytest.warns(UserWarning, match=r"^apply: learning stays False"):
         classification(data(), (init, lambda p, x, learning=False: apply(p, x)))

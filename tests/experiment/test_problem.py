@@ -124,6 +124,9 @@ def test_what_python_computes_has_no_digest(call):
     with pytest.raises(ValueError, match=rf"Python by {call.__name__}, .*Problem\(digest=\.\.\.\)"):
         _ = line(measures=measures).identity
     assert line(measures=measures, digest="twice b").identity["digest"] == "twice b"
+    trained = line(loss=lambda p, s, b, key: (called_back(call, 2.0)(p, s, b), s))
+    with pytest.raises(ValueError, match=rf"Python by {call.__name__}, .*Problem\(digest=\.\.\.\)"):
+        _ = trained.identity
 
 
 def test_printing_changes_no_result_and_no_digest_is_refused_for_it():

@@ -230,6 +230,10 @@ def test_a_measure_of_the_middle_says_when(make_rows):
         [*rows[:2], *(without(row, "trace") for row in rows[2:])], measures=["trace"]
     )
     assert cells(table, "SGD", 0)["trace"] == "50.50 ± 0.71 @ 1"
+    assert "Values with @ are from before the end, and are not compared." in table
+    both = [*rows[:2], *(without(row, "trace") for row in rows[2:])]
+    both += make_rows("hj", trace=[[50, 51], [10, 11]])
+    assert cells(make_table(both, measures=["trace"]), "HJ", 1)["trace"] == "too few seeds"
 
 
 def test_an_option_that_a_run_has_not_is_no_value_in_the_page_of_a_search():

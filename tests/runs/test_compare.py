@@ -1,5 +1,6 @@
 """Whole comparisons, small: what they write, skip and refuse."""
 
+import dataclasses
 import json
 import logging
 
@@ -11,7 +12,7 @@ from small import arrays, line
 import entropix
 from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train, tune
 from entropix.report import gather
-from entropix.rows import read_rows
+from entropix.rows import read_rows, rows_as_lines
 from entropix.run_file import read_run_file, write_run_file
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -244,14 +245,27 @@ def test_a_fork_takes_all_seeds_or_none(tmp_path):
 
 
 def test_a_fork_that_cannot_be_is_refused_before_anything_is_run(tmp_path):
-    """The second run has a seed that diverged."""
+    """The second run has a seed that diverged, and one that did not."""
     algorithms = {"SGD": algorithm("sgd", learning_rate=0.1), "AdamW": optax.adamw(3e-2)}
-    diverging = algorithms | {"AdamW": optax.adamw(float("inf"))}
-    compared(tmp_path, algorithms=diverging)
+    compared(tmp_path, algorithms=algorithms)
+    rows = read_rows(tmp_path / "AdamW")
+    nothing = {n: m._replace(value=None) for n, m in rows[-1].measures.items()}
+    rows[-1] = dataclasses.replace(rows[-1], measures=nothing)
+    (tmp_path / "AdamW" / "metrics.jsonl").write_bytes(rows_as_lines(rows))
+    (tmp_path / "AdamW" / "complete.json").unlink()
     before = (tmp_path / "SGD" / "metrics.jsonl").read_text()
     with pytest.raises(ValueError, match=r"AdamW has seeds that diverged, .*cannot be forked"):
         compared(tmp_path, algorithms=algorithms, budget=Budget(40, 4), fork=True)
     assert (tmp_path / "SGD" / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_whose_rows_are_damaged_may_be_forked(tmp_path):
+    algorithms = {"AdamW": optax.adamw(3e-2)}
+    compared(tmp_path, algorithms=algorithms)
+    path = tmp_path / "AdamW" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    rows = compared(tmp_path, algorithms=algorithms, budget=Budget(40, 4), fork=True)
+    assert max(row.gradients for row in rows) == 40
 
 
 def test_the_versions_of_a_run_are_those_that_began_it(tmp_path):

@@ -149,9 +149,18 @@ class Endless(Loader):
             yield from super().__iter__()
 
 
+class EndlessWithLength(Endless):
+    """As tf.data has it."""
+
+    def __len__(self):
+        raise TypeError("The dataset is infinite.")
+
+
 def test_all_examples_of_a_loader_without_a_length_are_refused():
     problem = line(data=Endless(), loss=without_randomness)
     examples = evaluation_data(problem, 20).train
     assert len(examples["x"]) == 24  # in whole batches
-    with pytest.raises(ValueError, match=r"eval_train_examples must be .*may repeat for ever"):
-        evaluation_data(problem, 0)
+    for loader in (Endless(), EndlessWithLength()):
+        problem = line(data=loader, loss=without_randomness)
+        with pytest.raises(ValueError, match=r"eval_train_examples must be .*may repeat for ever"):
+            evaluation_data(problem, 0)

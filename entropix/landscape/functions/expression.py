@@ -10,11 +10,10 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 MAX_LENGTH = 1000
 MAX_NESTING = 100
@@ -101,9 +100,8 @@ def parse(text: str) -> Expression:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if "y" in names:
 
-        def of_two(point: ArrayLike) -> jax.Array:
-            x, y = jnp.asarray(point, float)
-            return term(x, y)
+        def of_two(point: Any) -> jax.Array:
+            return term(jnp.asarray(point[0], float), jnp.asarray(point[1], float))
 
         return Expression(text, 2, of_two)
     return Expression(text, 1, lambda point: term(jnp.asarray(point, float), jnp.zeros([])))
