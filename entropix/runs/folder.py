@@ -47,11 +47,14 @@ class RunFolder:
         self.path, self._run = pathlib.Path(path), run
         self._identity = run.identity
 
-    def check(self, fork: bool) -> None:
-        """Raises `ValueError` if the folder holds the results of another run.
+    def check(self, fork: bool) -> list[str]:
+        """The fields in which the folder's run differs, all of them to be forked; often none.
 
         Args:
           fork: whether to go on all the same, from the other's checkpoint.
+
+        Raises:
+          ValueError: if the folder holds the results of another run, and `fork` is False.
         """
         fields = self.changed()
         if fields and not fork:
@@ -61,11 +64,10 @@ class RunFolder:
                 "continue from its last checkpoint with the new ones."
                 + self._about_versions(fields)
             )
+        return fields
 
     def check_fork(self) -> None:
-        """Raises `ValueError` if the rows tell that the run they belong to cannot be forked."""
-        if not self.changed():
-            return
+        """Raises `ValueError` if the rows tell that the folder's run cannot be forked."""
         try:
             rows = read_rows(self.path)
         except (OSError, ValueError):

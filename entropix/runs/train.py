@@ -89,9 +89,9 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
         if has_results(folder):
             part = dataclasses.replace(run, seeds=tuple(read_run_file(folder).seeds))
             contents = RunFolder(folder, part)
-            contents.check(fork)
-            contents.check_fork()
-            changed = changed or bool(contents.changed())
+            if contents.check(fork):
+                contents.check_fork()
+                changed = True
             forked = forked or contents.forked()
             found.append((folder, part))
     if not found:
