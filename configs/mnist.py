@@ -13,7 +13,8 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 Run so far, n = 3, and 5 where that is said:
 `mlp,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd_paper,hj,heat,elastic_sgd,adamw,snoo,sgd_ema`,
 120 effective epochs (1.18, 1.18, 1.17, 1.26, 1.21, 1.21, 1.18, 1.07, 1.21 and 1.15 % error, 5 seeds
-of the first two; 33 to 103 minutes a run on one core of an AMD EPYC, other work beside;
+of the first two; 33 to 103 minutes a run on one core of an AMD EPYC, of the last two of an Intel
+Xeon, other work beside;
 `results/mnist_mlp_full`), and its first two with `--config.num_evals=20` (1.66 and 1.67 %, 13
 minutes a run; `results/mnist_mlp_authors`);
 `lenet,sgd_authors,entropy_sgd_authors,sgd,entropy_sgd,entropy_sgd_paper,hj,heat,elastic_sgd`, and
