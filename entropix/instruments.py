@@ -110,58 +110,84 @@ def landscape(
     check_names(saved)
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
+    diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
+    places = _places(saved, spectra, diverged)
     with claimed(workdir):  # what is there is read when nobody else adds to it
-        log = FlatnessLog(workdir, settings, saved)
-        diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
-        places = _places(saved, spectra, diverged)
-        names = dict.fromkeys(name for name, _ in _sound(log, diverged))
+        done = _Done(workdir, settings, saved)
+        names = dict.fromkeys(name for name, _ in done.sound(diverged))
         names |= dict.fromkeys(place.saved.name for place in places)
         if not names:
             raise ValueError("every seed diverged, so that there is no minimum to measure.")
         baseline = baseline_of(names, baseline)
-        known = {run.name: run for run in runs}
-        densities = read_spectra(workdir / "spectra.npz") if log.entries else {}
-        missing = [
-            place
-            for place in places
-            if not log.has(place.saved, place.seed)
-            or (place.spectrum and place.name not in densities)
-        ]
-        networks = {
-            folder: load(folder, run=known.get(name), data_dir=data_dir)
-            for folder, name in {place.saved.folder: place.saved.name for place in missing}.items()
-        }
+        missing = [place for place in places if done.lacks(place)]
+        networks = _load(missing, {run.name: run for run in runs}, data_dir)
         samples = _samples(networks.values(), examples, batch_size)
-        for number, place in enumerate(missing):
-            run, network = place.saved, networks[place.saved.folder]
-            taken = samples[_problem(network)]
-            at = Point(network.params, network.model_state)
-            point = jax.tree.map(lambda leaf, k=place.row: leaf[k], at)
-            report(f"{run.label}, seed {place.seed}")
-            if not log.has(run, place.seed):
-                announce = None if number else report  # the time is that of every seed
-                values = taken.named(taken.measures(point, key, announce=announce, **how))
-                log.append(run, place.seed, values)
-                if densities.pop(place.name, None) is not None:  # of an x before the end
-                    save_spectra(densities, workdir / "spectra.npz")
-            if place.spectrum and place.name not in densities:
-                densities[place.name] = jax.tree.map(np.asarray, taken.spectrum(point, key))
-                save_spectra(densities, workdir / "spectra.npz")
-        table = _write_tables(workdir, _sound(log, diverged), densities, baseline, diverged)
+        announce: Callable[[str], Any] | None = report
+        for place in missing:
+            report(f"{place.saved.label}, seed {place.seed}")
+            network = networks[place.saved.folder]
+            done.measure(place, network, samples[_problem(network)], key, how, announce)
+            announce = None  # the time is that of every seed
+        found = done.sound(diverged)
+        table = _write_tables(workdir, found, done.densities, baseline, diverged)
     report(table)
     return [
         Flatness(*entry[:3], {n: m.value for n, m in entry.measures.items() if m.value is not None})
-        for entry in _sound(log, diverged).values()
+        for entry in found.values()
     ]
+
+
+class _Done:
+    """What was measured in a folder so far; every addition is on disk before the next.
+
+    Args:
+      workdir: the folder, which nobody else writes to.
+      settings: all that decides a measurement but the run.
+      saved: the runs that are to be measured.
+
+    Raises:
+      ValueError: see `FlatnessLog`.
+    """
+
+    def __init__(self, workdir: pathlib.Path, settings: dict[str, Any], saved: Iterable[SavedRun]):
+        self._log, self._path = FlatnessLog(workdir, settings, saved), workdir / "spectra.npz"
+        self.densities = read_spectra(self._path) if self._log.entries else {}
+
+    def sound(self, diverged: Container[tuple[str, int]]) -> dict[tuple[str, int], Entry]:
+        """The numbers, of seeds that did not diverge."""
+        return {at: entry for at, entry in self._log.entries.items() if at not in diverged}
+
+    def lacks(self, place: _Place) -> bool:
+        """Whether numbers of a seed are due, or a spectrum."""
+        return not self._log.has(place.saved, place.seed) or self._lacks_spectrum(place)
+
+    def measure(
+        self,
+        place: _Place,
+        network: Trained,
+        taken: Sample,
+        key: int,
+        how: Mapping[str, Any],
+        announce: Callable[[str], Any] | None,
+    ) -> None:
+        """Measures what is due of a seed."""
+        at = Point(network.params, network.model_state)
+        point = jax.tree.map(lambda leaf: leaf[place.row], at)
+        if not self._log.has(place.saved, place.seed):
+            values = taken.named(taken.measures(point, key, announce=announce, **how))
+            self._log.append(place.saved, place.seed, values)
+            if self.densities.pop(place.name, None) is not None:  # of an x before the end
+                save_spectra(self.densities, self._path)
+        if self._lacks_spectrum(place):
+            self.densities[place.name] = jax.tree.map(np.asarray, taken.spectrum(point, key))
+            save_spectra(self.densities, self._path)
+
+    def _lacks_spectrum(self, place: _Place) -> bool:
+        return place.spectrum and place.name not in self.densities
 
 
 def _diverged(run: SavedRun) -> list[int]:
     return seeds_by_state(run.rows)["diverged"] if run.rows else []
-
-
-def _sound(log: FlatnessLog, diverged: Container[tuple[str, int]]) -> dict[tuple[str, int], Entry]:
-    """What was measured of seeds that did not diverge."""
-    return {at: entry for at, entry in log.entries.items() if at not in diverged}
 
 
 def _spectrum_name(run: str, seed: int) -> str:
@@ -180,6 +206,17 @@ def _places(
             places.append(_Place(run, row, seed, seen[run.name] < spectra))
             seen[run.name] += 1
     return places
+
+
+def _load(
+    places: Iterable[_Place], runs: Mapping[str, Run], data_dir: str | os.PathLike[str] | None
+) -> dict[pathlib.Path, Trained]:
+    """Folder -> what was trained there, of all seeds of the folder."""
+    names = {place.saved.folder: place.saved.name for place in places}
+    return {
+        folder: load(folder, run=runs.get(name), data_dir=data_dir)
+        for folder, name in names.items()
+    }
 
 
 def _problem(network: Trained) -> str:
