@@ -14,7 +14,6 @@ sent so far. `communication.md` and `communication.png` are written into that fo
 """
 
 import argparse
-import collections
 import pathlib
 
 import jax
@@ -26,8 +25,8 @@ from entropix.experiment import plan
 from entropix.replicas import layout
 from entropix.replicas.traffic import traffic
 from entropix.report.cells import intervals, markdown, spread
-from entropix.report.saved import read_runs
-from entropix.report.series import curve, distinct, measures_of, seeds_by_state
+from entropix.report.saved import read_runs, states
+from entropix.report.series import curve, distinct, measures_of
 from entropix.training.keys import split_seed
 from entropix.training.state import init_state
 from entropix.training.step import make_step
@@ -48,29 +47,26 @@ def bytes_per_gradient(run):
     return (sent.always + sent.sometimes / period) / method.relaxation.num_steps
 
 
-def refuse_other_replicas(runs, rows):
+def refuse_other_replicas(runs, saved):
     """Ends with a message where results are of another number of replicas than is counted."""
-    for run in runs:
-        for row in rows.get(run.name, ()):
-            if row.replicas != run.replicas:
-                raise SystemExit(
-                    f"{run.name} was run with {row.replicas} replicas, and the config has "
-                    f"{run.replicas}: add --replicas={row.replicas}."
-                )
+    counted = {run.name: run.replicas for run in runs}
+    for row in (row for part in saved for row in part.rows):
+        if row.replicas != counted.get(row.run, row.replicas):
+            raise SystemExit(
+                f"{row.run} was run with {row.replicas} replicas, and the config has "
+                f"{counted[row.run]}: add --replicas={row.replicas}."
+            )
 
 
-def finished(rows, unfinished):
+def finished(saved):
     """Run -> the rows of its seeds that came to the end; the others are named, and left out."""
     found = {}
-    for name, of_run in rows.items():
-        if not of_run:
-            print(f"{name}: begun, and not measured yet.")
-            continue
-        states = seeds_by_state(of_run, unfinished[name])
+    for name, seeds in states(saved).items():
         for state in ("diverged", "unfinished"):
-            if states[state]:
-                print(f"{name}: seeds {states[state]}, {state}, are left out.")
-        kept = [row for row in of_run if row.seed in states["finished"]]
+            if seeds[state]:
+                print(f"{name}: seeds {seeds[state]}, {state}, are left out.")
+        rows = [row for part in saved if part.name == name for row in part.rows]
+        kept = [row for row in rows if row.seed in seeds["finished"]]
         found |= {name: kept} if kept else {}
     return found
 
@@ -132,13 +128,9 @@ def main():
         config.replicas = options.replicas or config.replicas
     runs = [run for run in plan(config) if run.replicas is not None]
     labels = distinct({run.name: run.label for run in runs})
-    rows, found, measure = collections.defaultdict(list), {}, None
-    unfinished = collections.defaultdict(list)
-    for part in read_runs([options.results]) if options.results else []:
-        rows[part.name] += part.rows
-        unfinished[part.name] += [] if part.finished else part.seeds
-    refuse_other_replicas(runs, rows)
-    rows = finished(rows, unfinished)
+    saved = read_runs([options.results]) if options.results else []
+    refuse_other_replicas(runs, saved)
+    rows, found, measure = finished(saved), {}, None
     sent = {run.name: bytes_per_gradient(run) for run in runs}
     if rows:
         (measure,) = measures_of(

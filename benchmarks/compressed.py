@@ -28,8 +28,8 @@ from scipy import stats
 from entropix.experiment import load
 from entropix.landscape import pruned, quantised
 from entropix.report.cells import intervals, markdown, spread
-from entropix.report.saved import read_runs
-from entropix.report.series import baseline_of, distinct, seeds_by_state
+from entropix.report.saved import read_runs, states
+from entropix.report.series import baseline_of, distinct
 from entropix.training.evaluation import means
 
 CHANGES = {f"{bits} bits": (quantised, bits) for bits in (8, 6, 4, 3)} | {
@@ -126,17 +126,14 @@ def correlations(found, measured):
 
 def sound_seeds(saved):
     """Run -> its seeds that have not diverged; seeds that were added later are another part."""
-    found = {}
-    for name in dict.fromkeys(run.name for run in saved):
-        parts = [run for run in saved if run.name == name and run.rows]
-        if not parts:
-            print(f"{name}: begun, and not measured yet.")
-            continue
-        diverged = seeds_by_state([row for part in parts for row in part.rows])["diverged"]
-        if diverged:
-            print(f"{name}: seeds {diverged} diverged, and are left out.")
-        seeds = sorted({seed for part in parts for seed in part.seeds} - {*diverged})
-        found |= {name: seeds} if seeds else {}
+    found, sorted_seeds = {}, states(saved)
+    for name in {run.name for run in saved} - sorted_seeds.keys():
+        print(f"{name}: begun, and not measured yet.")
+    for name, seeds in sorted_seeds.items():
+        if seeds["diverged"]:
+            print(f"{name}: seeds {seeds['diverged']} diverged, and are left out.")
+        sound = sorted(seeds["finished"] + seeds["unfinished"])
+        found |= {name: sound} if sound else {}
     if not found:
         raise SystemExit("no seed was trained to an end: there is no network to compress.")
     return found

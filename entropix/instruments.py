@@ -14,8 +14,8 @@ from entropix.files import write_atomic
 from entropix.report import check_workdir
 from entropix.report.flatness import Entry, flatness_table
 from entropix.report.gathering import check_names
-from entropix.report.saved import SavedRun, read_runs
-from entropix.report.series import baseline_of, distinct, seeds_by_state
+from entropix.report.saved import SavedRun, read_runs, states
+from entropix.report.series import baseline_of, distinct
 from entropix.report.spectra import draw_spectra, read_spectra, save_spectra, spectra_table
 from entropix.runs.flatness import BATCH_SIZE, EXAMPLES, Sample, sample
 from entropix.runs.flatness_log import FlatnessLog
@@ -110,7 +110,8 @@ def landscape(
     check_names(saved)
     how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
     settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
-    diverged = {(run.name, seed): run.label for run in saved for seed in _diverged(run)}
+    labels, found = {run.name: run.label for run in saved}, states(saved)
+    diverged = {(name, k): labels[name] for name in found for k in found[name]["diverged"]}
     places = _places(saved, spectra, diverged)
     with claimed(workdir):  # what is there is read when nobody else adds to it
         done = _Done(workdir, settings, saved)
@@ -128,12 +129,12 @@ def landscape(
             network = networks[place.saved.folder]
             done.measure(place, network, samples[_problem(network)], key, how, announce)
             announce = None  # the time is that of every seed
-        found = done.sound(diverged)
-        table = _write_tables(workdir, found, done.densities, baseline, diverged)
+        measured = done.sound(diverged)
+        table = _write_tables(workdir, measured, done.densities, baseline, diverged)
     report(table)
     return [
         Flatness(*entry[:3], {n: m.value for n, m in entry.measures.items() if m.value is not None})
-        for entry in found.values()
+        for entry in measured.values()
     ]
 
 
@@ -184,10 +185,6 @@ class _Done:
 
     def _lacks_spectrum(self, place: _Place) -> bool:
         return place.spectrum and place.name not in self.densities
-
-
-def _diverged(run: SavedRun) -> list[int]:
-    return seeds_by_state(run.rows)["diverged"] if run.rows else []
 
 
 def _spectrum_name(run: str, seed: int) -> str:

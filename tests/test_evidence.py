@@ -175,17 +175,13 @@ def test_flatness_is_read_for_rank_correlations():
 
 def test_what_was_reached_is_of_the_seeds_that_came_to_the_end():
     page = runpy.run_path(str(ROOT / "benchmarks" / "communication.py"))
-    rows = [row for part in read_runs([RESULTS / "communication_lenet"]) for row in part.rows]
-    runs = {
-        name: [row for row in rows if row.run == name] for name in ("data_parallel", "easgd_10")
-    }
-    whole = page["at_the_end"](
-        page["finished"](runs, {name: [] for name in runs})["easgd_10"], "val_error"
-    )
+    saved = {part.name: part for part in read_runs([RESULTS / "communication_lenet"])}
+    base, run = saved["data_parallel"], saved["easgd_10"]
+    whole = page["at_the_end"](page["finished"]([base, run])["easgd_10"], "val_error")
     assert list(whole.index) == [0, 1, 2]
-    last = max(row.gradients for row in runs["easgd_10"])
-    runs["easgd_10"] = [r for r in runs["easgd_10"] if (r.seed, r.gradients) != (1, last)]
-    found = page["finished"](runs, {name: [] for name in runs})
+    last = max(row.gradients for row in run.rows)
+    rows = [row for row in run.rows if (row.seed, row.gradients) != (1, last)]
+    found = page["finished"]([base, run._replace(rows=rows)])
     part = page["at_the_end"](found["easgd_10"], "val_error")
     pd.testing.assert_series_equal(part, whole.drop(1))
     assert len(page["at_the_end"](found["data_parallel"], "val_error")) == 3

@@ -1,9 +1,11 @@
 """Saved runs: the rows in a folder, whose they are, and whether the run is finished."""
 
+import collections
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from entropix.report.series import seeds_by_state
 from entropix.rows import (
     COMPLETE_FILE,
     METRICS_FILE,
@@ -57,6 +59,19 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
     # Where nothing came of the seeds that were to be added, others may have them since.
     added = {run: [p for p in sorted(run.glob(PARTS)) if has_results(p)] for run in runs}
     return [_saved_run(part) for run in runs for part in (run, *added[run])]
+
+
+def states(runs: Iterable[SavedRun]) -> dict[str, dict[str, list[int]]]:
+    """Run -> its seeds, of all parts, by state; see `entropix.report.series.seeds_by_state`.
+
+    A run that has no rows yet is left out.
+    """
+    rows: dict[str, list[Row]] = collections.defaultdict(list)
+    unfinished: dict[str, list[int]] = collections.defaultdict(list)
+    for run in runs:
+        rows[run.name] += run.rows
+        unfinished[run.name] += [] if run.finished else run.seeds
+    return {name: seeds_by_state(of, unfinished[name]) for name, of in rows.items() if of}
 
 
 def _saved_run(folder: pathlib.Path) -> SavedRun:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from entropix.report import check_workdir, colours, gather, make_table
+from entropix.report.saved import read_runs, states
 from entropix.rows import digest_of_rows, read_rows
 
 SGD = np.asarray([[9.0, 8.0], [4.0, 3.0], [2.0, 2.2]])
@@ -266,3 +267,19 @@ def test_nan_among_a_problems_arguments_is_equal_to_itself(make_rows, save, tmp_
     save(tmp_path / "hj", make_rows("hj", val_error=HJ), problem__arguments=nan)
     save(tmp_path / "sgd", make_rows("sgd", val_error=HJ), problem__arguments=nan)
     assert len(gather([tmp_path], report=quiet)) == 2 * HJ.size
+
+
+def test_states_are_those_of_all_parts(comparison, make_rows, save):
+    """Seed 7 goes on, seed 8 diverged; a run without rows has no states."""
+    folder, _ = comparison
+    added = HJ[:, :2].copy()
+    added[-1, 1] = np.nan
+    rows = make_rows("hj", seeds=[7, 8], val_error=added)
+    save(folder / "hj" / "seeds_7_8", rows, finished=False)
+    save(folder / "heat", make_rows("heat", val_error=HJ[:1]), finished=False)
+    (folder / "heat" / "metrics.jsonl").write_text("")
+    found = states(read_runs([folder]))
+    assert found["hj"] == {
+        "finished": [*range(HJ.shape[1])], "diverged": [8], "unfinished": [7],
+    }  # fmt: skip
+    assert found.keys() == {"sgd", "hj"}
