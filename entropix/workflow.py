@@ -226,58 +226,68 @@ def tune(
       >>> [trial["gradients"] for trial in tried["sgd"]]
       [9.0, 3.0, 3.0, 3.0]
     """
-    named: Mapping[str, Mapping[str, Any]]
     if isinstance(problem, ConfigDict):
         _check_alone(
             algorithms=algorithms, budget=budget, seeds=seeds, replicas=replicas, search=search,
             settings=settings,
         )  # fmt: skip
         runs = plan(problem)
-        ranges = {name: dict(r) for name, r in problem.search.to_dict().items()}
-        if len(runs) > len(ranges):
-            raise ValueError(
-                f"tune searches for one number of replicas; got config.replicas="
-                f"{problem.replicas}. Choose one, and search for another in another workdir."
-            )
-        named = {
-            run.name: named_ranges(
-                run.algorithm, ranges.get(run.name) or ranges[run.algorithm.name]
-            )
-            for run in runs
-        }
+        ranges = _ranges(runs, _of_config(problem, runs))
     else:
         seeds = 1 if seeds is None else seeds
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
-        named = {} if search is None else search
-        if not isinstance(named, Mapping):
-            raise refusal("search", "run -> option -> (low, high)", search)
-        names = {run.name: run.name for run in runs}
-        names |= {run.label: run.name for run in runs}  # as they were given
-        for name in named:
-            check_name("run of search", name, list(names))
-        named = {names[name]: ranges for name, ranges in named.items()}
-    by_run = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
-    for run in runs:
-        off = [name for name in run.algorithm.search if name not in by_run[run.name]]
-        if off:
-            _log.info("%s: not searched, since 0 switches it off: %s", run.name, ", ".join(off))
-    empty = [name for name, ranges in by_run.items() if not ranges]
-    if empty:
-        raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", search)
+        ranges = _ranges(runs, _of_search({} if search is None else search, runs))
     folder = _folder(workdir, f"{runs[0].problem.name}/tune")
     tried = tune_runs(
-        runs, by_run, folder, trials=trials, seed=seed, objective=objective, progress=progress
+        runs, ranges, folder, trials=trials, seed=seed, objective=objective, progress=progress
     )
     page = tuning_page(
         tried,
         labels={run.name: run.label for run in runs},
-        edges={name: at_edges(trials[0], by_run[name]) for name, trials in tried.items()},
+        edges={name: at_edges(trials[0], ranges[name]) for name, trials in tried.items()},
         effort=describe_effort(runs[0], trials, objective),
     )
     write_atomic(folder / "tuning.md", page.encode())
     if isinstance(problem, ConfigDict):
         return tried
     return {run.label: tried[run.name] for run in runs}
+
+
+def _of_config(config: ConfigDict, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Run -> the ranges that a config has for the run, or for its algorithm."""
+    ranges = {name: dict(r) for name, r in config.search.to_dict().items()}
+    if len(runs) > len(ranges):
+        raise ValueError(
+            f"tune searches for one number of replicas; got config.replicas={config.replicas}. "
+            "Choose one, and search for another in another workdir."
+        )
+    return {
+        run.name: named_ranges(run.algorithm, ranges.get(run.name) or ranges[run.algorithm.name])
+        for run in runs
+    }
+
+
+def _of_search(search: Any, runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]:
+    """Run -> the ranges that a caller has named."""
+    if not isinstance(search, Mapping):
+        raise refusal("search", "run -> option -> (low, high)", search)
+    names = {run.name: run.name for run in runs}
+    names |= {run.label: run.name for run in runs}  # as they were given
+    for name in search:
+        check_name("run of search", name, list(names))
+    return {names[name]: ranges for name, ranges in search.items()}
+
+
+def _ranges(runs: Sequence[Run], named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Run -> option -> range: those that are named, and the algorithm's others."""
+    ranges = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
+    for run in runs:
+        off = [name for name in run.algorithm.search if name not in ranges[run.name]]
+        if off:
+            _log.info("%s: not searched, since 0 switches it off: %s", run.name, ", ".join(off))
+    if empty := [name for name, of_run in ranges.items() if not of_run]:
+        raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", dict(named))
+    return ranges
 
 
 def describe_effort(run: Run, trials: int, objective: str | None = None) -> str:
