@@ -135,7 +135,7 @@ FOUND = {
 }
 # Searched for again with evenly spread trials: in the same ranges (`even`), with 40 % Entropy-SGD
 # and HJ in the wider ones of the other shares (`wide`), where Entropy-SGD's best temperature stood
-# at the upper edge, and then Entropy-SGD with all three shares at higher temperatures (`hot`).
+# at the upper edge, and then Entropy-SGD with all three shares at temperatures from 1e-5 on (`hot`).
 HEAT_EVEN = {**HEAT, "algorithm": "heat", "label": "HEAT, second search"}
 HJ_EVEN = {  # of which the values were found with 20 and with 40 %
     **RELAXED, "algorithm": "hj", "label": "HJ, second search", "learning_rate": 0.04033,
@@ -153,7 +153,7 @@ EVEN = {  # with 40 and with 60 %, of which SAM's and SGD's were found with 20 %
 }  # fmt: skip
 HOT = {
     "entropy_sgd_hot": {
-        **RELAXED, "algorithm": "entropy_sgd", "label": "Entropy-SGD, higher T",
+        **RELAXED, "algorithm": "entropy_sgd", "label": "Entropy-SGD, T from 1e-5",
         "learning_rate": 0.01687, "gamma": 7.865, "temperature": 1.139e-5,
     }
 }  # fmt: skip

@@ -83,7 +83,7 @@ def landscape(
         measured, `landscape.md` and, with `spectra`, `spectra.png` and `spectra.npz` (the arrays of
         every `Spectrum`, under `RUN, seed N/FIELD`).
       runs: the `Run`s of folders that were made from Python (see `entropix.experiment.load`).
-      examples: of the training set, the first ones.
+      examples: of the training set, the first ones (see `Problem.ordered`).
       batch_size: examples in memory at once; what `examples` has beyond a multiple is left out.
       num_samples: random vectors of traces and energies, even, >= 4.
       num_eigenvalues: the largest ones, >= 1.

@@ -106,6 +106,7 @@ def language_model(
             "text": source, "width": width, "layers": layers, "heads": heads, "length": length,
         },
         digest=digest,
+        ordered=True,  # files follow each other by name
         eval_batch_size=20,  # activations of 100 leave the cache: half as fast
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -104,8 +104,18 @@ def check_common(option: Mapping[str, Any]) -> None:
         check_fraction("scoping_rate", option["scoping_rate"])
         check_count("scoping_period", option["scoping_period"])
         check_flag("normalise_gamma", option["normalise_gamma"])
+        for name in ("gamma", "rho"):
+            _check_start(name, option)
     if "inner" in option:
         check_name("inner", option["inner"], INNERS)
+
+
+def _check_start(name: str, option: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a scope that begins below its end, which would act in its place."""
+    start, end = option.get(name), option.get(f"{name}_end")
+    if _is_real(start) and _is_real(end) and 0 < start < end:  # a search's are not known
+        way_out = f". The scope is never below {name}_end: lower {name}_end, or raise {name}."
+        raise refusal(name, f"at least {name}_end={end:g}", start, way_out)
 
 
 def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:
@@ -228,5 +238,9 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value == 0
 
 
+def _is_real(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+    return _is_real(value) and 0 < value < 1

@@ -21,7 +21,7 @@ from entropix.experiment.forms import (
     shapes_of,
     two_of,
 )
-from entropix.transforms.checks import check_count, refusal
+from entropix.transforms.checks import check_count, check_flag, refusal
 
 
 class Measure(NamedTuple):
@@ -68,6 +68,9 @@ class Problem:
         in it, those of a list's are: name them in `arguments`. A digest that is given answers for
         all of that: `dataclasses.replace(problem, loss=...)` wants another one, or "" for the
         computed one.
+      ordered: whether the examples stand in an order, such as that of a text or of classes. What
+        is measured on a part of the training set is then spread evenly over the set; otherwise the
+        part is the first examples, which are as good as any.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
@@ -101,6 +104,7 @@ class Problem:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     digest: str = ""
     eval_batch_size: int = 0
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -115,6 +119,7 @@ class Problem:
             if given is not None and not callable(given):
                 raise refusal(part, "a function or None; see entropix.experiment.Problem", given)
         check_count("batch_size", self.batch_size)
+        check_flag("ordered", self.ordered)
         size = self.eval_batch_size
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
             raise refusal("eval_batch_size", "an integer >= 1, or 0 for batch_size", size)
@@ -196,6 +201,14 @@ class Problem:
         index = jax.random.randint(key, (self.batch_size,), 0, len(leaves[0]))
         return jax.tree.map(lambda leaf: leaf[index], data)
 
+    def some_of_data(self, count: int) -> Any:
+        """So many examples of the training set, or all where it has fewer: see `ordered`."""
+        total = len(jax.tree.leaves(self.data)[0])
+        if not self.ordered or count >= total:
+            return jax.tree.map(lambda leaf: leaf[:count], self.data)
+        spread = np.linspace(0, total - 1, count).astype(int)
+        return jax.tree.map(lambda leaf: leaf[spread], self.data)
+
     def first_batch(self) -> Any:
         """The shapes of one mini-batch.
 
@@ -274,13 +287,14 @@ class Problem:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that says which problem this is, in JSON's types."""
-        return {
+        identity = {
             "name": self.name,
             "arguments": _plain(self.arguments),
             "digest": self.digest or self._computed_digest(),
             "batch_size": self.batch_size,
             "measures": {name: [m.unit, m.better] for name, m in self.measures.items()},
         }
+        return identity | ({"ordered": True} if self.ordered else {})
 
     def _computed_digest(self) -> str:
         batch, key = self.first_batch(), jax.random.key(0)

@@ -118,6 +118,9 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
         raise refusal(f"search[{run!r}]", "option -> (low, high)", named)
     values = algorithm.all_options
     usual = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
+    for name, (low, high) in usual.items():
+        end = values.get(f"{name}_end", 0.0)
+        usual[name] = min(max(low, end), high), high  # a smaller scope would be raised to its end
     ranges = {**usual, **named}
     check_searchable(run, ranges, algorithm)
     check_search({run: ranges})

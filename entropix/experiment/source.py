@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.experiment.classification import classification
+from entropix.experiment.fields import FIELDS
 from entropix.experiment.problem import Problem
 from entropix.transforms.checks import refusal
 
@@ -26,7 +27,12 @@ def load_problem(config: ConfigDict) -> Problem:
     """
     if "problem" not in config:
         _log.info("loading %s", config.dataset)
-        extra = {"zca_regulariser": config.zca_regulariser} if config.dataset == "cifar10" else {}
+        given = config.zca_regulariser
+        extra = {"zca_regulariser": given} if config.dataset == "cifar10" else {}
+        if not extra and given != FIELDS["zca_regulariser"]:
+            _log.warning(
+                "zca_regulariser=%g acts on cifar10 alone, not on %s", given, config.dataset
+            )
         return classification(
             config.dataset, config.model.to_dict(), batch_size=config.batch_size,
             name=config.dataset, data_dir=config.data_dir or None, **extra,

@@ -67,7 +67,7 @@ class Sample(NamedTuple):
 
 
 def sample(problem: Problem, examples: int = EXAMPLES, batch_size: int = BATCH_SIZE) -> Sample:
-    """The first examples of the training set.
+    """Examples of the training set: the first ones, or spread over a set that is in an order.
 
     Args:
       problem: with its data in arrays.
@@ -87,9 +87,8 @@ def sample(problem: Problem, examples: int = EXAMPLES, batch_size: int = BATCH_S
         )
     count = min(check_count("examples", examples), problem.num_examples)
     batch_size = min(check_count("batch_size", batch_size), count)
-    kept = count // batch_size * batch_size
     return Sample(
-        problem, batched(jax.tree.map(lambda leaf: leaf[:kept], problem.data), batch_size)
+        problem, batched(problem.some_of_data(count // batch_size * batch_size), batch_size)
     )
 
 

@@ -111,7 +111,7 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
     for name, pair in ranges.items():
         for value in pair if pair != run.algorithm.search.get(name) else ():
             try:
-                _with_values(run, {name: value}).check()
+                _with_values(run, _end_of_range(name, value, ranges)).check()
             except ValueError as error:
                 raise ValueError(
                     f"search {run.name}: both ends of a range must be values that the run accepts; "
@@ -126,6 +126,13 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
                 f"know when the program is made ({type(error).__name__}: {why}). Search with one "
                 f"value of {name} at a time."
             ) from error
+
+
+def _end_of_range(name: str, value: float, ranges: Ranges) -> Trial:
+    """One value, and with the end of a scope that is searched too the largest such scope."""
+    scope = name.removesuffix("_end")
+    above = {scope: ranges[scope][1]} if scope != name and scope in ranges else {}
+    return {**above, name: value}
 
 
 def _with_values(run: Run, values: Trial) -> Run:

@@ -36,16 +36,13 @@ jax.tree_util.register_dataclass(EvaluationData, ["train", "validation"], [])
 
 
 def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
-    """The first `train_examples` of the training set (0 for all), and the validation set.
+    """So many examples of the training set (0 for all; see `Problem`), and the validation set.
 
-    Records of the known data sets come in no order, so the first are as good as any. Of a loader
-    on the host, the first batches are kept.
+    Of a loader on the host, the first batches are kept.
     """
-    if not problem.on_host:
-        some = slice(train_examples or None)
-        return EvaluationData(
-            jax.tree.map(lambda leaf: leaf[some], problem.data), problem.validation
-        )
+    if problem.num_examples is not None:
+        some = problem.some_of_data(train_examples or problem.num_examples)
+        return EvaluationData(some, problem.validation)
     if not train_examples and not _has_length(problem.data):
         way_out = ". A loader without a length may repeat for ever: say how many are measured."
         raise refusal("eval_train_examples", "a number >= 1 with such a loader", 0, way_out)

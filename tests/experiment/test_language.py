@@ -1,5 +1,7 @@
 """The language model: what is predicted, what is held out, and that training it works."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from flax import nnx
 from entropix.experiment import Budget, algorithm, language_model, train
 from entropix.experiment.language import standard_library
 from entropix.models import Decoder
+from entropix.runs.flatness import sample as flatness_sample
+from entropix.training.evaluation import evaluation_data
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "length": 12}
 TEXT = b"abcd" * 300
@@ -38,6 +42,24 @@ def test_bits_are_nats_over_log_two_and_fall_in_training(tmp_path):
     rows = train(problem, adamw, **options)
     assert rows[-1]["val_bits"] == pytest.approx(rows[-1]["val_loss"] / np.log(2), rel=1e-5)
     assert rows[-1]["val_loss"] < 1.0 < np.log(256)  # four letters in one order
+
+
+def test_what_is_measured_of_the_training_set_is_spread_over_the_files():
+    """A text has an order: its first windows are those of its first file."""
+    text = b"".join(bytes([letter]) * 60 for letter in range(97, 117))
+    problem = language_model(text, TEXT, **SMALL)
+    assert problem.identity["ordered"] is True
+    assert problem.num_examples == 99
+    rows = np.linspace(0, 98, 8).astype(int)
+    expected = np.asarray(problem.data)[rows]
+    np.testing.assert_array_equal(evaluation_data(problem, 8).train, expected)
+    batches = flatness_sample(problem, examples=9, batch_size=4).batches
+    np.testing.assert_array_equal(np.asarray(batches).reshape(8, -1), expected)
+    for every in (0, 99, 1000):
+        np.testing.assert_array_equal(evaluation_data(problem, every).train, problem.data)
+    unordered = dataclasses.replace(problem, ordered=False)
+    np.testing.assert_array_equal(evaluation_data(unordered, 8).train, problem.data[:8])
+    assert "ordered" not in unordered.identity
 
 
 def test_the_standard_library_is_split_by_package():

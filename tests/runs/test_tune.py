@@ -244,6 +244,18 @@ def test_a_range_that_is_named_is_searched_whatever_the_value(tmp_path):
     assert named_ranges(ALGORITHMS["sgd"], config.search.sgd) == {"l2": (1e-4, 1e-1)}
 
 
+def test_no_scope_is_searched_below_its_end(tmp_path):
+    """Such a scope would be raised to its end, and the search would recommend what never acted."""
+    hj = algorithm("hj", num_steps=2, gamma=3.0, gamma_end=2.0)
+    assert searched("hj", hj, {})["gamma"] == (2.0, ALGORITHMS["hj"].search["gamma"][1])
+    short = {"trials": 1, "budget": Budget(4, 1)}
+    with pytest.raises(ValueError, match=r"at gamma=1, .*gamma must be at least gamma_end=2; got"):
+        search(tmp_path, {"hj": hj}, search={"hj": {"gamma": (1.0, 9.0)}}, **short)
+    both = {"gamma": (8.0, 9.0), "gamma_end": (3.0, 4.0)}  # above the gamma of the algorithm
+    (trial,) = search(tmp_path, {"hj": hj}, search={"hj": both}, **short)["hj"]
+    assert 3 <= trial["gamma_end"] <= 4 < trial["gamma"]
+
+
 def test_a_best_value_at_the_end_of_its_range_is_said():
     ranges = {"a": (1.0, 100.0), "b": (1.0, 100.0), "fixed": (2.0, 2.0), "off": (1.0, 2.0)}
     assert at_edges({"a": 1.1, "b": 10.0, "fixed": 2.0}, ranges) == ["a"]
