@@ -135,7 +135,8 @@ FOUND = {
 }
 # Searched for again with evenly spread trials: in the same ranges (`even`), with 40 % Entropy-SGD
 # and HJ in the wider ones of the other shares (`wide`), where Entropy-SGD's best temperature stood
-# at the upper edge, and then Entropy-SGD with all three shares at temperatures from 1e-5 on (`hot`).
+# at the upper edge, and then Entropy-SGD with all three shares at temperatures from 1e-5 on
+# (`hot`).
 HEAT_EVEN = {**HEAT, "algorithm": "heat", "label": "HEAT, second search"}
 HJ_EVEN = {  # of which the values were found with 20 and with 40 %
     **RELAXED, "algorithm": "hj", "label": "HJ, second search", "learning_rate": 0.04033,

@@ -183,9 +183,7 @@ def test_a_schedule_that_makes_inner_steps_diverge_is_known_before_work():
 
 @pytest.mark.parametrize(("run", "scope"), [("hj", "gamma"), ("parle", "rho")])
 def test_a_scope_that_begins_below_its_end_is_refused(run, scope):
-    with pytest.raises(
-        ValueError, match=f"{scope} must be at least {scope}_end=2; got .*1.5"
-    ):
+    with pytest.raises(ValueError, match=f"{scope} must be at least {scope}_end=2; got .*1.5"):
         one_run(run, bowl(), **{scope: 1.5, f"{scope}_end": 2.0})
     one_run(run, bowl(), **{scope: 2.0, f"{scope}_end": 2.0})
 
