@@ -28,7 +28,14 @@ from entropix.transforms.checks import (
     check_non_negative,
     check_positive,
 )
-from entropix.transforms.numerics import as_real, cast_like, filled, inexact_part, resting
+from entropix.transforms.numerics import (
+    as_real,
+    cast_like,
+    dtype_of_update,
+    filled,
+    inexact_part,
+    resting,
+)
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -75,7 +82,12 @@ def sgd(
         leaves = updates if params is None else params
         grads = inexact_part(updates, leaves)
         if params is not None:  # gradients of whole numbers count as real ones
-            grads = jax.tree.map(as_real, grads, inexact_part(params, params))
+
+            def as_update(g: jax.Array, p: jax.Array) -> jax.Array:
+                g = as_real(g, p)
+                return g.astype(dtype_of_update(g, p))
+
+            grads = jax.tree.map(as_update, grads, inexact_part(params, params))
         moves, new = tx.update(grads, state)
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)
@@ -147,7 +159,7 @@ def entropy_sgd(
         output=output,
         axis_name=axis_name,
     )
-    return named(relaxation, sgd(learning_rate, momentum), stepwise)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
 
 
 def hj_sgd(
@@ -236,7 +248,7 @@ def heat_sgd(
         key=key,
         axis_name=axis_name,
     )
-    return named(relaxation, sgd(learning_rate, momentum), stepwise)
+    return named(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
 
 
 def elastic_sgd(

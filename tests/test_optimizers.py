@@ -362,3 +362,23 @@ def test_gradients_of_whole_numbers_move_the_parameters():
         update = jax.vmap(tx.update, axis_name="r", axis_size=2, in_axes=None)
         found = update(g, tx.init(w), w)[0]
         np.testing.assert_allclose(found, [[-0.19, -0.38]] * 2, rtol=1e-5)
+
+
+def test_sgd_moves_parameters_in_their_precision():
+    """Gradients in bfloat16 are common beside parameters in float32."""
+    w, grads = jnp.ones(3), jnp.asarray([1.0, 0.3, -2.0], jnp.bfloat16)
+    ours, theirs = entropix.sgd(0.1), optax.sgd(0.1, 0.9, nesterov=True)
+    found, _ = ours.update(grads, ours.init(w), w)
+    expected, _ = theirs.update(grads.astype(jnp.float32), theirs.init(w), w)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [entropix.entropy_sgd, entropix.heat_sgd])
+def test_replicas_on_a_named_axis_move_x_together(make):
+    """One number decides whether x moves: a conditional stays one under `vmap`."""
+    tx = make(0.1, 1.0, stepwise=True, axis_name="r")
+    x = jnp.ones((2, 3))
+    update = jax.vmap(tx.update, axis_name="r")
+    program = jax.make_jaxpr(update)(x, jax.vmap(tx.init)(x), x)
+    assert "cond[" in str(program)

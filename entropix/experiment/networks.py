@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from entropix.experiment.modes import EVALUATING, FLAGS, TRAINING, flags_among, flags_of, mode_of
+from entropix.models.streams import rekeyed
 from entropix.transforms.checks import refusal
 
 ACCEPTED = (
@@ -135,7 +136,7 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
         graphdef, _, streams, _ = take_apart(model)
 
         def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
-            keys = streams if key is None else _rekeyed(streams, key)
+            keys = streams if key is None else rekeyed(streams, key)
             network = nnx.merge(graphdef, params, keys, state)
             network.train() if train else network.eval()
             outputs = network(x, **mode_of(flags, train))
@@ -153,16 +154,6 @@ def _nnx(model: nnx.Module, make: Callable[[jax.Array], nnx.Module]) -> NetworkF
         of_one_batch = functions_of(_forgetting(model))
         estimate = lambda params, state, x: of_one_batch(params, state, x, True, None)[1]  # noqa: E731
     return NetworkFunctions(init, apply, estimate)
-
-
-def _rekeyed(streams: Any, key: jax.Array) -> Any:
-    """The model's random streams with keys that derive from `key`."""
-    leaves, structure = jax.tree.flatten(streams)
-    for index, leaf in enumerate(leaves):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            folded = jax.random.fold_in(key, index)
-            leaves[index] = jax.random.split(folded, leaf.shape) if leaf.ndim else folded
-    return jax.tree.unflatten(structure, leaves)
 
 
 def _forgetting(model: nnx.Module) -> nnx.Module:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from entropix.models.streams import streams
 from entropix.transforms.checks import check_count
 
 
@@ -43,10 +44,11 @@ class Decoder(nnx.Module):
       width: features of a token.
       layers: blocks.
       heads: of the attention, a divisor of `width`.
-      rngs: of initial parameters.
+      rngs: of initial parameters: `nnx.Rngs`, a key or a seed.
 
     Raises:
-      ValueError: for sizes that are no integers >= 1, or `heads` that do not divide `width`.
+      ValueError: for sizes that are no integers >= 1, or `heads` that do not divide `width`; from
+        a call, for more tokens than `length`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,8 +66,9 @@ class Decoder(nnx.Module):
         layers: int = 2,
         heads: int = 4,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | jax.Array | int,
     ):
+        rngs = streams(rngs)
         sizes = {"vocabulary": vocabulary, "length": length, "width": width, "heads": heads}
         for name, value in (sizes | {"layers": layers}).items():
             check_count(name, value)
@@ -78,8 +81,16 @@ class Decoder(nnx.Module):
         self.head = nnx.Linear(width, vocabulary, use_bias=False, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Returns logits `(batch, length, vocabulary)` of tokens `(batch, length)`."""
-        x = self.tokens(tokens) + self.places(jnp.arange(tokens.shape[1]))
+        """Returns logits `(batch, n, vocabulary)` of tokens `(batch, n)`, each below `vocabulary`.
+
+        (Logits of a token that is none are NaN.)
+        """
+        if tokens.ndim != 2 or tokens.shape[1] > self.places.num_embeddings:
+            raise ValueError(
+                f"tokens must have shape (batch, n) with n <= length={self.places.num_embeddings}; "
+                f"got shape {tokens.shape}."
+            )
+        x = self.tokens(tokens) + self.places(jnp.arange(tokens.shape[1]))[None]
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))

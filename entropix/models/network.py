@@ -7,6 +7,8 @@ import jax
 from flax import nnx
 
 from entropix.models.dropout import Dropout, Randomness, draw_key
+from entropix.models.streams import rekeyed
+from entropix.transforms.keys import canonical_key
 
 
 class Network(nnx.Module):
@@ -37,7 +39,7 @@ class Network(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.layers = nnx.List(layers)
-        self.input_shape = input_shape
+        self.input_shape = tuple(input_shape)
         self.rngs = rngs.dropout.fork()
 
     def __call__(self, x: jax.Array, *, rngs: Randomness = None) -> jax.Array:
@@ -61,12 +63,13 @@ class Network(nnx.Module):
             )
         key = None
         for index, layer in enumerate(self.layers):
-            if not isinstance(layer, Dropout):
+            if not isinstance(layer, nnx.Dropout):
                 x = layer(x)
             elif layer.rate and not layer.deterministic:
                 # Drawn on first need: a network without active dropout touches no randomness.
                 key = draw_key(self.rngs if rngs is None else rngs) if key is None else key
-                x = layer(x, rngs=jax.random.fold_in(key, index))
+                drawn = jax.random.fold_in(key, index)
+                x = layer(x, rngs=drawn if isinstance(layer, Dropout) else nnx.Rngs(drawn))
         return x
 
 
@@ -111,9 +114,9 @@ def functional(model: nnx.Module) -> tuple[Apply, Any, Any]:
       >>> step = jax.jit(jax.grad(loss, has_aux=True))
       >>> grads, new_stats = step(params, jnp.ones((2, 4)), jax.random.key(0))
     """
-    graphdef, params, batch_stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
-    params, batch_stats, rest = (
-        jax.tree.map(jax.numpy.copy, nnx.as_pure(tree)) for tree in (params, batch_stats, rest)
+    graphdef, *parts = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
+    params, batch_stats, streams, rest = (
+        jax.tree.map(jax.numpy.copy, nnx.as_pure(tree)) for tree in parts
     )
     dropouts = [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, nnx.Dropout)]
     needs_key = any(layer.rate for layer in dropouts)
@@ -131,7 +134,9 @@ def functional(model: nnx.Module) -> tuple[Apply, Any, Any]:
                 "key must be given when train=True, because the network has dropout; got None. "
                 "Pass a new key with every step, or build the network with dropout rates of 0."
             )
-        network = nnx.merge(graphdef, params, batch_stats, rest)
+        # Dropout within a layer draws from a stream of the layer's own.
+        drawn = streams if key is None else rekeyed(streams, canonical_key(key))
+        network = nnx.merge(graphdef, params, batch_stats, drawn, rest)
         if train:
             network.train()
         else:

@@ -10,8 +10,8 @@ from entropix.models.convolution import conv_general_dilated
 from entropix.models.dropout import Dropout
 from entropix.models.network import Network
 from entropix.models.pooling import max_pool
+from entropix.models.streams import streams
 from entropix.transforms.checks import check_count, check_fraction, refusal
-from entropix.transforms.keys import check_key
 
 Layer = Callable[[jax.Array], jax.Array]
 
@@ -57,7 +57,7 @@ def mlp(
       (5, 10)
     """
     shape = _sizes("input_shape", input_shape)
-    rngs = _streams(rngs)
+    rngs = streams(rngs)
     layers: list[Layer] = [_dropout("input_dropout", input_dropout), _flatten]
     features = functools.reduce(int.__mul__, shape)
     for width in _sizes("widths", widths):
@@ -114,7 +114,7 @@ def lenet(
             f"pooling by 3 and 2 leave a pixel; got input_shape={shape}. Enlarge the images, or "
             "use entropix.models.mlp or all_cnn."
         )
-    rngs = _streams(rngs)
+    rngs = streams(rngs)
     layers: list[Layer] = []
     height, breadth, features = shape
     for outputs, window in ((first, 3), (second, 2)):
@@ -178,7 +178,7 @@ def all_cnn(
     """
     shape = _image_shape(input_shape)
     first, second = _sizes("channels", channels, count=2)
-    rngs = _streams(rngs)
+    rngs = streams(rngs)
     features = shape[2]
     layers: list[Layer] = [_dropout("input_dropout", input_dropout)]
 
@@ -234,10 +234,6 @@ def _flatten(x: jax.Array) -> jax.Array:
 
 def _mean_pool(x: jax.Array) -> jax.Array:
     return x.mean(axis=(1, 2))
-
-
-def _streams(rngs: nnx.Rngs | jax.Array | int) -> nnx.Rngs:
-    return rngs if isinstance(rngs, nnx.Rngs) else nnx.Rngs(check_key(rngs, "rngs"))
 
 
 def _sizes(name: str, sizes: Sequence[int], count: int | None = None) -> tuple[int, ...]:

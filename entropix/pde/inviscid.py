@@ -108,6 +108,8 @@ def monotone_steps(
       ValueError: for values of f that are not finite, or so steep that no number of steps does.
     """
     check_positive(t=t)
+    if beta != math.inf:
+        check_positive(beta=beta)
     speeds = chosen("flux", flux, HAMILTONIANS).speed(_bounds(grid, grid.sample(f)))
     spacing = np.asarray(grid.spacing)
     rate = float(jnp.sum(speeds / spacing + 1 / (beta * spacing**2)))

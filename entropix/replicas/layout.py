@@ -139,6 +139,7 @@ def layout(
     if isinstance(devices, int) and devices > len(jax.devices()):
         raise ValueError(_too_few(f"devices={devices} were asked for", devices))
     if kind == "vmap":
+        _check_alone(devices, mesh)
         _check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, axis_name, None)
     free = kind == "auto" and devices is None and mesh is None
@@ -229,6 +230,15 @@ def _check_devices(devices: Any) -> int | list[jax.Device] | None:
     return known
 
 
+def _check_alone(devices: int | list[jax.Device] | None, mesh: Mesh | None) -> None:
+    """Raises `ValueError` for devices that replicas side by side on the default one do not use."""
+    way_out = ". All replicas live on the default device; other kinds spread them."
+    if mesh is not None:
+        raise refusal("mesh", "None with kind='vmap'", mesh, way_out)
+    if devices not in (None, 1, jax.devices()[:1]):
+        raise refusal("devices", "None or 1 with kind='vmap'", devices, way_out)
+
+
 def _put(tree: Any, sharding: Any) -> Any:
     """`jax.device_put`, which in a run of several processes takes neither keys nor all arrays."""
     if jax.process_count() == 1:
@@ -238,7 +248,8 @@ def _put(tree: Any, sharding: Any) -> Any:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return leaf if leaf.sharding == sharding else jax.device_put(leaf, sharding)
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+            words = put(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 

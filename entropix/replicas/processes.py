@@ -95,7 +95,7 @@ def _parse(coordinator: str) -> tuple[str, int]:
 
 
 def agree(values: list[float]) -> np.ndarray:
-    """Returns the largest of all processes' values, one by one: the same for all of them.
+    """Returns the largest of all processes' values, in single precision: the same for all of them.
 
     What processes decide by a clock or a signal of their own, they have to decide alike.
     """

@@ -66,7 +66,8 @@ def resize(states: Any, replicas: int) -> Any:
     """Lets replicas join or leave: p states become p' of them.
 
     The first min(p, p') stay as they are. New ones start at the centre of the p, momentum and
-    batch-norm statistics included, with counters like the others' and keys of their own.
+    batch-norm statistics included, with counters like the others' and keys of their own (but for
+    old-style `uint32` keys, which are copied: see `replicate`).
 
     Args:
       states: with a leading axis p.
@@ -104,5 +105,6 @@ def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:
 def _mean(leaf: jax.Array) -> jax.Array:
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf[0]
-    wide = jnp.promote_types(leaf.dtype, jnp.float32)
-    return jnp.mean(leaf.astype(wide), axis=0).astype(leaf.dtype)
+    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    # Around the first one, so that the mean of equal replicas is each of them, to the bit.
+    return (wide[0] + jnp.mean(wide - wide[:1], axis=0)).astype(leaf.dtype)

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from jax import tree_util
 
+from entropix.transforms.keys import generator_of
+
 
 def to_host(tree: Any) -> Any:
     """Copies arrays to NumPy, keys as their data: free of devices, and safe from donation."""
@@ -28,7 +30,8 @@ def from_host(template: Any, state: Any) -> Any:
         name = tree_util.keystr(path, simple=True, separator="/")
         leaf = found.pop(name, None)
         is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
-        leaf = jax.random.wrap_key_data(leaf) if is_key and leaf is not None else leaf
+        if is_key and leaf is not None:
+            leaf = jax.random.wrap_key_data(leaf, impl=generator_of(like))
         if leaf is None or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
             saved = "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
             raise ValueError(

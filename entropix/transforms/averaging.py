@@ -15,6 +15,7 @@ from entropix.transforms.numerics import (
     as_real,
     cast_like,
     copy_tree,
+    dtype_of_update,
     filled,
     inexact_part,
     resting,
@@ -166,7 +167,9 @@ def elastic_averaging(
         size = lax.axis_size(axis_name)
 
         def exchanged(g: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-            return (wide(g) - elastic_force(x, c, size / moving_rate, size)).astype(g.dtype)
+            scope = size / moving_rate  # the force (x - c)/scope is alpha (x - c)
+            move = wide(g) - elastic_force(x, c, scope, size)
+            return move.astype(dtype_of_update(g, x))
 
         grads = jax.tree.map(as_real, inexact_part(updates, params), leaves)
         moves = jax.tree.map(exchanged, grads, leaves, target)

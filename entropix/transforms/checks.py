@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MAX_COUNT = 2**31  # counters are int32
+_LONG = 500  # characters: of larger structures a message names the first difference
 OR_SCHEDULE = ", or an Optax schedule of such numbers"
 
 
@@ -254,9 +255,10 @@ def check_like(grads: Any, params: Any, source: str, those: str = "the parameter
         hint = ""
         if isinstance(grads, tuple) and len(grads) == 2:
             hint = " It looks like a (value, grads) pair: use jax.grad, or return only the second."
-        raise ValueError(
-            f"{source} must have the structure of {those}, {expected}; got {got}.{hint}"
-        )
+        differ = f"{expected}; got {got}"
+        if len(differ) > _LONG and (named := _first_difference(params, grads)):
+            differ = named
+        raise ValueError(f"{source} must have the structure of {those}, {differ}.{hint}")
     for (path, leaf), grad in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(grads), strict=True
     ):
@@ -266,6 +268,20 @@ def check_like(grads: Any, params: Any, source: str, those: str = "the parameter
                 f"{source} must have the shapes of {those}: at {where}, expected "
                 f"{jnp.shape(leaf)}, got {jnp.shape(grad)}."
             )
+
+
+def _first_difference(params: Any, grads: Any) -> str:
+    """Where two large trees differ; empty if their leaves have the same names."""
+    ours, theirs = (
+        [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        for tree in (params, grads)
+    )
+    missing = next((name for name in ours if name not in theirs), "")
+    further = next((name for name in theirs if name not in ours), "")
+    parts = [f"which have {missing}"] * bool(missing)
+    parts += [f"which do not have {further}"] * bool(further)
+    counts = f" ({len(ours)} leaves; got {len(theirs)})"
+    return " and ".join(parts) + counts if parts else ""
 
 
 def check_params(params: Any, call: str) -> None:

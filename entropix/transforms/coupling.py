@@ -14,6 +14,7 @@ from entropix.transforms.axes import AxisName, agreed, check_axis_name, mapped, 
 from entropix.transforms.numerics import (
     as_real,
     at,
+    dtype_of_update,
     filled,
     inexact_part,
     resting,
@@ -115,7 +116,9 @@ def elastic_coupling(
             centre = recalled(state.update_count, leaves, state.centre)
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
         pulled = jax.tree.map(
-            lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(g.dtype),
+            lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(
+                dtype_of_update(g, x)  # a pull is lost in the digits of a narrow gradient
+            ),
             jax.tree.map(as_real, inexact_part(updates, params), leaves), leaves, centre,
         )  # fmt: skip
         memory = centre if period > 1 else None

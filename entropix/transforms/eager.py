@@ -23,9 +23,13 @@ def is_concrete(*trees: Any) -> bool:
 
 
 def is_data(*trees: Any) -> bool:
-    """Whether all leaves are numbers or arrays, which a compiled function takes."""
+    """Whether all leaves are numbers or arrays, which a compiled function takes.
+
+    Not so a flag, `True` or `False`, by which a link may choose what to do.
+    """
     numbers = (jax.Array, np.ndarray, np.generic, int, float, complex)
-    return all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(trees))
+    leaves = jax.tree.leaves(trees)
+    return all(isinstance(leaf, numbers) and not isinstance(leaf, bool) for leaf in leaves)
 
 
 def as_partial(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -153,7 +153,7 @@ def _gradient_form(
         shifted = jax.tree.map(lambda x, y: wide(x) - y, chain.params, chain.y)
         return cast_like(shifted, chain.params)
 
-    def step(grads: Any, chain: DisplacementInner, **extra_args: Any) -> DisplacementInner:
+    def step(grads: Any, chain: DisplacementInner, /, **extra_args: Any) -> DisplacementInner:
         # The L-th gradient moves y too, to no effect: one axpy is cheaper than a special case.
         values = at(gamma, chain.outer.outer_count), at(step_size, chain.outer.outer_count)
         grads = cast_like(grads, chain.params)

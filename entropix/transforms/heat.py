@@ -78,8 +78,8 @@ def heat(
       axis_name: named axis (or axes) of replicas that hold the same key; each folds in its index.
 
     Returns:
-      A `Relaxation`. Its first point is not x, so `entropix.relax` asks `grad_fn` for all L
-      gradients, and the gradient passed to `update`, being unused, is removed by the compiler.
+      A `Relaxation`. With noise its first point is not x, so `entropix.relax` asks `grad_fn` for
+      all L gradients; the one passed to `update` is unused, and the compiler removes that one.
 
     Raises:
       ValueError: for an argument outside its range.
@@ -137,7 +137,7 @@ def heat(
 
         return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 
-    def step(grads: Any, chain: HeatInner, **extra_args: Any) -> HeatInner:
+    def step(grads: Any, chain: HeatInner, /, **extra_args: Any) -> HeatInner:
         del extra_args
         mean = jax.tree.map(lambda m, g: m + g.astype(m.dtype) / num_steps, chain.mean, grads)
         return chain._replace(mean=mean, inner_count=optax.safe_increment(chain.inner_count))

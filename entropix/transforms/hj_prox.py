@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key, check_key, step_key
+from entropix.transforms.keys import one_key, step_key
 from entropix.transforms.numerics import scalar, wide
 from entropix.transforms.random import noise_like
 
@@ -136,7 +136,7 @@ def hj_prox(
     if n < 2:
         raise ValueError(f"num_samples must be >= 2, for a standard error; got num_samples={n}.")
     size = n if batch_size is None else min(n, checks.check_count("batch_size", batch_size))
-    key = canonical_key(check_key(key))
+    key = one_key(key)
     x = jax.tree.map(jnp.asarray, x)
     dtype = _check_real(f, x)
 

@@ -16,6 +16,13 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def generator_of(key: Any) -> Any:
+    """The random number generator of a typed key, which may be abstract."""
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
+    return found[0]
+
+
 def check_key(key: Any, name: str = "key", *, several: bool = False) -> Any:
     """Returns a typed key, a legacy key or an integer seed; with `several`, arrays of keys too."""
     typed, legacy = is_key(key), _is_legacy(key)
@@ -43,6 +50,11 @@ def canonical_key(key: Any) -> jax.Array:
     if _is_legacy(key):
         return jax.random.wrap_key_data(jnp.asarray(key))
     return jax.random.key(key) if _is_seed(key) else key
+
+
+def one_key(key: Any) -> jax.Array:
+    """Returns a typed key, as `canonical_key` does, and refuses arrays of keys."""
+    return canonical_key(check_key(key))
 
 
 def _is_seed(key: Any) -> bool:
@@ -121,7 +133,7 @@ def _fold_in(key: jax.Array, data: int) -> jax.Array:
 
 def _spread(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     if key.shape == shape:
-        return key
+        return jnp.copy(key)  # which a donated state may destroy
     if key.shape == ():
         return jax.random.split(key, shape)
     raise ValueError(

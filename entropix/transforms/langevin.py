@@ -157,7 +157,7 @@ def langevin(
     def point(chain: LangevinInner) -> Any:
         return cast_like(chain.y, chain.params)
 
-    def step(grads: Any, chain: LangevinInner, **extra_args: Any) -> LangevinInner:
+    def step(grads: Any, chain: LangevinInner, /, **extra_args: Any) -> LangevinInner:
         count = chain.outer.outer_count
         follows = remembers_parameters(chain.inner_state)
         if follows:

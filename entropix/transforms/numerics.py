@@ -82,6 +82,16 @@ def as_real(grad: jax.Array, like: jax.Array) -> jax.Array:
     return grad if is_inexact(grad) else grad.astype(dtype_of(like))
 
 
+def dtype_of_update(grad: jax.Array, params: jax.Array) -> Any:
+    """What a gradient and the parameters are changed in: the wider of both."""
+    return jnp.promote_types(grad.dtype, params.dtype)
+
+
+def wide_like(tree: Any, like: Any) -> Any:
+    """Casts leaves to the precision in which kernels compute at the leaves of `like`."""
+    return jax.tree.map(lambda leaf, p: leaf.astype(wide_dtype(dtype_of(p))), tree, like)
+
+
 def copy_tree(tree: Any) -> Any:
     """Copies every leaf: a state that aliases the parameters could not be donated with them."""
     return jax.tree.map(_copy, tree)

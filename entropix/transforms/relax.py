@@ -12,7 +12,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_like
 from entropix.transforms.eager import compiled, is_concrete
 from entropix.transforms.guard import guarded
-from entropix.transforms.numerics import cast_like, filled, inexact_part, resting
+from entropix.transforms.numerics import filled, inexact_part, resting, wide_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -221,7 +221,7 @@ def _inner_loop(
         point = filled(relaxation.point(inner), params)
         grads, carry = grad_fn(point, _batch(relaxation, i), carry)
         checks.check_like(grads, point, "The gradients returned by grad_fn")
-        return (relaxation.step(inexact_part(grads, params), inner), carry), None
+        return (relaxation.step(_gradients(grads, params), inner), carry), None
 
     steps = jnp.arange(relaxation.num_steps, dtype=jnp.int32)
     return lax.scan(body, (inner, carry), steps)[0]
@@ -235,7 +235,7 @@ def _inner_loop_from(
     The gradient of the next step is taken at the end of each, but for the last: the relaxation's
     step, the larger part of the program where there are many leaves, is then traced only once.
     """
-    leaves, num_steps = inexact_part(params, params), relaxation.num_steps
+    num_steps = relaxation.num_steps
 
     def body(loop: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
         inner, grads = loop
@@ -245,19 +245,16 @@ def _inner_loop_from(
             there = filled(point, params)
             found = grad_fn(there, _batch(relaxation, i + 1))
             checks.check_like(found, there, "The gradients returned by grad_fn")
-            return jax.tree.map(vary_like, gradients(found), grads)
+            return jax.tree.map(vary_like, _gradients(found, params), grads)
 
         point = relaxation.point(inner)
         none = lambda point: jax.tree.map(jnp.zeros_like, grads)  # noqa: E731
         return (inner, lax.cond(i + 1 < num_steps, following, none, point)), None
 
-    def gradients(tree: Any) -> Any:
-        return cast_like(inexact_part(tree, params), leaves)
-
+    first = _gradients(grads, params)
     if num_steps == 1:
-        return relaxation.step(gradients(grads), inner)
-    steps = jnp.arange(num_steps, dtype=jnp.int32)
-    return lax.scan(body, (inner, gradients(grads)), steps)[0][0]
+        return relaxation.step(first, inner)
+    return lax.scan(body, (inner, first), jnp.arange(num_steps, dtype=jnp.int32))[0][0]
 
 
 def _eager_loop(
@@ -276,8 +273,13 @@ def _eager_loop(
             point = filled(relaxation.point(inner), params)
             grads, carry = grad_fn(point, 0 if relaxation.one_batch else i, carry)
             checks.check_like(grads, point, "The gradients returned by grad_fn")
-        inner = relaxation.step(cast_like(inexact_part(grads, params), leaves), inner)
+        inner = relaxation.step(_gradients(grads, params), inner)
     return inner, carry
+
+
+def _gradients(grads: Any, params: Any) -> Any:
+    """The gradients of leaves that can move, in the precision of the inner loop."""
+    return wide_like(inexact_part(grads, params), inexact_part(params, params))
 
 
 def _batch(relaxation: Relaxation, i: jax.Array) -> jax.Array:

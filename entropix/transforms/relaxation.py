@@ -100,7 +100,8 @@ def check_state(state: Any, expected: type = RelaxationState) -> Any:
 
 def init_state(key: jax.Array | int | None) -> RelaxationState:
     """Returns the state before the first outer step."""
-    key = None if key is None else canonical_key(key)
+    # A copy: whoever donates the state would destroy the caller's key.
+    key = None if key is None else jnp.copy(canonical_key(key))
     return RelaxationState(outer_count=jnp.zeros([], jnp.int32), key=key)
 
 

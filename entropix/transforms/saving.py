@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from entropix.transforms.keys import is_key
+from entropix.transforms.keys import generator_of, is_key
 from entropix.transforms.numerics import is_abstract
 
 
@@ -25,8 +25,8 @@ def to_arrays(state: Any) -> Any:
 
     Returns:
       The same pytree with dtypes that NumPy has itself: a typed key becomes its words (uint32, with
-      one axis more), a number of bfloat16 or float8 the unsigned integer of the same bits. All
-      other leaves stay as they are.
+      one axis more), a number of bfloat16 or float8 the unsigned integer of the same bits, and a
+      whole number of fewer than eight bits one of eight. All other leaves stay as they are.
 
     Example:
       >>> import entropix, io, jax, jax.numpy as jnp, numpy as np
@@ -87,7 +87,14 @@ def _words(leaf: Any) -> jax.Array:
     """The bits of a leaf as unsigned integers."""
     if is_key(leaf):
         return jax.random.key_data(leaf)
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return jnp.asarray(leaf, _byte(leaf.dtype))
     return lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{jnp.finfo(leaf.dtype).bits}"))
+
+
+def _byte(dtype: Any) -> Any:
+    """The dtype of eight bits for whole numbers of fewer, such as int4."""
+    return jnp.int8 if jnp.issubdtype(dtype, jnp.signedinteger) else jnp.uint8
 
 
 def _from_array(name: str, array: Any, like: Any) -> Any:
@@ -101,19 +108,18 @@ def _from_array(name: str, array: Any, like: Any) -> Any:
             f"to_arrays(like) has; got shape {array.shape} and dtype {array.dtype}."
         )
     if is_key(like):
-        return jax.random.wrap_key_data(array, impl=_generator(like))
-    return lax.bitcast_convert_type(array, like.dtype) if words.dtype != like.dtype else array
+        return jax.random.wrap_key_data(array, impl=generator_of(like))
+    if words.dtype == like.dtype:
+        return array
+    if jnp.issubdtype(like.dtype, jnp.integer):
+        return array.astype(like.dtype)
+    return lax.bitcast_convert_type(array, like.dtype)
 
 
 def _is_unknown_to_numpy(leaf: Any) -> bool:
-    """Whether a leaf holds bfloat16 or float8 numbers, which come to NumPy from another package."""
-    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+    """Whether a leaf holds numbers such as bfloat16 and int4, which NumPy has from elsewhere."""
+    if not hasattr(leaf, "dtype") or np.dtype(leaf.dtype).isbuiltin == 1:
         return False
-    return np.dtype(leaf.dtype).isbuiltin != 1 and jnp.finfo(leaf.dtype).bits >= 8
-
-
-def _generator(key: Any) -> Any:
-    """The random number generator of a typed key, which may be abstract."""
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
-    return found[0]
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return True
+    return bool(jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits >= 8)

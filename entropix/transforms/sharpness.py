@@ -106,7 +106,7 @@ def sharpness(rho: ScalarOrSchedule, *, num_ascents: int = 1, adaptive: bool = F
     def point(ascent: SharpnessInner) -> Any:
         return cast_like(ascent.y, ascent.params)
 
-    def step(grads: Any, ascent: SharpnessInner, **extra_args: Any) -> SharpnessInner:
+    def step(grads: Any, ascent: SharpnessInner, /, **extra_args: Any) -> SharpnessInner:
         # The last gradient moves y too, to no effect: the compiler removes that where it sees it.
         del extra_args
         length = at(rho, ascent.outer.outer_count)

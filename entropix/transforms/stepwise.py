@@ -75,9 +75,9 @@ def stepwise(
     descent's iterate, and x would climb or wander.)
 
     Args:
-      relaxation: from `entropix.local_entropy`, `hamilton_jacobi` or `heat`. (The very first
-        gradient of `heat` is taken wherever the loop starts, which is x itself; to sample even
-        that one, start the loop at `relaxation.point(state.inner)`.)
+      relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`. (The very
+        first gradient of `heat` is taken wherever the loop starts, which is x itself; to sample
+        even that one, start the loop at `relaxation.point(state.inner)`.)
       optimizer: the outer optimiser, any Optax transformation. Its schedules count outer steps.
       axis_name: named axis (or axes) of replicas that count alike. Under `vmap` they then move x
         together and, if `optimizer` couples them, communicate in every L-th update alone; without
@@ -121,7 +121,7 @@ def stepwise(
             emitted=None if relaxation.point_is_y else _first_point(relaxation, inner),
         )
 
-    def of_optimizer(grads: Any, state: Any, x: Any, **extra_args: Any) -> tuple[Any, Any]:
+    def of_optimizer(grads: Any, state: Any, x: Any, /, **extra_args: Any) -> tuple[Any, Any]:
         about_x = {name: v for name, v in extra_args.items() if name not in _OF_THE_POINT}
         try:
             return optimizer.update(grads, state, x, **about_x)
@@ -134,7 +134,7 @@ def stepwise(
                 "search goes behind entropix.relax, or into the relaxation's inner."
             ) from error
 
-    def outer_step(state: StepwiseState, **extra_args: Any) -> StepwiseState:
+    def outer_step(state: StepwiseState, /, **extra_args: Any) -> StepwiseState:
         x = state.inner.params
         relaxed, outer = relaxation.finish(state.inner, state.inner.outer)
         moves, optimizer_state = of_optimizer(relaxed, state.optimizer_state, x, **extra_args)

@@ -354,3 +354,18 @@ def test_a_step_of_one_rounding_is_a_change(case):
         np.testing.assert_allclose(
             np.asarray(params, np.float32), np.asarray(expected, np.float32), rtol=0.01
         )
+
+
+@pytest.mark.parametrize("key", [jax.random.key(3), jax.random.PRNGKey(3)], ids=["typed", "legacy"])
+def test_a_callers_key_outlives_donated_states(key):
+    tx = entropix.entropy_sgd(0.1, 1.0, num_steps=2, stepwise=True, key=key)
+    step = jax.jit(lambda w, state: tx.update(w, state, w), donate_argnums=1)
+    w = jnp.ones(2)
+    for _ in range(2):
+        step(w, tx.init(w))
+    many = jax.random.split(jax.random.key(0), 3)
+    for _ in range(2):
+        states = entropix.reseed(jax.vmap(tx.init)(jnp.ones((3, 2))), many)
+        jax.jit(lambda states: jax.tree.map(jnp.copy, states), donate_argnums=0)(states)
+    assert not key.is_deleted()
+    assert not many.is_deleted()

@@ -97,3 +97,11 @@ def test_initial_parameters_are_the_seeds():
     problem = language_model(TEXT, TEXT, **SMALL)
     first, other = (problem.init(jax.random.key(seed))[0] for seed in (0, 1))
     assert not np.array_equal(jax.tree.leaves(first)[0], jax.tree.leaves(other)[0])
+
+
+def test_a_decoder_takes_a_seed_and_refuses_what_is_too_long():
+    model = Decoder(16, 8, width=4, layers=1, heads=2, rngs=0)
+    with jax.numpy_rank_promotion("raise"):
+        assert model(np.zeros((2, 5), np.int32)).shape == (2, 5, 16)
+    with pytest.raises(ValueError, match=r"\(batch, n\) with n <= length=8; got shape \(1, 9\)"):
+        model(np.zeros((1, 9), np.int32))

@@ -296,3 +296,32 @@ def test_no_rank_is_promoted():
     diagonal = jnp.linspace(0.0, 5.0, 20)
     with jax.numpy_rank_promotion("raise"):
         landscape.spectrum(lambda v: diagonal * v, jnp.zeros(20), key=0, num_samples=4)
+
+
+def test_means_need_no_promotion_of_ranks():
+    diagonal = jnp.asarray([0.5, 1.0, 2.0])
+    density = landscape.spectrum(lambda v: diagonal * v, jnp.zeros(3), key=0, num_samples=8)
+    for mean in (landscape.harmonic_mean, landscape.arithmetic_mean):
+        for cutoffs in (0.1, jnp.asarray([0.1, 0.7]), jnp.asarray([[0.1], [0.7]])):
+            expected = mean(density, cutoffs)
+            with jax.numpy_rank_promotion("raise"):
+                found = mean(density, cutoffs)
+            assert found.value.shape == jnp.shape(cutoffs)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_the_bound_of_an_eigenvalue_is_that_of_the_narrowest_leaf(x64):
+    x = {"a": jnp.ones(3, jnp.float32), "b": jnp.ones(3), "c": jnp.ones(2, jnp.bfloat16)}
+    scale = {"a": 6.0 - 1e-3, "b": 2.0, "c": 1.0}
+
+    def product(v):
+        return {name: (leaf * scale[name]).astype(leaf.dtype) for name, leaf in v.items()}
+
+    found, bound = landscape.eigenvalues(product, x, 1, key=0)
+    assert abs(float(found[0]) - scale["a"]) <= float(bound[0]) < 1e-5
+
+
+def test_arrays_of_keys_are_refused():
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(ValueError, match="key must be one key or an integer seed; got"):
+        landscape.eigenvalues(lambda v: v, jnp.ones(3), 1, key=keys)

@@ -164,3 +164,25 @@ class _StockDropout(Dropout):
             return inputs
         mask = jax.random.bernoulli(rngs, 1 - self.rate, inputs.shape)
         return jnp.where(mask, inputs / (1 - self.rate), 0)
+
+
+class Halves(nnx.Module):
+    """A block with a dropout layer of Flax within."""
+
+    def __init__(self, rngs):
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(x)
+
+
+@pytest.mark.parametrize("make", [lambda rngs: nnx.Dropout(0.5, rngs=rngs), Halves])
+def test_a_key_decides_masks_of_other_dropout_layers_too(make):
+    rngs, x = nnx.Rngs(0), jnp.ones((2, 64))
+    model = Network([make(rngs), make(rngs)], input_shape=[64], rngs=rngs)
+    apply, params, stats = functional(model)
+    masks = [apply(params, stats, x, train=True, key=key)[0] for key in (1, 1, 2)]
+    assert jnp.array_equal(masks[0], masks[1])
+    assert not jnp.array_equal(masks[0], masks[2])
+    assert 0.1 < float((masks[0] > 0).mean()) < 0.4  # two masks, not one twice
+    assert jnp.array_equal(apply(params, stats, x, train=False)[0], x)

@@ -26,6 +26,10 @@ from entropix.replicas.layout import _advise_more_devices
         ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),
         ({"replicas": 8, "devices": 8}, "devices=8 were asked for.*JAX_NUM_CPU_DEVICES=8"),
         ({"replicas": 8, "kind": "vmap", "devices": 8}, "devices=8 were asked for.*without a num"),
+        (
+            {"replicas": 2, "kind": "vmap", "mesh": jax.make_mesh((1,), ("replica",))},
+            "mesh must be None with kind='vmap'; got .*All replicas live on the default device",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):

@@ -69,3 +69,11 @@ def test_joining_and_leaving(later):
 def test_no_replicas_are_refused(fn):
     with pytest.raises(ValueError, match="replicas must be .*>= 1.*; got replicas=0"):
         fn(jnp.ones(3), 0)
+
+
+@pytest.mark.parametrize("p", [2, 3, 5, 6, 7])
+def test_new_replicas_of_equal_ones_are_equal_to_the_bit(p):
+    x = jax.random.normal(jax.random.key(0), (1000,)) / 3
+    states = jnp.stack([x] * p)
+    np.testing.assert_array_equal(replicas.resize(states, p + 1), jnp.stack([x] * (p + 1)))
+    np.testing.assert_array_equal(replicas.centre(states), x)

@@ -11,12 +11,14 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from runs.saver import checkpoint, state
 from runs.survival import no_file_beyond
 from small import line, one_run
 
-from entropix.runs.arrays import digest
+import entropix
+from entropix.runs.arrays import digest, from_host, to_host
 from entropix.runs.checkpoint import Checkpoint, Checkpoints, check_record
 from entropix.runs.loading import load
 from entropix.runs.train import train_run
@@ -252,3 +254,13 @@ def test_arrays_without_elements_are_refused_before_training(tmp_path):
     problem = line(init=lambda key: (start, ()), loss=loss, measures={})
     with pytest.raises(ValueError, match=r"must have elements.*\(0, 3\) at .*none"):
         train_run(one_run("sgd", problem), tmp_path)
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg", "threefry2x32"])
+def test_keys_of_any_generator_come_back(generator):
+    key = jax.random.key(3, impl=generator)
+    before = entropix.entropy_sgd(0.1, 1.0, key=key).init(jnp.ones(2))
+    found = from_host(before, to_host(before))
+    assert jax.tree.map(lambda leaf: leaf.dtype, found) == jax.tree.map(lambda a: a.dtype, before)
+    drawn = [jax.random.normal(optax.tree.get(s, "key"), (4,)) for s in (before, found)]
+    np.testing.assert_array_equal(*drawn)

@@ -448,3 +448,14 @@ def test_an_infinite_number_is_told_to_be_finite():
         entropix.hj_prox(jnp.sum, jnp.ones(2), math.inf, temperature=1.0)
     with pytest.raises(ValueError, match=r"gamma must be a number > 0.*got gamma=-inf\.$"):
         entropix.outer(optax.sgd(0.1), gamma=-math.inf)
+
+
+def test_of_large_trees_the_first_difference_is_named():
+    w = {f"layer_{n}": {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for n in range(40)}
+    grads = {name: leaves for name, leaves in w.items() if name != "layer_7"}
+    tx = entropix.hj_sgd(0.1, 1.0, stepwise=True)
+    with pytest.raises(
+        ValueError, match=r"have \['layer_7'\]\['bias'\] \(80 leaves; got 78\)"
+    ) as said:
+        tx.update(grads, tx.init(w), w)
+    assert len(str(said.value)) < 300

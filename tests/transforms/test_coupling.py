@@ -223,3 +223,18 @@ class TestComposition:
                 )  # fmt: skip
             z = jax.tree.map(lambda *leaves: np.stack(leaves), *moved)
             assert_close(x, z, 1e-13)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: entropix.elastic_coupling(1.0, "r"), lambda: entropix.elastic_averaging(0.5, "r")],
+)
+def test_a_pull_is_not_lost_in_narrow_gradients(make):
+    """Parameters in float32 and gradients in bfloat16, whose digits end at 0.004 near one."""
+    x, tx = jnp.asarray([[1.0, 3.0], [1.001, 3.003]]), make()
+    grads, state = jnp.ones_like(x), jax.vmap(tx.init)(x)
+    expected, _ = run(tx)(grads, state, x)
+    found, _ = run(tx)(grads.astype(jnp.bfloat16), state, x)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - 1).max() > 2e-4

@@ -184,3 +184,12 @@ def test_arrays_of_another_state_are_refused(arrays, message):
     like = {"k": jax.random.key(0), "w": jnp.ones(3)}
     with pytest.raises(ValueError, match=message):
         entropix.from_arrays(arrays, like)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "int8"])
+def test_whole_numbers_of_few_bits_are_saved_too(dtype):
+    state = {"q": jnp.asarray([-3, 2, 7] if dtype != "uint4" else [0, 9, 15], dtype)}
+    loaded = npz(entropix.to_arrays(state), None)
+    found = entropix.from_arrays(loaded, like=state)
+    assert found["q"].dtype == dtype
+    np.testing.assert_array_equal(found["q"].astype(jnp.int32), state["q"].astype(jnp.int32))

@@ -401,3 +401,35 @@ def test_an_outer_optimiser_that_is_spread_too_is_evaluated_at_its_x(stepwise):
         y = y - 0.1 * (0.19 * y + (y - x) / 1.0)
     hand = x - 0.5 * (x - y) / 1.0
     np.testing.assert_allclose(seen[-1], hand, rtol=1e-5)
+
+
+def seeing(name, seen):
+    """A link that wants one extra argument, as Optax's own chains hand on."""
+
+    def update(updates, state, params=None, **extra):
+        seen.append(extra[name])
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
+@pytest.mark.parametrize("name", ["x", "grads", "chain", "ascent", "value"])
+@pytest.mark.parametrize(
+    "make", [entropix.entropy_sgd, entropix.hj_sgd, entropix.heat_sgd, entropix.elastic_sgd]
+)
+def test_extra_arguments_of_other_links_may_have_any_name(name, make):
+    arguments = {"axis_name": "r"} if make is entropix.elastic_sgd else {"stepwise": True}
+    seen = []
+    tx, w = optax.chain(seeing(name, seen), make(0.1, 1.0, **arguments)), jnp.ones((2, 3))
+    jax.vmap(lambda w, s: tx.update(w, s, w, **{name: 5.0}), axis_name="r")(w, jax.vmap(tx.init)(w))
+    assert seen == [5.0]
+
+
+def test_a_flag_may_decide_what_a_link_does_outside_of_jit():
+    def update(updates, state, params=None, *, flag):
+        return optax.tree.scale(2.0 if flag else 1.0, updates), state
+
+    link = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    tx, w = entropix.hj_sgd(0.1, 1.0, inner=link, stepwise=True), jnp.ones(2)
+    (twice, _), (once, _) = (tx.update(w, tx.init(w), w, flag=flag) for flag in (True, False))
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)

@@ -19,7 +19,7 @@ from entropix.landscape.networks.parameters import (
 from entropix.landscape.networks.products import MatVec
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.random import normal
 
 ORDERS = ("largest", "smallest", "magnitude")
@@ -120,7 +120,7 @@ def _arguments(
     steps = checks.check_count("num_steps", 4 * num + 40 if num_steps is None else num_steps)
     if steps < num:
         raise checks.refusal("num_steps", f"at least num={num}", steps)
-    return as_partial(matvec), params, num, canonical_key(key), min(steps, n), which
+    return as_partial(matvec), params, num, one_key(key), min(steps, n), which
 
 
 @functools.partial(jax.jit, static_argnames=("num", "num_steps", "which", "vectors"))
@@ -140,7 +140,9 @@ def _eigenpairs(
     found = ritz(krylov)
     rank = {"largest": -found.values, "smallest": found.values, "magnitude": -jnp.abs(found.values)}
     chosen = jnp.argsort(rank[which])[:num]
-    rounding = jnp.finfo(point.dtype).eps * jnp.max(jnp.abs(found.values))
+    # Of the narrowest leaf: the products are computed in the leaves' own precision.
+    eps = max(jnp.finfo(leaf.dtype).eps for leaf in jax.tree.leaves(movable(params)))
+    rounding = float(eps) * jnp.max(jnp.abs(found.values))
     trees = None
     if vectors:
         _, unravel = ravel_pytree(movable(params))

@@ -13,7 +13,7 @@ from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
 
@@ -69,9 +69,7 @@ def local_energy(
         raise checks.refusal(
             "num_samples", "an even number >= 4, since noise comes in pairs z, -z", num_samples
         )
-    return _local_energy(
-        as_partial(loss), params, sigma, batches, canonical_key(key), num_samples // 2
-    )
+    return _local_energy(as_partial(loss), params, sigma, batches, one_key(key), num_samples // 2)
 
 
 @functools.partial(jax.jit, static_argnames="num_pairs")

@@ -22,7 +22,7 @@ from entropix.landscape.networks.products import LossFn, hessian
 from entropix.landscape.networks.spectrum import check_samples, quadratures
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial, is_concrete
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.numerics import scalar
 
 METHODS = ("quadratic", "integration")
@@ -101,7 +101,7 @@ def local_entropy(
     checks.check_function("loss", loss, "a function of parameters and a batch")
     gamma = checks.check_positive("gamma", gamma, schedule=False)
     method = checks.check_choice("method", method, METHODS)
-    key, loss = canonical_key(key), as_partial(loss)
+    key, loss = one_key(key), as_partial(loss)
     if method == "quadratic":
         temperature = checks.check_non_negative("temperature", temperature, schedule=False)
         steps = min(checks.check_count("num_steps", num_steps), size(params))

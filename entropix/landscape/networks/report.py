@@ -22,7 +22,7 @@ from entropix.landscape.networks.sharpness import sharpness
 from entropix.landscape.networks.trace import frobenius_norm, trace
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 
 
 def measures(
@@ -82,7 +82,7 @@ def measures(
       (5.0, 15.0)
     """
     _check(params, outputs_fn, loss_fn, num_eigenvalues, num_samples)
-    loss, keys = as_partial(loss), jax.random.split(canonical_key(key), 5)
+    loss, keys = as_partial(loss), jax.random.split(one_key(key), 5)
     figures = loss if figures is None else as_partial(figures)
     if announce is not None:
         counts = passes(

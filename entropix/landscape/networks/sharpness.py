@@ -13,7 +13,7 @@ from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
 
@@ -76,7 +76,7 @@ def sharpness(
         params,
         rho,
         batches,
-        canonical_key(key),
+        one_key(key),
         adaptive=checks.check_flag("adaptive", adaptive),
         num_steps=checks.check_count("num_steps", num_steps),
     )

@@ -13,7 +13,7 @@ from entropix.landscape.networks.parameters import Tree, as_vector, at_point, mo
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.numerics import scalar
 from entropix.transforms.random import noise_like
 
@@ -161,7 +161,7 @@ def slice2d(
         raise checks.refusal("num_points", ">= 2", num_points)
     if directions is None:
         point = movable(params)
-        keys = jax.random.split(canonical_key(key))
+        keys = jax.random.split(one_key(key))
         directions = [as_vector(noise_like(k, point), params) for k in keys]
     if len(directions) != 2:
         raise checks.refusal("directions", "two trees like params", directions)

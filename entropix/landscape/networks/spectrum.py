@@ -15,7 +15,7 @@ from entropix.landscape.networks.parameters import Product, Tree, flattened, siz
 from entropix.landscape.networks.products import MatVec
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial, is_concrete
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 from entropix.transforms.random import normal
 
 
@@ -94,7 +94,7 @@ def spectrum(
     if width is not None:
         width = checks.check_positive("width", width, schedule=False)
     return _spectrum(
-        as_partial(matvec), params, canonical_key(key), width, num_steps, num_samples, num_points
+        as_partial(matvec), params, one_key(key), width, num_steps, num_samples, num_points
     )
 
 
@@ -223,16 +223,21 @@ def _moments_above(
     if is_concrete(cutoff) and not np.all(np.asarray(cutoff) > 0):
         raise checks.refusal("cutoff", "> 0, since 1/eigenvalue has no bound without one", cutoff)
     cutoff = jnp.asarray(cutoff, spectrum.nodes.dtype)
-    counted = spectrum.nodes > cutoff[..., None, None]
-    weights = jnp.where(counted, spectrum.weights, 0)
-    powers = jnp.where(counted, spectrum.nodes, 1) ** power
+    cutoff = cutoff[..., None, None]
+    leading = tuple(range(cutoff.ndim - 2))
+    nodes = jnp.expand_dims(spectrum.nodes, leading)
+    weights = jnp.expand_dims(spectrum.weights, leading)
+    counted = nodes > cutoff
+    weights = jnp.where(counted, weights, 0)
+    powers = jnp.where(counted, nodes, 1) ** power
     share, moment = jnp.sum(weights, axis=-1), jnp.sum(weights * powers, axis=-1)
     return jnp.moveaxis(share, -1, 0), jnp.moveaxis(moment, -1, 0)
 
 
 def _ratio(above: jax.Array, below: jax.Array) -> Estimate:
     """The ratio of two means over the first axis; to first order in their fluctuations."""
-    value = jnp.mean(above, axis=0) / jnp.mean(below, axis=0)
-    _, error = mean_of_samples((above - value * below) / jnp.mean(below, axis=0))
-    rounding = jnp.finfo(value.dtype).eps * jnp.abs(value)
-    return Estimate(value, jnp.maximum(error, rounding))
+    mean = jnp.mean(below, axis=0, keepdims=True)
+    value = jnp.mean(above, axis=0, keepdims=True) / mean
+    _, error = mean_of_samples((above - value * below) / mean)
+    rounding = float(jnp.finfo(value.dtype).eps) * jnp.abs(value[0])
+    return Estimate(value[0], jnp.maximum(error, rounding))

@@ -21,7 +21,7 @@ from entropix.landscape.networks.products import MatVec
 from entropix.landscape.networks.spectrum import check_samples
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
-from entropix.transforms.keys import canonical_key
+from entropix.transforms.keys import one_key
 
 METHODS = ("hutchinson", "hutch++")
 
@@ -71,7 +71,7 @@ def trace(
       <https://arxiv.org/abs/2010.09649>`_, 2021.
     """
     run = _arguments(matvec, params, num_samples, method)
-    return run(_form, as_partial(matvec), params, canonical_key(key))
+    return run(_form, as_partial(matvec), params, one_key(key))
 
 
 def frobenius_norm(
@@ -107,7 +107,7 @@ def frobenius_norm(
       True
     """
     run = _arguments(matvec, params, num_samples, method)
-    square, error = run(_square, as_partial(matvec), params, canonical_key(key))
+    square, error = run(_square, as_partial(matvec), params, one_key(key))
     norm = jnp.sqrt(square)
     return Estimate(norm, error / jnp.where(norm > 0, 2 * norm, 1))
 
