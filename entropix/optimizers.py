@@ -33,6 +33,7 @@ from entropix.transforms.numerics import (
     cast_like,
     dtype_of_update,
     filled,
+    inexact_leaves,
     inexact_part,
     resting,
 )
@@ -70,7 +71,7 @@ def sgd(
     tx = optax.sgd(learning_rate, momentum, nesterov=True)
 
     def init(params: optax.Params) -> optax.OptState:
-        return tx.init(inexact_part(params, params))
+        return tx.init(inexact_leaves(params))
 
     def update(
         updates: optax.Updates,
@@ -87,7 +88,7 @@ def sgd(
                 g = as_real(g, p)
                 return g.astype(dtype_of_update(g, p))
 
-            grads = jax.tree.map(as_update, grads, inexact_part(params, params))
+            grads = jax.tree.map(as_update, grads, inexact_leaves(params))
         moves, new = tx.update(grads, state)
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)

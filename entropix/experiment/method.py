@@ -23,7 +23,7 @@ from entropix.experiment.options import (
 from entropix.transforms import Relaxation, StepwiseState
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_positive
-from entropix.transforms.numerics import filled, inexact_part, resting
+from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting
 from entropix.transforms.stability import RelaxedOptimizer
 
 REPLICA_AXIS = "replica"
@@ -174,10 +174,10 @@ def _resting(optimizer: optax.GradientTransformation) -> optax.GradientTransform
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> Any:
-        return optimizer.init(inexact_part(params, params))
+        return optimizer.init(inexact_leaves(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        moving, leaves = inexact_part(updates, params), inexact_part(params, params)
+        moving, leaves = inexact_part(updates, params), inexact_leaves(params)
         moves, state = optimizer.update(moving, state, leaves, **extra)
         return filled(moves, resting(params)), state
 
@@ -190,7 +190,7 @@ def _evaluated(algorithm: Algorithm, decayed: bool) -> Callable[[Any, Any], Any]
     def evaluated(state: Any, params: Any) -> Any:
         state = state[0] if decayed else state
         if algorithm.eval_params is not None:
-            return filled(algorithm.eval_params(state, inexact_part(params, params)), params)
+            return filled(algorithm.eval_params(state, inexact_leaves(params)), params)
         ours = lambda node: isinstance(node, StepwiseState)  # noqa: E731
         found = any(map(ours, jax.tree.leaves(state, is_leaf=ours)))
         return entropix.eval_params(state, params) if found else params

@@ -20,7 +20,7 @@ from entropix.transforms.checks import (
     check_positive,
     refusal,
 )
-from entropix.transforms.numerics import cast_like, filled, inexact_part, wide
+from entropix.transforms.numerics import cast_like, filled, inexact_leaves, inexact_part, wide
 
 # Of every algorithm.
 COMMON: dict[str, Any] = {
@@ -161,7 +161,7 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
     def changed(grads: Any, params: Any) -> Any:
         real = inexact_part(grads, params)
         if not is_zero(l2):
-            real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_part(params, params))
+            real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_leaves(params))
         if not is_zero(clip):
             wider = jax.tree.map(wide, real)  # the squares of float16 overflow from 256 on
             norm = optax.tree.norm(wider)

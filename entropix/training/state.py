@@ -11,7 +11,7 @@ from entropix.experiment.options import is_zero
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
-from entropix.transforms.numerics import cast_like, filled, inexact_part, wide_copy
+from entropix.transforms.numerics import cast_like, filled, inexact_leaves, inexact_part, wide_copy
 
 
 class TrainState(NamedTuple):
@@ -52,7 +52,7 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
     def start(params: Any, model_state: Any) -> TrainState:
         average = None
         if not is_zero(method.ema):
-            average = filled(wide_copy(inexact_part(params, params)), params)
+            average = filled(wide_copy(inexact_leaves(params)), params)
         return TrainState(
             params, model_state, method.relaxation.init(params), method.optimizer.init(params),
             keys.data, average,

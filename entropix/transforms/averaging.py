@@ -17,6 +17,7 @@ from entropix.transforms.numerics import (
     copy_tree,
     dtype_of_update,
     filled,
+    inexact_leaves,
     inexact_part,
     resting,
     scalar,
@@ -65,7 +66,7 @@ def average_updates(axis_name: AxisName) -> optax.GradientTransformationExtraArg
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
-        leaves = inexact_part(updates, updates)
+        leaves = inexact_leaves(updates)
         mean = vary_like_tree(cast_like(replica_mean(leaves, axis_name), leaves), leaves)
         return filled(mean, updates), state
 
@@ -148,7 +149,7 @@ def elastic_averaging(
         )
 
     def init(params: optax.Params) -> ElasticAveragingState:
-        centre = filled(wide_copy(inexact_part(params, params)), copy_tree(params))
+        centre = filled(wide_copy(inexact_leaves(params)), copy_tree(params))
         return ElasticAveragingState(jnp.zeros([], jnp.int32), centre)
 
     def update(
@@ -160,7 +161,7 @@ def elastic_averaging(
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
 
-        leaves, centre = inexact_part(params, params), inexact_part(state.centre, params)
+        leaves, centre = inexact_leaves(params), inexact_part(state.centre, params)
 
         exchanged_or_not = exchange if period == 1 else exchange_if_due
         target, centre = exchanged_or_not(state.update_count, leaves, centre)

@@ -16,6 +16,7 @@ from entropix.transforms.numerics import (
     at,
     dtype_of_update,
     filled,
+    inexact_leaves,
     inexact_part,
     resting,
     scalar,
@@ -98,7 +99,7 @@ def elastic_coupling(
         )
 
     def init(params: optax.Params) -> ElasticState:
-        centre = wide_copy(inexact_part(params, params)) if period > 1 else None
+        centre = wide_copy(inexact_leaves(params)) if period > 1 else None
         return ElasticState(update_count=jnp.zeros([], jnp.int32), centre=centre)
 
     def update(
@@ -109,7 +110,7 @@ def elastic_coupling(
     ) -> tuple[optax.Updates, ElasticState]:
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
-        leaves = inexact_part(params, params)
+        leaves = inexact_leaves(params)
         if period == 1:
             centre = replica_mean(leaves, axis_name)
         else:

@@ -19,7 +19,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
-    inexact_part,
+    inexact_leaves,
     is_zero,
     root,
     rounded,
@@ -140,7 +140,7 @@ def langevin(
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: Any) -> RelaxationState:
-        memory = None if reset_inner else inner_tx.init(inexact_part(params, params))
+        memory = None if reset_inner else inner_tx.init(inexact_leaves(params))
         return init_state(None if noise is None else noise.key)._replace(inner_memory=memory)
 
     def begin(params: Any, state: RelaxationState) -> LangevinInner:

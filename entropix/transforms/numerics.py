@@ -137,6 +137,11 @@ def inexact_part(tree: Any, params: Any) -> Any:
     )
 
 
+def inexact_leaves(params: Any) -> Any:
+    """The real and complex leaves of the parameters themselves; holes as of `inexact_part`."""
+    return inexact_part(params, params)
+
+
 def _array(leaf: Any) -> Any:
     """A Python or NumPy number as an array of a definite dtype; abstract arrays as they are."""
     return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype_of(leaf))

@@ -12,7 +12,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_like
 from entropix.transforms.eager import compiled, is_concrete
 from entropix.transforms.guard import guarded
-from entropix.transforms.numerics import filled, inexact_part, resting, wide_like
+from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting, wide_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 from entropix.transforms.stability import RelaxedOptimizer
 
@@ -77,7 +77,7 @@ def relaxed_grad(
     step_by_step = compiled(relaxation)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
-        leaves = inexact_part(params, params)
+        leaves = inexact_leaves(params)
         if is_concrete(params, state, carry):
             inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
             relaxed, state = step_by_step.finish(inner, state)
@@ -164,7 +164,7 @@ def relax(
     step_by_step = compiled(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
-        return relaxation.init(inexact_part(params, params))
+        return relaxation.init(inexact_leaves(params))
 
     def update(
         updates: optax.Updates,
@@ -185,7 +185,7 @@ def relax(
             )
         checks.check_function("grad_fn", grad_fn, _GRAD_FN)
         checks.check_like(updates, params, "The gradients passed to update")
-        leaves = inexact_part(params, params)
+        leaves = inexact_leaves(params)
         without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
         finish = relaxation.finish
         if is_concrete(updates, state, params):
@@ -279,7 +279,7 @@ def _eager_loop(
 
 def _gradients(grads: Any, params: Any) -> Any:
     """The gradients of leaves that can move, in the precision of the inner loop."""
-    return wide_like(inexact_part(grads, params), inexact_part(params, params))
+    return wide_like(inexact_part(grads, params), inexact_leaves(params))
 
 
 def _batch(relaxation: Relaxation, i: jax.Array) -> jax.Array:

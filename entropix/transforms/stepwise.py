@@ -14,6 +14,7 @@ from entropix.transforms.numerics import (
     changed,
     copy_tree,
     filled,
+    inexact_leaves,
     inexact_part,
     is_abstract,
     landed,
@@ -112,7 +113,7 @@ def stepwise(
     def init(params: optax.Params) -> StepwiseState:
         if is_abstract(params):
             return jax.eval_shape(init, params)
-        params = inexact_part(params, params)
+        params = inexact_leaves(params)
         inner = relaxation.begin(params, relaxation.init(params))
         return StepwiseState(
             gradient_count=jnp.zeros([], jnp.int32),
@@ -152,7 +153,7 @@ def stepwise(
         checks.check_params(params, _UPDATE_CALL)
         check_state(state, StepwiseState)
         checks.check_like(updates, params, "The gradients passed to update")
-        leaves, grads = inexact_part(params, params), inexact_part(updates, params)
+        leaves, grads = inexact_leaves(params), inexact_part(updates, params)
         once = is_concrete(updates, state, params, extra_args) and is_data(extra_args)
         run = compiled_advance if once else advance
         try:

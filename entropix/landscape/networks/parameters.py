@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from entropix.transforms import checks
-from entropix.transforms.numerics import dtype_of, filled, inexact_part, resting, wide
+from entropix.transforms.numerics import (
+    dtype_of,
+    filled,
+    inexact_leaves,
+    inexact_part,
+    resting,
+    wide,
+)
 
 Tree = Any
 Product = Callable[[jax.Array], jax.Array]
@@ -24,7 +31,7 @@ def movable(params: Tree) -> Tree:
     Raises:
       ValueError: for parameters without floating-point leaves, or with complex ones.
     """
-    part = inexact_part(params, params)
+    part = inexact_leaves(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(part):
         if jnp.issubdtype(dtype_of(leaf), jnp.complexfloating):
             where = jax.tree_util.keystr(path) or "the only leaf"
