@@ -60,8 +60,10 @@ def refuse_other_replicas(runs, saved):
 
 def finished(saved):
     """Run -> the rows of its seeds that came to the end; the others are named, and left out."""
-    found = {}
-    for name, seeds in states(saved).items():
+    found, sorted_seeds = {}, states(saved)
+    for name in dict.fromkeys(part.name for part in saved if part.name not in sorted_seeds):
+        print(f"{name}: begun, and not measured yet.")
+    for name, seeds in sorted_seeds.items():
         for state in ("diverged", "unfinished"):
             if seeds[state]:
                 print(f"{name}: seeds {seeds[state]}, {state}, are left out.")

@@ -127,7 +127,7 @@ def correlations(found, measured):
 def sound_seeds(saved):
     """Run -> its seeds that have not diverged; seeds that were added later are another part."""
     found, sorted_seeds = {}, states(saved)
-    for name in {run.name for run in saved} - sorted_seeds.keys():
+    for name in dict.fromkeys(run.name for run in saved if run.name not in sorted_seeds):
         print(f"{name}: begun, and not measured yet.")
     for name, seeds in sorted_seeds.items():
         if seeds["diverged"]:

@@ -132,7 +132,7 @@ def entropy_sgd(
       stepwise: False: `update(grads, state, params, grad_fn=...)` makes a whole outer step
         (`entropix.relax`). True: `update(grads, state, params)` takes one gradient, every L-th
         moves x (`entropix.stepwise`; read x with `entropix.eval_params`).
-      axis_name: named axis of replicas that must not share noise.
+      axis_name: named axis of replicas that must not share noise and, with `stepwise`, count alike.
 
     Returns:
       An Optax optimiser.
@@ -228,7 +228,7 @@ def heat_sgd(
       noise: law of the noise.
       key: key or seed of the noise.
       stepwise: see `entropix.entropy_sgd`.
-      axis_name: named axis of replicas that must not share noise.
+      axis_name: named axis of replicas that must not share noise and, with `stepwise`, count alike.
 
     Returns:
       An Optax optimiser.

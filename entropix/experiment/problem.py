@@ -68,9 +68,9 @@ class Problem:
         in it, those of a list's are: name them in `arguments`. A digest that is given answers for
         all of that: `dataclasses.replace(problem, loss=...)` wants another one, or "" for the
         computed one.
-      ordered: whether the examples stand in an order, such as that of a text or of classes. What
-        is measured on a part of the training set is then spread evenly over the set; otherwise the
-        part is the first examples, which are as good as any.
+      ordered: whether the examples of arrays stand in an order, such as that of a text or of
+        classes. What is measured on a part of the training set is then spread evenly over the set;
+        otherwise the part is the first examples, which are as good as any.
       eval_batch_size: examples of a batch in evaluations; 0 for `batch_size`. `estimate` sees whole
         batches; measures, which are means, see 128 examples at most.
 
@@ -134,6 +134,9 @@ class Problem:
             self._check_batches(self.data)
         if not self.on_host:
             replace("data", on_device("data", self.data))
+        elif self.ordered:
+            way_out = ". Of batches on the host the first ones are measured; give arrays."
+            raise refusal("ordered", "False with batches on the host", True, way_out)
         if self.validation is not None:
             replace("validation", on_device("validation", self.validation))
         if not self.on_host:

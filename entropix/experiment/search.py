@@ -118,12 +118,18 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
         raise refusal(f"search[{run!r}]", "option -> (low, high)", named)
     values = algorithm.all_options
     usual = {name: pair for name, pair in algorithm.search.items() if values.get(name) != 0}
-    for name, (low, high) in usual.items():
-        end = values.get(f"{name}_end", 0.0)
-        usual[name] = min(max(low, end), high), high  # a smaller scope would be raised to its end
     ranges = {**usual, **named}
     check_searchable(run, ranges, algorithm)
     check_search({run: ranges})
+    for name in {"gamma", "rho"} & (usual.keys() - named.keys()):
+        (low, high), end = usual[name], values.get(f"{name}_end", 0.0)
+        end = ranges[f"{name}_end"][1] if f"{name}_end" in ranges else end
+        if not isinstance(end, int | float):
+            continue
+        if end > high:
+            way_out = f". Name a range of {name} above {name}_end={end:g}."
+            raise refusal(f"search[{run!r}]", f"a range of {name} too", dict(named), way_out)
+        ranges[name] = max(low, end), high  # a smaller scope would act as its end
     return {name: (float(low), float(high)) for name, (low, high) in sorted(ranges.items())}
 
 

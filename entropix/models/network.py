@@ -8,7 +8,9 @@ from flax import nnx
 
 from entropix.models.dropout import Dropout, Randomness, draw_key
 from entropix.models.streams import rekeyed
-from entropix.transforms.keys import canonical_key
+
+# Folded into the key of dropout within layers: beyond the index of every layer.
+_WITHIN = 2**31 - 1
 
 
 class Network(nnx.Module):
@@ -135,7 +137,10 @@ def functional(model: nnx.Module) -> tuple[Apply, Any, Any]:
                 "Pass a new key with every step, or build the network with dropout rates of 0."
             )
         # Dropout within a layer draws from a stream of the layer's own.
-        drawn = streams if key is None else rekeyed(streams, canonical_key(key))
+        drawn = streams
+        if key is not None:
+            key = draw_key(key)
+            drawn = rekeyed(streams, jax.random.fold_in(key, _WITHIN))
         network = nnx.merge(graphdef, params, batch_stats, drawn, rest)
         if train:
             network.train()

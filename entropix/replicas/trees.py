@@ -106,5 +106,6 @@ def _mean(leaf: jax.Array) -> jax.Array:
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf[0]
     wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    # Around the first one, so that the mean of equal replicas is each of them, to the bit.
-    return (wide[0] + jnp.mean(wide - wide[:1], axis=0)).astype(leaf.dtype)
+    # The mean of equal replicas is each of them, to the bit.
+    equal = jnp.all(wide == wide[:1], axis=0)
+    return jnp.where(equal, wide[0], jnp.mean(wide, axis=0)).astype(leaf.dtype)

@@ -129,10 +129,11 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
 
 
 def _end_of_range(name: str, value: float, ranges: Ranges) -> Trial:
-    """One value, and with the end of a scope that is searched too the largest such scope."""
-    scope = name.removesuffix("_end")
-    above = {scope: ranges[scope][1]} if scope != name and scope in ranges else {}
-    return {**above, name: value}
+    """One value; a scope and its end that are both searched are compared at their farthest."""
+    scope, end = name.removesuffix("_end"), f"{name}_end"
+    other = {scope: ranges[scope][1]} if scope != name and scope in ranges else {}
+    other |= {end: ranges[end][0]} if end in ranges else {}
+    return {**other, name: value}
 
 
 def _with_values(run: Run, values: Trial) -> Run:

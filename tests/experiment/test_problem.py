@@ -222,6 +222,8 @@ def test_batches_are_uniform_with_replacement():
         ({"data": 3.0}, "data must be a pytree of arrays"),
         ({"data": iter([1])}, "or a loader of batches; got .*which can be read once. Give what"),
         ({"data": (b for b in Loader())}, "which can be read once"),
+        ({"data": Loader(), "ordered": True}, "ordered must be False with batches on the host"),
+        ({"ordered": 1}, "ordered must be True or False; got ordered=1"),
         ({"data": {"x": np.zeros(3), "y": np.zeros(4)}}, r"number of examples.* got \[3, 4\]"),
         ({"data": {"x": np.zeros((0, 3))}}, r"number of examples, >= 1.* got \[0\]"),
         ({"data": {"x": np.zeros(())}}, "data must be arrays with a leading axis"),

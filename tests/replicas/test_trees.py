@@ -77,3 +77,13 @@ def test_new_replicas_of_equal_ones_are_equal_to_the_bit(p):
     states = jnp.stack([x] * p)
     np.testing.assert_array_equal(replicas.resize(states, p + 1), jnp.stack([x] * (p + 1)))
     np.testing.assert_array_equal(replicas.centre(states), x)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 3e38])
+def test_infinite_and_huge_numbers_of_equal_replicas_stay(value):
+    """Such as the best loss so far of a schedule that waits for a plateau."""
+    states = jnp.full((3, 2), value)
+    np.testing.assert_array_equal(replicas.resize(states, 5), jnp.full((5, 2), value))
+    np.testing.assert_array_equal(replicas.centre(states), states[0])
+    opposite = jnp.asarray([[1e38], [-1e38]])
+    np.testing.assert_array_equal(replicas.centre(opposite), [0.0])

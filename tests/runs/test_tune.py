@@ -252,8 +252,22 @@ def test_no_scope_is_searched_below_its_end(tmp_path):
     with pytest.raises(ValueError, match=r"at gamma=1, .*gamma must be at least gamma_end=2; got"):
         search(tmp_path, {"hj": hj}, search={"hj": {"gamma": (1.0, 9.0)}}, **short)
     both = {"gamma": (8.0, 9.0), "gamma_end": (3.0, 4.0)}  # above the gamma of the algorithm
-    (trial,) = search(tmp_path, {"hj": hj}, search={"hj": both}, **short)["hj"]
+    (trial,) = search(tmp_path / "a", {"hj": hj}, search={"hj": both}, **short)["hj"]
     assert 3 <= trial["gamma_end"] <= 4 < trial["gamma"]
+    both = {"gamma": (1.0, 1.5), "gamma_end": (0.1, 0.5)}  # below the end of the algorithm
+    (trial,) = search(tmp_path / "b", {"hj": hj}, search={"hj": both}, **short)["hj"]
+    assert trial["gamma_end"] <= 0.5 < 1 <= trial["gamma"]
+    assert searched("hj", algorithm("hj", gamma=500.0), {"gamma_end": (50, 400)})["gamma"][0] == 400
+    with pytest.raises(ValueError, match=r"a range of gamma too; got .*above gamma_end=2000"):
+        searched("hj", algorithm("hj", gamma=3000.0, gamma_end=2000.0), {})
+
+
+def test_an_option_that_is_called_like_an_end_is_none():
+    def make(learning_rate, learning_rate_end=5.0):
+        return optax.sgd(learning_rate)
+
+    record = Algorithm("mine", make, search={"learning_rate": (0.1, 1.0)})
+    assert searched("mine", record, {}) == {"learning_rate": (0.1, 1.0)}
 
 
 def test_a_best_value_at_the_end_of_its_range_is_said():

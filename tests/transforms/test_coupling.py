@@ -238,3 +238,28 @@ def test_a_pull_is_not_lost_in_narrow_gradients(make):
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, expected)
     assert np.abs(found - 1).max() > 2e-4
+
+
+NARROW = ("float32", "bfloat16", "float16", "float8_e4m3fn")
+
+
+@pytest.mark.parametrize("of_params", NARROW)
+@pytest.mark.parametrize("of_grads", NARROW)
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_gradients_and_parameters_may_have_any_two_dtypes(of_params, of_grads, promotion):
+    x = jnp.asarray([[1.0, -2.0], [3.0, 0.5]], of_params)
+    grads = jnp.asarray([[0.5, 1.0], [-2.0, 1.0]], of_grads)
+    expected = of_params if of_params == of_grads else "float32"
+    links = {
+        "coupling": entropix.elastic_coupling(1.0, "r"),
+        "averaging": entropix.elastic_averaging(0.5, "r", period=2),
+        "sgd": entropix.sgd(0.5, momentum=None),
+    }
+    for name, tx in links.items():
+        state = jax.vmap(tx.init)(x)
+        with jax.numpy_dtype_promotion(promotion):
+            found, _ = run(tx)(grads, state, x)
+        assert found.dtype == expected, name
+        wide = jax.vmap(tx.init)(x.astype(jnp.float32))
+        right, _ = run(tx)(grads.astype(jnp.float32), wide, x.astype(jnp.float32))
+        np.testing.assert_allclose(found.astype(jnp.float32), right, rtol=0.1)
