@@ -51,6 +51,7 @@ REPORTS = {
 # Folder -> the baseline of its table of flatness.
 FLATNESS = {
     "digits": "sgd",
+    "language_32": "adamw",
     "lenet_spectrum": "sgd",
     "mnist_few_300": "sgd_authors",
     "mnist_lenet_full": "sgd_authors",
