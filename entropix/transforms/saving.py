@@ -117,8 +117,11 @@ def _from_array(name: str, array: Any, like: Any) -> Any:
 
 
 def _is_unknown_to_numpy(leaf: Any) -> bool:
-    """Whether a leaf holds numbers such as bfloat16 and int4, which NumPy has from elsewhere."""
-    if not hasattr(leaf, "dtype") or np.dtype(leaf.dtype).isbuiltin == 1:
+    """Whether a leaf holds numbers such as bfloat16 and int4, which NumPy has from elsewhere.
+
+    (`isbuiltin` is 2 for these, and 0 for NumPy's own in another order of bytes.)
+    """
+    if not hasattr(leaf, "dtype") or np.dtype(leaf.dtype).isbuiltin != 2:
         return False
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return True

@@ -193,3 +193,11 @@ def test_whole_numbers_of_few_bits_are_saved_too(dtype):
     found = entropix.from_arrays(loaded, like=state)
     assert found["q"].dtype == dtype
     np.testing.assert_array_equal(found["q"].astype(jnp.int32), state["q"].astype(jnp.int32))
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f4", "<i8"])
+def test_numbers_in_another_order_of_bytes_stay_as_they_are(dtype):
+    state = {"q": np.asarray([300, -70000], dtype)}
+    kept = entropix.to_arrays(state)["q"]
+    assert kept.dtype == dtype
+    np.testing.assert_array_equal(kept, [300, -70000])
