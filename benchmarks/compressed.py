@@ -125,7 +125,7 @@ def correlations(found, measured):
 
 
 def sound_seeds(saved):
-    """Run -> its seeds that have not diverged; seeds that were added later are another part."""
+    """Run -> its seeds that have not diverged, of all parts of the run."""
     found, sorted_seeds = {}, states(saved)
     for name in dict.fromkeys(run.name for run in saved if run.name not in sorted_seeds):
         print(f"{name}: begun, and not measured yet.")

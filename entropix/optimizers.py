@@ -29,7 +29,6 @@ from entropix.transforms.checks import (
     check_positive,
 )
 from entropix.transforms.numerics import (
-    as_real,
     cast_like,
     dtype_of_update,
     filled,
@@ -82,12 +81,8 @@ def sgd(
         del extra_args
         leaves = updates if params is None else params
         grads = inexact_part(updates, leaves)
-        if params is not None:  # gradients of whole numbers count as real ones
-
-            def as_update(g: jax.Array, p: jax.Array) -> jax.Array:
-                g = as_real(g, p)
-                return g.astype(dtype_of_update(g, p))
-
+        if params is not None:
+            as_update = lambda g, p: g.astype(dtype_of_update(g, p))  # noqa: E731
             grads = jax.tree.map(as_update, grads, inexact_leaves(params))
         moves, new = tx.update(grads, state)
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.

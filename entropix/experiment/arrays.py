@@ -14,6 +14,11 @@ def shape_of(array: np.ndarray) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
+def evenly_spread(count: int, total: int) -> np.ndarray:
+    """The places of `count` of `total` examples, at equal distances from the first to the last."""
+    return np.linspace(0, total - 1, count).astype(int)
+
+
 def on_device(name: str, tree: Any) -> Any:
     """The arrays on the device; all with as many examples."""
     leaves = jax.tree.leaves(tree)

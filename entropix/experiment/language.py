@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from entropix.experiment.arrays import evenly_spread
 from entropix.experiment.networks import network_functions
 from entropix.experiment.problem import Measure, Problem
 from entropix.models.decoder import Decoder
@@ -71,8 +72,8 @@ def language_model(
     check_count("length", length)
     train = _windows("text", train_text or b"", length)
     held_out = _windows("validation", other or b"", length)
-    spread = np.linspace(0, len(held_out) - 1, min(validation_windows, len(held_out)))
-    held_out = held_out[spread.astype(int)]
+    measured_windows = min(validation_windows, len(held_out))
+    held_out = held_out[evenly_spread(measured_windows, len(held_out))]
 
     def model(rngs: nnx.Rngs) -> Decoder:
         return Decoder(_VOCABULARY, length, width, layers, heads, rngs=rngs)

@@ -11,6 +11,7 @@ import entropix
 from entropix.experiment.algorithms import Algorithm
 from entropix.experiment.options import (
     INNERS,
+    SCOPES,
     Horizon,
     check_common,
     is_zero,
@@ -89,7 +90,7 @@ def build(
     check_common(option)
     if "learning_rate" in option:
         check_positive("learning_rate", option["learning_rate"], schedule=False)
-    scopes = [name for name in ("gamma", "rho") if f"{name}_end" in option]
+    scopes = [name for name in SCOPES if f"{name}_end" in option]
     for name in scopes:
         check_positive(name, option[name], schedule=False)
     per_replica = gradients / (replicas or 1)

@@ -40,6 +40,8 @@ SCOPED: dict[str, Any] = {
     "gamma_end": 0.0,  # and not below this
     "normalise_gamma": False,  # gamma is divided by the number of parameters (section 7.5)
 }
+# What they make of numbers with an end, such as gamma and gamma_end: the schedule of a scope.
+SCOPES = ("gamma", "rho")
 INNERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "identity": optax.identity,
     "nesterov": lambda: optax.trace(0.9, nesterov=True),  # the authors' code
@@ -104,7 +106,7 @@ def check_common(option: Mapping[str, Any]) -> None:
         check_fraction("scoping_rate", option["scoping_rate"])
         check_count("scoping_period", option["scoping_period"])
         check_flag("normalise_gamma", option["normalise_gamma"])
-        for name in ("gamma", "rho"):
+        for name in SCOPES:
             _check_start(name, option)
     if "inner" in option:
         check_name("inner", option["inner"], INNERS)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from entropix.experiment.arrays import fitting, on_device, shape_of
+from entropix.experiment.arrays import evenly_spread, fitting, on_device, shape_of
 from entropix.experiment.fingerprint import digest_arrays, digest_program, digest_training
 from entropix.experiment.forms import (
     check_state,
@@ -206,11 +206,9 @@ class Problem:
 
     def some_of_data(self, count: int) -> Any:
         """So many examples of the training set, or all where it has fewer: see `ordered`."""
-        total = len(jax.tree.leaves(self.data)[0])
-        if not self.ordered or count >= total:
-            return jax.tree.map(lambda leaf: leaf[:count], self.data)
-        spread = np.linspace(0, total - 1, count).astype(int)
-        return jax.tree.map(lambda leaf: leaf[spread], self.data)
+        total = self.num_examples or 0  # of arrays there are some
+        some = evenly_spread(count, total) if self.ordered and count < total else slice(count)
+        return jax.tree.map(lambda leaf: leaf[some], self.data)
 
     def first_batch(self) -> Any:
         """The shapes of one mini-batch.

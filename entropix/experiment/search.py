@@ -8,7 +8,7 @@ import numpy as np
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.names import check_name
-from entropix.experiment.options import COMMON, SCOPED
+from entropix.experiment.options import COMMON, SCOPED, SCOPES
 from entropix.transforms.checks import refusal, shown
 
 Ranges = dict[str, tuple[float, float]]
@@ -121,11 +121,11 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
     ranges = {**usual, **named}
     check_searchable(run, ranges, algorithm)
     check_search({run: ranges})
-    for name in {"gamma", "rho"} & (usual.keys() - named.keys()):
-        (low, high), end = usual[name], values.get(f"{name}_end", 0.0)
-        end = ranges[f"{name}_end"][1] if f"{name}_end" in ranges else end
-        if not isinstance(end, int | float):
+    for name in SCOPES:
+        end = ranges.get(f"{name}_end", (values.get(f"{name}_end", 0.0),))[-1]
+        if name not in usual or name in named or not isinstance(end, int | float):
             continue
+        low, high = usual[name]
         if end > high:
             way_out = f". Name a range of {name} above {name}_end={end:g}."
             raise refusal(f"search[{run!r}]", f"a range of {name} too", dict(named), way_out)

@@ -235,7 +235,8 @@ def _check_alone(devices: int | list[jax.Device] | None, mesh: Mesh | None) -> N
     way_out = ". All replicas live on the default device; other kinds spread them."
     if mesh is not None:
         raise refusal("mesh", "None with kind='vmap'", mesh, way_out)
-    if devices not in (None, 1, [*jnp.zeros(()).devices()]):
+    default = isinstance(devices, list) and devices == [*jnp.zeros(()).devices()]
+    if devices not in (None, 1) and not default:
         raise refusal("devices", "None or 1 with kind='vmap'", devices, way_out)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from entropix.files import write_atomic
-from entropix.report.saved import SavedRun, read_runs
+from entropix.report.saved import SavedRun, read_runs, unfinished
 from entropix.report.table import make_table
 from entropix.rows import METRICS_FILE, TABLE_FILE, Row, rows_as_lines
 from entropix.run_file import COMPARED, RUN_FILE, is_same
@@ -51,12 +51,8 @@ def gather(
     waiting = sorted({run.label for run in runs if not run.rows})
     if waiting:
         notes.append(f"Begun, and not measured yet: {', '.join(waiting)}.")
-    unfinished: dict[str, list[int]] = collections.defaultdict(list)
-    for run in runs:
-        if not run.finished:
-            unfinished[run.name] += run.seeds
     table = make_table(
-        rows, baseline=baseline, measures=measures, unfinished=unfinished, notes=notes
+        rows, baseline=baseline, measures=measures, unfinished=unfinished(runs), notes=notes
     )
     if workdir is not None:
         workdir = pathlib.Path(workdir).expanduser()

@@ -66,12 +66,21 @@ def states(runs: Iterable[SavedRun]) -> dict[str, dict[str, list[int]]]:
 
     A run that has no rows yet is left out.
     """
+    runs = list(runs)
     rows: dict[str, list[Row]] = collections.defaultdict(list)
-    unfinished: dict[str, list[int]] = collections.defaultdict(list)
     for run in runs:
         rows[run.name] += run.rows
-        unfinished[run.name] += [] if run.finished else run.seeds
-    return {name: seeds_by_state(of, unfinished[name]) for name, of in rows.items() if of}
+    going_on = unfinished(runs)
+    return {name: seeds_by_state(of, going_on.get(name, ())) for name, of in rows.items() if of}
+
+
+def unfinished(runs: Iterable[SavedRun]) -> dict[str, list[int]]:
+    """Run -> its seeds, of all parts, whose rows are not all there yet."""
+    found: dict[str, list[int]] = collections.defaultdict(list)
+    for run in runs:
+        if not run.finished:
+            found[run.name] += run.seeds
+    return found
 
 
 def _saved_run(folder: pathlib.Path) -> SavedRun:

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from entropix.experiment.arrays import evenly_spread
 from entropix.experiment.method import build
 from entropix.experiment.names import check_name
+from entropix.experiment.options import SCOPES
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run, first_step, on_replicas
 from entropix.experiment.search import Ranges, draw
@@ -130,10 +132,12 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
 
 def _end_of_range(name: str, value: float, ranges: Ranges) -> Trial:
     """One value; a scope and its end that are both searched are compared at their farthest."""
-    scope, end = name.removesuffix("_end"), f"{name}_end"
-    other = {scope: ranges[scope][1]} if scope != name and scope in ranges else {}
-    other |= {end: ranges[end][0]} if end in ranges else {}
-    return {**other, name: value}
+    farthest: Trial = {}
+    for scope in SCOPES:
+        end = f"{scope}_end"
+        if scope in ranges and end in ranges and name in (scope, end):
+            farthest = {scope: ranges[scope][1], end: ranges[end][0]}
+    return {**farthest, name: value}
 
 
 def _with_values(run: Run, values: Trial) -> Run:
@@ -180,7 +184,7 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
     kept, out = order[: count - held], order[count - held :]
     if problem.validation is not None:
         most = len(jax.tree.leaves(problem.validation)[0])
-        out = out[np.linspace(0, held - 1, min(most, held)).astype(int)]
+        out = out[evenly_spread(min(most, held), held)]
     return dataclasses.replace(
         problem,
         data=jax.tree.map(lambda leaf: leaf[kept], problem.data),

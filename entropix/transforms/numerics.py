@@ -85,10 +85,11 @@ def as_real(grad: jax.Array, like: jax.Array) -> jax.Array:
 def dtype_of_update(grad: jax.Array, params: jax.Array) -> Any:
     """What a gradient and the parameters are changed in: the wider of both, float32 at least.
 
-    Where both have one dtype, that one. (Strict promotion forbids implicit casts, not this one.)
+    Where both have one dtype, or the gradient is one of whole numbers, that of the parameters.
+    (Strict promotion forbids implicit casts, not this one.)
     """
-    if grad.dtype == params.dtype:
-        return grad.dtype
+    if grad.dtype == params.dtype or not is_inexact(grad):
+        return params.dtype
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(wide_dtype(grad.dtype), wide_dtype(params.dtype))
 
