@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -98,7 +100,7 @@ print("SGD, 600 gradients:", validation_error(params))
 # mini-batch. 120 outer steps of 5 gradients cost what 600 steps of SGD cost.
 
 # %%
-hj = entropix.hj_sgd(learning_rate=0.5, gamma=1.0)
+hj = entropix.hj_sgd(learning_rate=0.3, gamma=0.25)
 
 
 @jax.jit
@@ -125,7 +127,7 @@ print("HJ, 600 gradients:", validation_error(params))
 # the inner iterate $y$; `eval_params` finds $x$.
 
 # %%
-hj = entropix.hj_sgd(learning_rate=0.5, gamma=1.0, stepwise=True)
+hj = entropix.hj_sgd(learning_rate=0.3, gamma=0.25, stepwise=True)
 
 
 @jax.jit
@@ -193,4 +195,4 @@ with tempfile.TemporaryDirectory() as workdir:
 
 # %%
 # %matplotlib inline
-entropix.figures.convergence(rows)
+entropix.report.convergence(rows)

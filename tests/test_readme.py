@@ -25,7 +25,7 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
-# Its program waits for one on another machine; `tests/replicas/test_processes.py` runs two.
+# Its program waits for another process; `tests/replicas/test_processes.py` runs both.
 ALONE = [page for page in PAGES if blocks(page, "python") and page.stem != "processes"]
 
 

@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from processes import ended, free_port
 
@@ -47,6 +49,26 @@ def test_they_meet_in_any_order_and_end_together():
         status, out, err = ended(worker, 60)
         assert status == 0, err
         assert "mean 6.0\n" in out  # of 0 ... 7, and five times 0.5
+
+
+def test_the_program_of_the_page_runs(tmp_path):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "processes.md"
+    (program,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    (tmp_path / "train.py").write_text(program)
+    address, environment = f"127.0.0.1:{free_port()}", os.environ | {"JAX_PLATFORMS": "cpu"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "train.py", address, str(process)], cwd=tmp_path, text=True,
+            env=environment | {"JAX_NUM_CPU_DEVICES": "2"}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for process in (0, 1)
+    ]  # fmt: skip
+    for worker in workers:
+        status, _, err = ended(worker, 60)
+        assert status == 0, err
+    # The mean of the four targets is the minimum of the mean loss.
+    np.testing.assert_allclose(np.load(tmp_path / "weights.npy"), [3.0, 4.0], atol=1e-3)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
