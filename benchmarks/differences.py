@@ -86,6 +86,10 @@ QUESTIONS = (
         for count in (300, 1000, 3000)
     ),
     Question(
+        "One gamma_0/N: the largest on mnistfc", "val_error", ("mnist_scope_mlp",), ("place_5",),
+        "place_3",
+    ),
+    Question(
         "LeNet at the paper's length: against SGD searched", "val_error", ("mnist_lenet_full",),
         ("entropy_sgd_authors", "hj"), "sgd",
     ),
