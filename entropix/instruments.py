@@ -11,6 +11,7 @@ import numpy as np
 
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
+from entropix.landscape.networks.report import effort
 from entropix.report import check_workdir
 from entropix.report.flatness import Entry, flatness_table
 from entropix.report.gathering import check_names
@@ -22,6 +23,7 @@ from entropix.runs.flatness_log import FlatnessLog
 from entropix.runs.folder import claimed
 from entropix.runs.loading import Trained, load
 from entropix.training.state import Point
+from entropix.transforms.checks import check_count, check_index
 
 
 class Flatness(NamedTuple):
@@ -90,7 +92,7 @@ def landscape(
       sigmas: relative sizes of noise, for local energies.
       spectra: of so many seeds of every run the density of eigenvalues is drawn, and its means are
         tabled.
-      key: of all random vectors: the same for every seed and run.
+      key: an integer >= 0, the seed of all random vectors: the same for every seed and run.
       baseline: the run that others are compared with; see
         `entropix.report.flatness.flatness_table`.
       data_dir: folder of prepared data sets; see `entropix.experiment.load`.
@@ -108,8 +110,15 @@ def landscape(
     workdir = pathlib.Path(workdir).expanduser()
     saved = read_runs(folders)
     check_names(saved)
-    how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": [*sigmas]}
-    settings = {"examples": examples, "batch_size": batch_size, "key": key, **how}
+    num_eigenvalues, num_samples, sigmas = effort(num_eigenvalues, num_samples, sigmas)
+    how = {"num_eigenvalues": num_eigenvalues, "num_samples": num_samples, "sigmas": sigmas}
+    settings = {
+        "examples": check_count("examples", examples),
+        "batch_size": check_count("batch_size", batch_size),
+        "key": check_index("key", key),
+        **how,
+    }
+    spectra = check_index("spectra", spectra)
     labels, found = {run.name: run.label for run in saved}, states(saved)
     diverged = {(name, k): labels[name] for name in found for k in found[name]["diverged"]}
     places = _places(saved, spectra, diverged)

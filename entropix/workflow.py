@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.experiment.making import make_runs
-from entropix.experiment.names import check_name
+from entropix.experiment.names import check_name, folder_name
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
@@ -103,7 +103,7 @@ def train(
             raise refusal("replicas", "one number, since train makes one run", replicas, way_out)
         runs = [dataclasses.replace(run, label=run.algorithm.label) for run in runs]
     (run,) = runs
-    folder = _folder(workdir, f"{run.problem.name}/{run.name}")
+    folder = _folder(workdir, run.problem, run.name)
     return train_run(run, folder, fork=fork, progress=progress, callbacks=callbacks)
 
 
@@ -168,7 +168,7 @@ def compare(
         runs = plan(problem)
     else:
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
-    folder = _folder(workdir, runs[0].problem.name)
+    folder = _folder(workdir, runs[0].problem)
     check_workdir(folder)
     compare_runs(runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report)
     return gather([folder / run.name for run in runs], folder, report=report)
@@ -237,7 +237,7 @@ def tune(
         seeds = 1 if seeds is None else seeds
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
         ranges = _ranges(runs, _of_search({} if search is None else search, runs))
-    folder = _folder(workdir, f"{runs[0].problem.name}/tune")
+    folder = _folder(workdir, runs[0].problem, "tune")
     tried = tune_runs(
         runs, ranges, folder, trials=trials, seed=seed, objective=objective, progress=progress
     )
@@ -342,5 +342,7 @@ def _made(
     return make_runs(problem, algorithms, budget, seeds, replicas, settings)
 
 
-def _folder(workdir: str | pathlib.Path | None, default: str) -> pathlib.Path:
-    return pathlib.Path("runs", default) if workdir is None else pathlib.Path(workdir).expanduser()
+def _folder(workdir: str | pathlib.Path | None, problem: Problem, *within: str) -> pathlib.Path:
+    if workdir is not None:
+        return pathlib.Path(workdir).expanduser()
+    return pathlib.Path("runs", folder_name("a problem", problem.name), *within)

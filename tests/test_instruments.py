@@ -165,6 +165,39 @@ def test_an_unknown_baseline_is_refused_before_work(trained, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigmas": 0.1}, r"sigmas must be a list of numbers > 0.*got sigmas=0.1"),
+        ({"sigmas": (0.1, -1.0)}, "sigmas must be a list of numbers > 0"),
+        ({"sigmas": (0.1, 0.10000001)}, "sigmas must be numbers whose first six digits differ"),
+        ({"spectra": -1}, "spectra must be an integer >= 0 .*got spectra=-1"),
+        ({"spectra": 1.5}, "spectra must be an integer >= 0 .*got spectra=1.5"),
+        ({"key": jax.random.key(0)}, "key must be an integer >= 0"),
+        ({"num_samples": 5}, "num_samples must be an even number >= 4"),
+        ({"examples": 0}, "examples must be a static integer"),
+    ],
+)
+def test_bad_settings_are_refused_before_work(trained, tmp_path, options, message):
+    folder, runs = trained
+    with pytest.raises(ValueError, match=message):
+        landscape([folder], tmp_path / "out", runs=runs, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_are_numbers(trained, tmp_path):
+    folder, runs = trained
+    given = {"num_eigenvalues": np.int64(1), "sigmas": np.asarray([0.1], np.float32)}
+    found = measure([folder / "SGD"], tmp_path / "out", runs, **given)
+    assert all("local_energy_0.1/loss" in of_seed.measures for of_seed in found)
+
+
+def test_one_folder_is_no_list_of_folders(trained, tmp_path):
+    folder, runs = trained
+    with pytest.raises(ValueError, match=r"folders must be a list .* Write \["):
+        measure(str(folder), tmp_path / "out", runs)
+
+
 def test_folders_without_runs_are_refused_before_work(tmp_path, capsys):
     assert main(["landscape", str(tmp_path), f"--workdir={tmp_path}/out"]) == 2
     assert "holds no run" in capsys.readouterr().err

@@ -9,7 +9,13 @@ from entropix.data import check_dataset
 from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.fields import ABOUT_A_RUN, FIELDS, check_arguments
-from entropix.experiment.names import check_name, check_options, check_run_name
+from entropix.experiment.names import (
+    MOST_OF_A_NAME,
+    check_name,
+    check_options,
+    check_run_name,
+    is_short,
+)
 from entropix.experiment.options import plain_numbers
 from entropix.experiment.search import make_search
 from entropix.transforms.checks import refusal
@@ -107,8 +113,10 @@ def _with_algorithms(optimizers: Any) -> dict[str, dict[str, Any]]:
             raise refusal(f"optimizers[{name!r}]", "a dictionary of options", given)
         algorithm = given.get("algorithm", name)
         check_name("algorithm", algorithm, ALGORITHMS)
-        if not isinstance(name, str) or not name.isidentifier():
-            raise refusal("a run", "called by a Python name, since it names a folder", name)
+        if not isinstance(name, str) or not name.isidentifier() or not is_short(f"{name}_p65535"):
+            most = MOST_OF_A_NAME - len("_p65535")
+            accepted = f"called by a Python name of at most {most} bytes, since it names a folder"
+            raise refusal("a run", accepted, name)
         check_run_name(name)
         made[name] = {"algorithm": algorithm, **given}
     return made

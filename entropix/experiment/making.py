@@ -8,7 +8,7 @@ import optax
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.fields import check_replicas
-from entropix.experiment.names import MOST_OF_A_NAME, check_name, check_run_name
+from entropix.experiment.names import check_name, check_run_name, folder_name
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
 from entropix.transforms.checks import check_count, refusal
@@ -31,8 +31,8 @@ def make_runs(
         accepted = "run -> an Optax transformation or an Algorithm, and not empty"
         raise refusal("algorithms", accepted, algorithms)
     for name in algorithms:
-        if not isinstance(name, str):
-            raise refusal("a run", "called by a string", name)
+        if not isinstance(name, str) or not name.isprintable():
+            raise refusal("a run", "called by a string of one line", name)
     made = {name: as_algorithm(name, given) for name, given in algorithms.items()}
     numbers = check_replicas(replicas)
     runs = []
@@ -93,9 +93,6 @@ def _of_32_bits(seeds: Sequence[int]) -> bool:
 
 def _folder(name: str) -> str:
     """A run's name as that of a folder."""
-    kept = "".join(c if c.isalnum() or c in "_-." else "_" for c in str(name)).strip("._")
-    if not kept or len(kept) > MOST_OF_A_NAME:
-        accepted = f"called by a name with letters or digits, of {MOST_OF_A_NAME} at most"
-        raise refusal("a run", accepted, name)
+    kept = folder_name("a run", name)
     check_run_name(kept)
     return kept

@@ -10,21 +10,35 @@ from entropix.rows import PARTS
 from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
-"""Characters of a name that becomes the name of a file."""
+"""Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
 
 
 def is_file_name(name: Any) -> bool:
     """Whether a name may become that of a file in any folder."""
-    plain = rf"(?!\.)[^/\\\0]{{1,{MOST_OF_A_NAME}}}"
-    return isinstance(name, str) and re.fullmatch(plain, name) is not None
+    plain = r"(?!\.)[^/\\\0]+"
+    return isinstance(name, str) and re.fullmatch(plain, name) is not None and is_short(name)
+
+
+def is_short(name: str) -> bool:
+    """Whether a name is no longer than that of a file may be."""
+    return len(name.encode(errors="surrogatepass")) <= MOST_OF_A_NAME
 
 
 def check_file_name(kind: str, name: Any) -> str:
     """Returns a name that may become that of a file in any folder."""
     if not is_file_name(name):
-        accepted = f"1 to {MOST_OF_A_NAME} characters without / and \\, no dot first"
+        accepted = f"1 to {MOST_OF_A_NAME} bytes in UTF-8, without / and \\, no dot first"
         raise ValueError(f"{kind} must have {accepted}; got {shown(name)}.")
     return name
+
+
+def folder_name(kind: str, name: str) -> str:
+    """A name as that of a folder: letters and digits, all else as "_"."""
+    kept = "".join(c if c.isalnum() or c in "_-." else "_" for c in str(name)).strip("._")
+    if not kept or not is_short(kept):
+        accepted = f"called by a name with letters or digits, of {MOST_OF_A_NAME} bytes at most"
+        raise refusal(kind, accepted, name)
+    return kept
 
 
 def check_run_name(name: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_finite, check_float64, check_positive
+from entropix.pde.checks import check_count, check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov
 
@@ -55,6 +55,8 @@ def burgers(
     """
     _check_line(grid)
     check_positive(t=t)
+    if num_steps is not None:
+        check_count(num_steps=num_steps)
     values = grid.sample(p)
     check_finite("p", values, grid.points)
     (h,) = grid.spacing

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive, chosen
+from entropix.pde.checks import check_count, check_positive, chosen
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import GODUNOV, HAMILTONIANS, Hamiltonian, one_sided
 
@@ -66,13 +66,13 @@ def inviscid_hj(
       <https://doi.org/10.1137/S0036142903435235>`_, 2006; Crandall and Lions, Two approximations
       of solutions of Hamilton-Jacobi equations, 1984.
     """
-    check_positive(t=t)
-    if beta != math.inf:
-        check_positive(beta=beta)
+    _check_times(t, beta)
     hamiltonian = chosen("flux", flux, HAMILTONIANS)
     u = grid.sample(f)
     known = not any(isinstance(number, jax.core.Tracer) for number in (u, t, beta))
     needed = monotone_steps(grid, u, t, beta, flux=hamiltonian) if known else None
+    if num_steps is not None:
+        check_count(num_steps=num_steps)
     if num_steps is None and needed is None:
         raise ValueError("num_steps must be given inside jax.jit; see entropix.pde.monotone_steps")
     if num_steps is not None and needed is not None and num_steps < needed:
@@ -107,9 +107,7 @@ def monotone_steps(
     Raises:
       ValueError: for values of f that are not finite, or so steep that no number of steps does.
     """
-    check_positive(t=t)
-    if beta != math.inf:
-        check_positive(beta=beta)
+    _check_times(t, beta)
     speeds = chosen("flux", flux, HAMILTONIANS).speed(_bounds(grid, grid.sample(f)))
     spacing = np.asarray(grid.spacing)
     rate = float(jnp.sum(speeds / spacing + 1 / (beta * spacing**2)))
@@ -118,6 +116,13 @@ def monotone_steps(
             "f must be finite at all nodes, and so must its slopes; choose another box"
         )
     return max(1, math.ceil(t * rate * (1 + 1e-12)))
+
+
+def _check_times(t: ArrayLike, beta: ArrayLike) -> None:
+    """Raises a ValueError unless t and beta are positive; beta may be infinite, both be traced."""
+    check_positive(t=t)
+    if isinstance(beta, jax.core.Tracer) or beta != math.inf:
+        check_positive(beta=beta)
 
 
 def _bounds(grid: Grid, u: jax.Array) -> jax.Array:

@@ -153,13 +153,14 @@ def widened_interval(f: Function, interval: tuple[float, float], t: float) -> tu
     Args:
       f: a twice differentiable JAX function of a number.
       interval: x- and x+ at time 0, as from `convex_interval`.
-      t: time, in (0, shock time).
+      t: time, > 0. The ends are right before a shock forms (`shock_time`), which is not checked.
 
     Returns:
       x- and x+ at time t.
 
     Raises:
-      ValueError: for a t out of range, an interval that is not low < high, and without float64.
+      ValueError: for a t that is not positive, an interval that is not low < high, and without
+        float64.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp

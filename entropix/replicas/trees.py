@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from entropix.transforms.checks import check_count
+from entropix.transforms.numerics import wide
 
 
 def replicate(state: Any, replicas: int) -> Any:
@@ -105,7 +106,7 @@ def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:
 def _mean(leaf: jax.Array) -> jax.Array:
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf[0]
-    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    leaf, dtype = wide(leaf), leaf.dtype
     # The mean of equal replicas is each of them, to the bit.
-    equal = jnp.all(wide == wide[:1], axis=0)
-    return jnp.where(equal, wide[0], jnp.mean(wide, axis=0)).astype(leaf.dtype)
+    equal = jnp.all(leaf == leaf[:1], axis=0)
+    return jnp.where(equal, leaf[0], jnp.mean(leaf, axis=0)).astype(dtype)

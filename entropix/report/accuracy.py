@@ -18,6 +18,7 @@ _TITLES = {
     "heat": "HEAT",
     "elastic_coupling": "Elastic-SGD,\ncentre at rest",
     "live_centre": "Elastic-SGD,\nlive centre",
+    "sharpness": "SAM",
 }
 
 
@@ -34,7 +35,8 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
     """
     rows = data["rows"]
     methods = [m for m in _TITLES if any(row["method"] == m for row in rows)]
-    heats = sorted({r["temperature"] for r in rows if r["method"] != "hamilton_jacobi"}) or [0.0]
+    # A method without noise has rows of T = 0, which are drawn beside every other temperature.
+    heats = sorted({r["temperature"] for r in rows if r["temperature"] > 0}) or [0.0]
     figure = Figure(
         figsize=(2.1 * len(methods) + 0.8, 2.0 * len(heats) + 1.1), layout="constrained"
     )
@@ -44,9 +46,7 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
         for line, T in enumerate(heats):
             panel = panels[line, column]
             chosen = [row for row in rows if row["method"] == method]
-            if method != "hamilton_jacobi":
-                chosen = [row for row in chosen if row["temperature"] == T]
-            _curves(panel, chosen)
+            _curves(panel, [row for row in chosen if row["temperature"] in (0, T)])
     for panel, T in zip(panels[:, 0], heats, strict=True):
         panel.set_ylabel(f"T = {T:g}\nrelative error")
     for panel in panels[-1]:

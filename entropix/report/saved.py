@@ -55,6 +55,11 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
       ValueError: if a folder has no run, or files of a run are missing, damaged, or those of
         another run.
     """
+    if isinstance(folders, str | pathlib.PurePath):
+        raise ValueError(
+            f"folders must be a list of folders of runs or of comparisons; got {folders!r}. "
+            f"Write [{str(folders)!r}]."
+        )
     runs = [run for folder in folders for run in _run_folders(pathlib.Path(folder).expanduser())]
     # Where nothing came of the seeds that were to be added, others may have them since.
     added = {run: [p for p in sorted(run.glob(PARTS)) if has_results(p)] for run in runs}

@@ -28,7 +28,7 @@ from entropix.training.evaluation import evaluation_data, make_evaluate, measure
 from entropix.training.programs import initial_points
 from entropix.training.state import centre, init_state
 from entropix.training.step import NEVER, Advance, make_advance, make_step
-from entropix.transforms.checks import check_count
+from entropix.transforms.checks import check_count, check_index
 
 _KEPT = 3  # one trial in so many goes on to the next rung, which is as many times longer
 _RUNGS = 3  # at most
@@ -62,7 +62,7 @@ def tune_runs(
       search: run -> option -> (low, high).
       workdir: gets `tune.json` and `tune_RUN.jsonl`, trial by trial.
       trials: at the first rung, >= 1.
-      seed: of the search.
+      seed: of the search, an integer >= 0.
       objective: the measure that trials are judged by first, all others after it; None for the
         error, if the problem measures one.
       progress: whether to show progress bars; None for a terminal's.
@@ -79,6 +79,7 @@ def tune_runs(
         holds another search.
     """
     trials, workdir = check_count("trials", trials), pathlib.Path(workdir)
+    seed = check_index("seed", seed)
     judged = _judge(runs[0].problem, objective)
     for run in runs:
         check_ranges(run, search[run.name])
@@ -169,7 +170,7 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
       measured than that set has, so that a trial's evaluation costs no more than a run's.
 
     Raises:
-      ValueError: for a loader on the host.
+      ValueError: for a loader on the host, or a single example.
     """
     if problem.num_examples is None:
         raise ValueError(
@@ -177,6 +178,11 @@ def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
             "host does not allow. Give the problem arrays."
         )
     count = problem.num_examples
+    if count < 2:
+        raise ValueError(
+            f"{problem.name}: a search holds a part of the training set out, which needs 2 "
+            f"examples or more; got {count}."
+        )
     held = math.ceil(fraction * count)
     order = np.arange(count)
     if problem.sample is None:

@@ -16,11 +16,11 @@ from entropix.transforms.numerics import (
     cast_like,
     copy_tree,
     dtype_of_update,
+    factor,
     filled,
     inexact_leaves,
     inexact_part,
     resting,
-    scalar,
     wide,
     wide_copy,
 )
@@ -135,7 +135,7 @@ def elastic_averaging(
         """What the replicas are pulled towards, and the next centre."""
         mean, first = replica_mean(leaves, axis_name), count == 0
         old = jax.tree.map(lambda m, c: jnp.where(first, m, c), mean, centre)
-        new = jax.tree.map(lambda c, m: c + scalar(moving_rate, c) * (m - c), old, mean)
+        new = jax.tree.map(lambda c, m: c + factor(moving_rate, c) * (m - c), old, mean)
         return vary_like_tree(old, leaves), vary_like_tree(new, leaves)
 
     # Compiled once also where the update is mapped without `jax.jit`.

@@ -221,6 +221,17 @@ def check_count(name: str, value: Any) -> int:
     return count
 
 
+def check_index(name: str, value: Any) -> int:
+    """Returns a Python int >= 0, such as a seed or a number of things that may be none."""
+    try:
+        index = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        index = -1
+    if not 0 <= index < MAX_COUNT:
+        raise refusal(name, "an integer >= 0 and < 2**31", value)
+    return index
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str], way_out: str = "") -> str:
     """Returns one of `choices`."""
     if not isinstance(value, str) or value not in choices:

@@ -15,6 +15,7 @@ from entropix.transforms.numerics import (
     as_real,
     at,
     dtype_of_update,
+    factor,
     filled,
     inexact_leaves,
     inexact_part,
@@ -140,7 +141,7 @@ def elastic_force(x: jax.Array, centre: jax.Array, gamma: Any, size: int) -> jax
     difference = x - wide(centre)
     rounding = scalar(size * float(jnp.finfo(x.dtype).eps), x) * jnp.abs(x)
     no_more = jnp.where(jnp.abs(difference) <= rounding, difference, jnp.zeros_like(difference))
-    return (difference - lax.stop_gradient(no_more)) / scalar(gamma, x)
+    return (difference - lax.stop_gradient(no_more)) / factor(gamma, x)
 
 
 def replica_mean(params: Any, axis_name: AxisName) -> Any:

@@ -22,6 +22,11 @@ def is_concrete(*trees: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def is_eager(*trees: Any) -> bool:
+    """Whether all leaves are values and no program is being traced, which they are constants of."""
+    return is_concrete(trees) and is_concrete(lax.neg(np.float32(0)))
+
+
 def is_data(*trees: Any) -> bool:
     """Whether all leaves are numbers or arrays, which a compiled function takes.
 

@@ -20,7 +20,9 @@ def eval_params(state: Any, params: Any) -> Any:
         `flax.nnx.Optimizer` (`optimizer.opt_state`) is accepted as it is.
       params: the current parameters: any tree, an `nnx.State`, an Equinox model with all its
         leaves. Leaves that no `stepwise` link owns are returned as they are, and so are elements
-        that were changed since the last update, by loading weights for instance.
+        that were changed since the last update, by loading weights for instance. Behind a wrapper
+        that hands its inner optimiser another tree (`optax.flatten`,
+        `optax.contrib.split_real_and_imaginary`), the parameters in that form.
 
     Returns:
       A tree like `params`.
@@ -81,7 +83,8 @@ def _overlay(link: StepwiseState, params: Any) -> Any:
             "eval_params needs the parameters that this state was made for, as tx.init got them: "
             f"{jax.tree.structure(link.inner.params, is_leaf=is_hole)}; got "
             f"{jax.tree.structure(params)}: {error}. States of replicas and their parameters go "
-            "through jax.vmap(entropix.eval_params)."
+            "through jax.vmap(entropix.eval_params); a wrapper that hands on another tree, such as "
+            "optax.flatten, needs the parameters in that form."
         ) from error
 
 

@@ -19,6 +19,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
+    factor,
     scalar,
     where_changed,
     wide,
@@ -118,7 +119,8 @@ class DisplacementInner(NamedTuple):
 def displacement_step(y: jax.Array, direction: jax.Array, gamma: Any, step_size: Any) -> jax.Array:
     r"""One step y - eta_y [y/gamma - d] of (34) for one array, in float32 or wider."""
     y, direction = wide(y), wide(direction)
-    return y - scalar(step_size, y) * (y * (1 / scalar(gamma, y)) - direction)
+    pull = factor(1 / scalar(gamma, y), y)
+    return y - factor(step_size, y) * (y * pull - direction)
 
 
 def _gradient_form(
@@ -167,7 +169,7 @@ def _gradient_form(
     def finish(chain: DisplacementInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
         scope = 1.0 if output == "gradient" else at(gamma, state.outer_count)
         relaxed = jax.tree.map(
-            lambda g: (scalar(scope, wide(g)) * wide(g)).astype(g.dtype), chain.grads
+            lambda g: (factor(scope, wide(g)) * wide(g)).astype(g.dtype), chain.grads
         )
         return relaxed, next_state(state)
 

@@ -20,6 +20,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
+    factor,
     is_zero,
     root,
     scalar,
@@ -133,7 +134,7 @@ def heat(
             width = root(scope) * root(T)
             narrow = width == 0  # e / infinity is 0, and no derivative divides by zero
             inverse = jnp.where(narrow, jnp.inf, 1 / jnp.where(narrow, 1, width))
-            return x + e / lax.optimization_barrier(inverse)
+            return x + e / factor(lax.optimization_barrier(inverse), e)
 
         return cast_like(jax.tree.map(shifted, x, noise_like(draw, x, noise)), chain.params)
 

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import one_key, step_key
-from entropix.transforms.numerics import scalar, wide
+from entropix.transforms.numerics import mean_dtype, scalar, wide
 from entropix.transforms.random import noise_like
 
 
@@ -97,9 +97,10 @@ def hj_prox(
     was then. Bind what changes: `jax.tree_util.Partial(f, value)`.
 
     Args:
-      f: maps a tree like x to a real scalar; any dtype, steps and infinite values (a constraint)
-        included. It is vmapped; a function that is not JAX can be wrapped in
-        `jax.pure_callback(..., vmap_method="sequential")`. No gradient of it is taken.
+      f: maps a tree like x to a real scalar; any dtype, steps and values of +infinity (a
+        constraint) included; a single one of -infinity makes all NaN. It is vmapped; a function
+        that is not JAX can be wrapped in `jax.pure_callback(..., vmap_method="sequential")`. No
+        gradient of f is taken.
       x: any pytree of real arrays.
       t: time of the PDE, the gamma of the relaxations; > 0.
       temperature: T = 1/beta > 0, the convention of `entropix.local_entropy`.
@@ -109,7 +110,7 @@ def hj_prox(
       key: typed key, legacy key or integer seed of the samples.
 
     Returns:
-      An `HJProx`. Samples where f is infinite have no weight; if they all are, so is the value,
+      An `HJProx`. Samples where f is +infinity have no weight; if they all are, so is the value,
       and the rest is NaN, as it is wherever f is NaN.
 
     Raises:
@@ -182,7 +183,7 @@ def _check_real(f: Callable[[Any], ArrayLike], x: Any) -> Any:
     out = jax.eval_shape(f, x)
     if not isinstance(out, jax.ShapeDtypeStruct) or out.shape != () or _is_complex(out.dtype):
         raise ValueError(f"f must map a tree like x to one real number, of shape (); got {out}.")
-    return jnp.promote_types(out.dtype, jnp.float32)
+    return mean_dtype(out.dtype)
 
 
 def _is_complex(dtype: Any) -> bool:

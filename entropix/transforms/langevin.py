@@ -19,6 +19,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
+    factor,
     inexact_leaves,
     is_zero,
     root,
@@ -88,12 +89,13 @@ def langevin_step(
       The next y, in float32 or wider.
     """
     y, x, direction = wide(y), wide(x), wide(direction)
-    step_size, gamma = scalar(step_size, y), scalar(gamma, y)
-    y = y - step_size * (direction + (y - x) * (1 / gamma))
+    step_size, pull = scalar(step_size, y), 1 / scalar(gamma, y)
+    y = y - factor(step_size, y) * (direction + (y - x) * factor(pull, y))
     if noise is None:
         return y
     # Two roots: the product of a large and a large number overflows, their roots' does not.
-    return y + root(2 * step_size) * root(scalar(temperature, y)) * noise
+    size = root(2 * step_size) * root(scalar(temperature, y))
+    return y + factor(size, y) * noise
 
 
 class Noise(NamedTuple):
@@ -188,7 +190,7 @@ def langevin(
     def finish(chain: LangevinInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
         mean, divisor = chain.average if averaged else chain.y, at(scope, state.outer_count)
         relaxed = jax.tree.map(
-            lambda x, m: ((wide(x) - m) / scalar(divisor, m)).astype(x.dtype), chain.params, mean
+            lambda x, m: ((wide(x) - m) / factor(divisor, m)).astype(x.dtype), chain.params, mean
         )
         memory = None if reset_inner else chain.inner_state
         return relaxed, next_state(state)._replace(inner_memory=memory)
@@ -223,10 +225,10 @@ def _average(averaging: float | str, chain: LangevinInner, y: Any) -> Any:
     """The running mean after y: alpha <y> + (1 - alpha) y, or the mean of y_1 ... y_k."""
 
     def forgetting(mean: jax.Array, y: jax.Array) -> jax.Array:
-        weight = scalar(averaging, y)
+        weight = factor(averaging, y)
         return weight * mean + (1 - weight) * y
 
     def linear(mean: jax.Array, y: jax.Array) -> jax.Array:
-        return mean + (y - mean) / scalar(chain.inner_count + 1, y)  # the first y replaces x
+        return mean + (y - mean) / factor(chain.inner_count + 1, y)  # the first y replaces x
 
     return jax.tree.map(linear if averaging == "linear" else forgetting, chain.average, y)

@@ -41,6 +41,11 @@ def wide_dtype(dtype: DTypeLike) -> Any:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def mean_dtype(dtype: DTypeLike) -> Any:
+    """In what numbers of a dtype are averaged: `wide_dtype`, and float32 for whole numbers."""
+    return wide_dtype(dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.float32)
+
+
 def wide(leaf: ArrayLike) -> jax.Array:
     """Casts a leaf to at least float32, the precision in which all kernels compute.
 
@@ -56,6 +61,17 @@ def scalar(value: Any, like: jax.Array) -> jax.Array:
     """Casts a number to the real dtype of `like`, so that it never promotes a kernel's result."""
     value = float(value) if isinstance(value, int) else value  # JAX refuses ints beyond 64 bits
     return jnp.asarray(value).astype(jnp.finfo(like.dtype).dtype)
+
+
+def factor(value: Any, like: jax.Array) -> jax.Array:
+    """A real number in the dtype of `like`, which may be complex: to multiply or divide `like` by.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scalar(2, jnp.ones(2, jnp.complex64)).dtype, factor(2, jnp.ones(2, jnp.complex64)).dtype
+      (dtype('float32'), dtype('complex64'))
+    """
+    return scalar(value, like).astype(like.dtype)
 
 
 def root(value: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from entropix.transforms.checks import check_choice
+from entropix.transforms.numerics import wide_dtype
 
 Shape = tuple[int, ...]
 
@@ -153,7 +154,7 @@ def popcount(key: jax.Array, shape: Shape, dtype: DTypeLike = jnp.float32) -> ja
     bits = _hashed_bits(key, shape)
     level = (lax.population_count(bits >> 8) << 8) | (bits & 255)  # 256 B + U < 2^13
     sigma = math.sqrt(256**2 * 6 + (256**2 - 1) / 12)
-    compute = jnp.promote_types(dtype, jnp.float32)
+    compute = wide_dtype(dtype)
     return ((level.astype(jnp.int32).astype(compute) - 3199.5) * (1 / sigma)).astype(dtype)
 
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_like
-from entropix.transforms.eager import compiled, is_concrete
+from entropix.transforms.eager import compiled, is_eager
 from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting, wide_like
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
@@ -78,7 +78,7 @@ def relaxed_grad(
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
         leaves = inexact_leaves(params)
-        if is_concrete(params, state, carry):
+        if is_eager(params, state, carry):
             inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
             relaxed, state = step_by_step.finish(inner, state)
         else:
@@ -188,7 +188,7 @@ def relax(
         leaves = inexact_leaves(params)
         without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
         finish = relaxation.finish
-        if is_concrete(updates, state, params):
+        if is_eager(updates, state, params):
             finish = step_by_step.finish
             inner, _ = _eager_loop(
                 step_by_step, without_carry, leaves, state, None, params, updates

@@ -19,6 +19,7 @@ from entropix.transforms.numerics import (
     at,
     cast_like,
     copy_tree,
+    factor,
     scalar,
     where_changed,
     wide,
@@ -135,7 +136,7 @@ def _climb(y: Any, params: Any, grads: Any, rho: Any, adaptive: bool) -> Any:
 
     def scaled(g: jax.Array, x: jax.Array) -> jax.Array:
         g = g.astype(wide(x).dtype)
-        return g * jnp.abs(wide(x)) if adaptive else g
+        return g * factor(jnp.abs(wide(x)), g) if adaptive else g
 
     slopes = jax.tree.map(scaled, grads, params)
     squares = [jnp.sum(jnp.square(jnp.abs(s))) for s in jax.tree.leaves(slopes)]
@@ -146,7 +147,7 @@ def _climb(y: Any, params: Any, grads: Any, rho: Any, adaptive: bool) -> Any:
     stretch = jnp.where(square > 0, scalar(rho, norm) / norm, 0)
 
     def climbed(y: jax.Array, s: jax.Array, x: jax.Array) -> jax.Array:
-        direction = s * jnp.abs(wide(x)) if adaptive else s
-        return y + scalar(stretch, y) * direction
+        direction = s * factor(jnp.abs(wide(x)), s) if adaptive else s
+        return y + factor(stretch, y) * direction
 
     return jax.tree.map(climbed, y, slopes, params)

@@ -55,13 +55,13 @@ class RelaxedOptimizer(optax.GradientTransformationExtraArgs):
 
     @property
     def relaxation(self) -> Relaxation | None:
-        """The `Relaxation` that is run; None for none."""
-        return self.update.relaxation
+        """The `Relaxation` that is run; None for none, and where `update` was replaced."""
+        return getattr(self.update, "relaxation", None)
 
     @property
     def optimizer(self) -> optax.GradientTransformation | None:
         """The optimiser that gets the relaxed gradients."""
-        return self.update.optimizer
+        return getattr(self.update, "optimizer", None)
 
 
 def refuse_unstable(gamma: Any, step_size: Any, num_steps: int) -> None:
@@ -109,7 +109,7 @@ def check(tx: Any, num_outer_steps: int) -> float:
     """
     count = checks.check_count("num_outer_steps", num_outer_steps)
     relaxation = tx if isinstance(tx, Relaxation) else getattr(tx, "relaxation", None)
-    if relaxation is None and isinstance(tx, RelaxedOptimizer):
+    if relaxation is None and isinstance(getattr(tx, "update", None), _Update):
         return 0.0
     if relaxation is None:
         raise ValueError(

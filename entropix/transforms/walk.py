@@ -16,7 +16,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name
 from entropix.transforms.keys import check_key
 from entropix.transforms.langevin import Move, Noise, langevin
-from entropix.transforms.numerics import at, is_zero, root, scalar, wide
+from entropix.transforms.numerics import at, factor, is_zero, root, scalar, wide
 from entropix.transforms.probe import refuse_incomplete
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import refuse_unstable
@@ -50,10 +50,11 @@ def walk_step(
     y, x, update = wide(y), wide(x), wide(update)
     moved = y + update
     if gamma is not None:
-        moved = moved - scalar(step_size, y) / scalar(gamma, y) * (y - x)
+        moved = moved - factor(scalar(step_size, y) / scalar(gamma, y), y) * (y - x)
     if noise is None:
         return moved
-    return moved + root(2 * scalar(step_size, y)) * root(scalar(temperature, y)) * noise
+    size = root(2 * scalar(step_size, y)) * root(scalar(temperature, y))
+    return moved + factor(size, y) * noise
 
 
 def walk(

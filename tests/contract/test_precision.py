@@ -167,7 +167,7 @@ def test_float8_parameters(case, dtype):
 
 
 @every_case
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "complex64"])
 def test_strict_promotion_of_dtypes(case, dtype):
     w = case.spread(jnp.asarray([1.0, -2.0], dtype))
     with jax.numpy_dtype_promotion("strict"):

@@ -105,3 +105,15 @@ def test_a_decoder_takes_a_seed_and_refuses_what_is_too_long():
         assert model(np.zeros((2, 5), np.int32)).shape == (2, 5, 16)
     with pytest.raises(ValueError, match=r"\(batch, n\) with n <= length=8; got shape \(1, 9\)"):
         model(np.zeros((1, 9), np.int32))
+
+
+def test_where_the_text_ends_is_part_of_the_identity():
+    """One more byte of text and one less of validation are other problems, of equal bytes."""
+    corpus = bytes(np.random.default_rng(0).integers(32, 120, 1000).astype(np.uint8))
+
+    def made(windows):
+        text, validation = corpus[: 16 * windows + 1], corpus[16 * windows :]
+        return language_model(text, validation, width=8, layers=1, heads=2, length=16)
+
+    assert made(20).identity == made(20).identity
+    assert made(20).identity != made(40).identity

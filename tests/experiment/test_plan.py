@@ -229,7 +229,9 @@ def hidden(learning_rate=0.1):
         ),
         ({"a": entropix.relax(entropix.heat(1.0))}, {}, "relax is a link without an optimiser"),
         ({"a": "sgd"}, {"seeds": (0, 2**32)}, r"and < 2\*\*32; got seeds="),
-        ({"a" * 201: "sgd"}, {}, "letters or digits, of 200 at most"),
+        ({"a" * 201: "sgd"}, {}, "letters or digits, of 200 bytes at most"),
+        ({"数" * 100: "sgd"}, {}, "letters or digits, of 200 bytes at most"),
+        ({"a\nb": "sgd"}, {}, "a run must be called by a string of one line"),
         ({"a": optax.scale_by_adam()}, {}, "a: the algorithm must be complete"),
         ({"a": optax.lbfgs()}, {}, "a: its update failed .*value_fn.*calls update"),
         (
@@ -261,7 +263,7 @@ def test_names_stay_inside_the_comparisons_folder():
 @pytest.mark.parametrize("name", ["my/algorithm", "", ".x", "x" * 201, 3])
 def test_an_algorithms_name_may_be_that_of_a_file(name):
     """Rows carry the name, and a checkpoint whose rows have another is taken for damaged."""
-    with pytest.raises(ValueError, match="an algorithm's name must have 1 to 200 characters"):
+    with pytest.raises(ValueError, match="an algorithm's name must have 1 to 200 bytes"):
         Algorithm(name, optax.sgd)
 
 

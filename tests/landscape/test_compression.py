@@ -1,5 +1,6 @@
 """Quantised and pruned weights, against NumPy."""
 
+import fractions
 import warnings
 
 import jax
@@ -106,3 +107,13 @@ def test_weights_of_numpy_in_double_precision():
         warnings.simplefilter("error")
         found = landscape.quantised({"w": weights}, 4)["w"]
     np.testing.assert_allclose(found, numpy_quantised(weights, 4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("prune", [landscape.pruned, jax.jit(landscape.pruned)])
+@pytest.mark.parametrize(
+    ("count", "share"), [(2, 0.995), (5, 0.999), (3, 0.333), (3, 1 / 3), (100, 0.29), (100, 0.9999)]
+)
+def test_as_many_go_as_the_formula_says(prune, count, share):
+    exact = fractions.Fraction(share).limit_denominator(10_000) * count
+    expected = sum(rank > exact for rank in range(1, count + 1))
+    assert int(jnp.count_nonzero(prune(jnp.arange(1.0, count + 1)[None], share))) == expected

@@ -1,5 +1,7 @@
 """Eigenvalues, spectral densities, traces and norms: closed forms and the rates of intervals."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -325,3 +327,17 @@ def test_arrays_of_keys_are_refused():
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(ValueError, match="key must be one key or an integer seed; got"):
         landscape.eigenvalues(lambda v: v, jnp.ones(3), 1, key=keys)
+
+
+def test_bounds_hold_to_rounding():
+    """With as many steps as dimensions a residual says nothing: 1 eps was too little."""
+    rng, outside = np.random.default_rng(1), []
+    for seed in range(30):
+        matrix = rng.normal(size=(5, 5)).astype(np.float32)
+        matrix = matrix + matrix.T
+        product = functools.partial(jnp.matmul, jnp.asarray(matrix))
+        values, bounds = landscape.eigenvalues(product, jnp.zeros(5), 5, seed)
+        truth = np.linalg.eigvalsh(matrix.astype(np.float64))[::-1]
+        outside += list(np.abs(np.asarray(values, np.float64) - truth) > np.asarray(bounds))
+        assert np.all(np.asarray(bounds) < 1e-5 * np.abs(truth).max())
+    assert not any(outside)

@@ -184,3 +184,15 @@ def test_the_interval_of_a_convex_function_ends_at_the_grids_edges(x64):
     grid = pde.Grid(-1.0, 1.0, 5)
     for f in (lambda x: x**2, grid.sample(lambda x: x**2)):
         assert pde.convex_interval(grid, f, 0.0) == (-1.0, 1.0)
+
+
+def test_the_temperature_may_be_traced_where_the_steps_are_given(x64):
+    grid, f = Grid(-1.0, 1.0, 41), lambda x: x**2 / 2
+    solve = jax.jit(lambda beta: pde.viscous_hj(grid, f, 0.1, beta, num_steps=200))
+    np.testing.assert_allclose(solve(2.0), pde.viscous_hj(grid, f, 0.1, 2.0, num_steps=200))
+
+
+@pytest.mark.parametrize("solve", [pde.inviscid_hj, pde.burgers])
+def test_a_number_of_steps_is_whole(x64, solve):
+    with pytest.raises(ValueError, match="num_steps"):
+        solve(Grid(-1.0, 1.0, 41), lambda x: x**2 / 2, 0.1, num_steps=1e3)

@@ -87,3 +87,14 @@ def test_infinite_and_huge_numbers_of_equal_replicas_stay(value):
     np.testing.assert_array_equal(replicas.centre(states), states[0])
     opposite = jnp.asarray([[1e38], [-1e38]])
     np.testing.assert_array_equal(replicas.centre(opposite), [0.0])
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "bfloat16", "complex64", "float32"])
+def test_the_mean_is_of_any_precision_under_strict_promotion(dtype):
+    x = jnp.asarray([[1.0, 2.0], [3.0, 6.0]]).astype(dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        centre = replicas.centre({"w": x})["w"]
+        grown = replicas.resize({"w": x}, 3)["w"]
+    assert centre.dtype == grown.dtype == dtype
+    np.testing.assert_array_equal(centre.astype(jnp.complex64), [2.0, 4.0])
+    np.testing.assert_array_equal(grown[2].astype(jnp.complex64), [2.0, 4.0])

@@ -73,3 +73,17 @@ def test_curves_are_the_saved_ones(data):
 def test_stored_tables_are_those_of_the_stored_rows(folder):
     data = json.loads((folder / "accuracy.json").read_text())
     assert (folder / "table.md").read_text() == accuracy_table(data)
+
+
+def test_sam_has_panels_of_its_own_beside_every_temperature(data):
+    sam = [row("sharpness", 0.5, 0.0, L, 0.2, 0.0, 0.0) for L in (2, 3)]
+    figure = accuracy(data | {"rows": [*data["rows"], *sam]})
+    assert len(figure.axes) == 4 * 3
+    drawn = [panel for panel in figure.axes if panel.get_title() == "SAM"]
+    (line, *_) = drawn[0].lines
+    np.testing.assert_allclose(line.get_ydata(), [0.1, 0.1])
+    assert len(accuracy(data | {"rows": sam}).axes) == 1
+
+
+def test_a_linear_average_is_named(data):
+    assert "averaging = linear;" in accuracy_table(data | {"averaging": "linear"})

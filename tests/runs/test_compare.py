@@ -146,6 +146,14 @@ def test_a_folder_of_its_own_by_default(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "runs" / "line" / "sgd" / "run.json").read_text())["run"] == "sgd"
 
 
+def test_a_folder_of_its_own_stays_inside_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    problem = dataclasses.replace(line(), name="../up/line")
+    train(problem, "sgd", budget=Budget(4, 1), seeds=1, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs" / "up_line" / "sgd" / "run.json").exists()
+
+
 def test_an_accuracy_is_measured_too(tmp_path):
     """A measure of which more is better, on a problem without a validation set."""
 

@@ -338,6 +338,8 @@ def test_every_part_of_a_range_is_drawn_from_once(trials):
     ("options", "message"),
     [
         ({"trials": 0}, "trials must be a static integer >= 1.*trials=0"),
+        ({"seed": -1}, "seed must be an integer >= 0 .*got seed=-1"),
+        ({"seed": 1.5}, "seed must be an integer >= 0 .*got seed=1.5"),
         ({"algorithms": {"a": optax.sgd(0.1)}}, "search must be ranges for a too, which has none"),
         ({"search": {"sgdd": {}}}, "unknown run of search 'sgdd'.*Did you mean 'sgd'"),
         ({"search": {"sgd": {"gamma": (1.0, 2.0)}}}, "option of search sgd 'gamma'"),
@@ -356,6 +358,11 @@ def test_every_part_of_a_range_is_drawn_from_once(trials):
 def test_what_cannot_be_searched_is_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         search(tmp_path, **options)
+
+
+def test_a_single_example_is_refused():
+    with pytest.raises(ValueError, match="a part of the training set out, .* 2 examples .* got 1"):
+        hold_out(dataclasses.replace(line(), data=jax.tree.map(lambda a: a[:1], line().data)))
 
 
 def test_an_option_that_shapes_the_program_is_refused(tmp_path):

@@ -334,3 +334,12 @@ def test_a_function_without_a_hash_is_as_good():
     found = entropix.hj_prox(Bowl(2.0), x, 0.5, **options)
     expected = entropix.hj_prox(lambda y: 2 * jnp.sum(y**2), x, 0.5, **options)
     np.testing.assert_array_equal(found.prox, expected.prox)
+
+
+def test_strict_promotion_of_dtypes():
+    with jax.numpy_dtype_promotion("strict"):
+        steps = lambda y: jnp.sum(jnp.floor(y)).astype(jnp.int32)  # noqa: E731
+        assert entropix.hj_prox(steps, jnp.ones(3), 1.0, temperature=0.5).value.dtype == "float32"
+        for dtype in ("bfloat16", "float8_e4m3fn"):
+            found = entropix.hj_prox(jnp.sum, jnp.ones(3, dtype), 1.0, temperature=0.5)
+            assert (found.value.dtype, found.prox.dtype) == ("float32", dtype)

@@ -78,6 +78,21 @@ class TestGradientsAskedFor:
             jax.make_jaxpr(fn)(x, relaxation.init(x))
             assert len(calls) == 1
 
+    @over_relaxations
+    def test_so_is_one_at_constants_of_a_program(self, name, assert_close):
+        """Constants are no tracers: the loop was unrolled, and 300 steps compiled for minutes."""
+        relaxation, x, calls = RELAXATIONS[name](num_steps=5), jnp.ones(3), []
+        tx, state = entropix.relax(relaxation), relaxation.init(x)
+
+        def slope(t):
+            grad_fn = lambda p, i: calls.append(i) or t * p  # noqa: E731
+            pure, _ = entropix.relaxed_grad(relaxation, grad_fn)(x, state)
+            return pure, tx.update(x, state, x, grad_fn=grad_fn)[0]
+
+        traced = jax.jit(slope)(2.0)
+        assert len(calls) == 2
+        assert_close(traced[0], slope(2.0)[0], tolerance=1e-5)
+
 
 class TestProgram:
     """What is compiled neither grows with L nor contains noise that nobody asked for."""

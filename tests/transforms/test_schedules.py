@@ -237,3 +237,11 @@ def test_arrays_of_numbers_that_switch_something_off_are_explained():
     for options in ({"gamma": jnp.asarray(jnp.inf)}, {"temperature": jnp.asarray(0.0)}):
         with pytest.raises(ValueError, match="as Python numbers: an array counts as unknown"):
             entropix.outer(optax.sgd(0.1), **options)
+
+
+def test_an_optimiser_whose_update_was_replaced_cannot_be_seen():
+    """It counted as one without a relaxation, whose schedules are stable."""
+    tx = entropix.hj_sgd(0.1, gamma=entropix.scoping(1.0, 0.1))
+    hidden = tx._replace(update=lambda *args, **extra: tx.update(*args, **extra))
+    with pytest.raises(ValueError, match="check cannot see a relaxation inside tx="):
+        entropix.check(hidden, 1000)

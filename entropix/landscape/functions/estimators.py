@@ -33,7 +33,8 @@ METHODS = ("local_entropy", "hamilton_jacobi", "heat", "elastic_coupling", "live
 WITHOUT_NOISE = ("hamilton_jacobi", "sharpness")
 _ALL = (*METHODS, "sharpness")
 _COLD = 1e-6  # the temperature of Hamilton-Jacobi's truth: gradients are then right to O(T)
-_BURN_IN = 300  # steps of the replicas before they are looked at
+_BURN_IN = 300  # steps of the replicas before they are looked at, or more:
+_MEMORY = 10  # as many times gamma/eta, in which the pull forgets where they began
 _REPLICAS, _FEWEST = 4096, 16  # of all chains together, if that leaves so many chains
 
 
@@ -107,8 +108,10 @@ def estimates(
     In single precision, in which optimisers run.
 
     * "local_entropy", "hamilton_jacobi", "heat": one outer step of the relaxation of that name.
-    * "elastic_coupling": p = L replicas in equilibrium around a centre at x; the estimate is
-      (x - mean y)/gamma (22). Their centre stays, as between the meetings of a long period.
+    * "elastic_coupling": p = L replicas in equilibrium around a centre at x, after 300 steps, or
+      10 gamma/eta_y where that is more; the estimate is (x - mean y)/gamma (22). Their centre
+      stays, as between the meetings of a long period. (Where f is not convex, replicas may need
+      longer to cross from one valley to another.)
     * "live_centre": the same with the replicas' own mean as the centre at every step, held at x
       by moving all replicas alike. The mean gradient, which is how fast the centre would move, is
       the estimate.
@@ -226,13 +229,14 @@ def _replicas(
     y = jnp.broadcast_to(x, (p, *x.shape))
     size = jnp.sqrt(2 * temperature / step_size)
 
-    def step(carry: tuple, k: jax.Array) -> tuple[tuple, None]:
+    def step(k: jax.Array, carry: tuple) -> tuple:
         y, state = carry
         noise = normal(jax.random.fold_in(key, k), y.shape)
         move, state = update(jax.vmap(slope)(y) + size * noise, state, y)
-        return (y + (move - move.mean(axis=0) if live else move), state), None
+        return y + (move - move.mean(axis=0) if live else move), state
 
-    (y, _), _ = lax.scan(step, (y, jax.vmap(tx.init)(y)), jnp.arange(_BURN_IN))
+    steps = jnp.maximum(_BURN_IN, jnp.ceil(_MEMORY * gamma / step_size)).astype(jnp.int32)
+    y, _ = lax.fori_loop(0, steps, step, (y, jax.vmap(tx.init)(y)))
     return jax.vmap(slope)(y).mean(axis=0) if live else (x - y.mean(axis=0)) / gamma
 
 
@@ -292,13 +296,23 @@ def sweep(
       ValueError: for an argument outside its range; for a step that is not stable,
         eta_y (max f'' + 1/gamma) >= 2; and for estimates that are not finite.
     """
+    for method in methods:
+        _check_method(method)
     for name, values in (("gamma", gammas), ("temperature", temperatures)):
         for value in values:
             check_positive(**{name: value})
-    for method in methods:
-        _check_method(method)
-    if not steps or any(not isinstance(L, int) or L < 2 for L in steps):
-        raise ValueError(f"steps must be whole numbers >= 2; got {list(steps)}")
+    check_count(least=2, **{f"steps[{k}]": L for k, L in enumerate(steps)})
+    lists: dict[str, Sequence[object]] = {
+        "gammas": gammas,
+        "temperatures": temperatures,
+        "steps": steps,
+        "methods": methods,
+    }
+    for name, given in lists.items():
+        if not len(given) or len({*given}) < len(given):
+            raise ValueError(f"{name} must be one or more, each once; got {name}={[*given]}")
+    gammas, temperatures = [*map(float, gammas)], [*map(float, temperatures)]
+    steps = [*map(int, steps)]
     largest = float(jnp.linalg.eigvalsh(hessian(grid, f)).max()) + 1 / min(gammas)
     if set(methods) - {"sharpness"} and step_size * largest >= 2:
         raise ValueError(

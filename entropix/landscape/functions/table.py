@@ -35,7 +35,7 @@ def accuracy_table(data: Mapping[str, Any]) -> str:
             " minima (Remark 6)."
         )
     lines.append(
-        f"step_size = {data['step_size']:g}, averaging = {data['averaging']:g}; L gradients for "
+        f"step_size = {data['step_size']:g}, averaging = {data['averaging']}; L gradients for "
         "one estimate (L replicas for Elastic-SGD)."
     )
     for method, title in TITLES.items():

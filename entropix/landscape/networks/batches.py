@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from entropix.transforms import checks
+from entropix.transforms.numerics import mean_dtype
 
 Tree = Any
 
@@ -74,7 +75,7 @@ def mean_over(function: Callable[[Tree], Tree], batches: Tree) -> Tree:
     count = leading_size("batches", batches)
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], batches)
     shapes = jax.eval_shape(function, first)
-    dtypes = jax.tree.map(lambda s: jnp.result_type(s.dtype, jnp.float32), shapes)
+    dtypes = jax.tree.map(lambda s: mean_dtype(s.dtype), shapes)
 
     def cast(results: Tree) -> Tree:
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), results, dtypes)

@@ -79,8 +79,7 @@ def pruned(params: Tree, share: Any) -> Tree:
     if not sizes:
         raise ValueError("pruned needs a leaf with two axes or more; got a tree without one.")
     order = jnp.argsort(jnp.concatenate(sizes), stable=True)
-    count = share * order.size + 0.01  # 0.29 of 100 is 29, whatever 0.29 * 100 is
-    count = math.floor(count) if isinstance(count, float) else jnp.floor(count).astype(jnp.int32)
+    count = _whole(share, order.size)
     kept = jnp.ones(order.size, bool).at[order].set(jnp.arange(order.size) >= count)
     ends = np.cumsum([size.size for size in sizes])
     masks = iter(jnp.split(kept, ends[:-1]))
@@ -89,6 +88,14 @@ def pruned(params: Tree, share: Any) -> Tree:
         return jnp.where(next(masks).reshape(leaf.shape), leaf, 0) if _is_matrix(leaf) else leaf
 
     return jax.tree.map(masked, params)
+
+
+def _whole(share: Any, size: int) -> Any:
+    """The share of a number of weights, rounded down: 0.29 of 100 is 29, whatever 0.29 * 100 is."""
+    if isinstance(share, float):
+        return math.floor(share * size * (1 + 4 * np.finfo(float).eps))
+    share = jnp.asarray(share)
+    return jnp.floor(share * size * (1 + 4 * jnp.finfo(share.dtype).eps)).astype(jnp.int32)
 
 
 def _is_matrix(leaf: Any) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate
-from entropix.landscape.networks.lanczos import ritz, tridiagonalise
+from entropix.landscape.networks.lanczos import ROUNDING, ritz, tridiagonalise
 from entropix.landscape.networks.parameters import (
     Tree,
     as_vector,
@@ -52,8 +52,9 @@ def eigenvalues(
     r"""The extreme eigenvalues of a symmetric operator, by Lanczos.
 
     With u the unit vector that belongs to a value :math:`\theta`, A has an eigenvalue in
-    :math:`\theta \pm |A u - \theta u|`. This distance is a bound, no statistical error, and is far
-    too large where the value has converged: the error is of the order of its square.
+    :math:`\theta \pm |A u - \theta u|`. This distance, or ten roundings of the largest value where
+    that is more, is a bound, no statistical error, and is far too large where the value has
+    converged: the error is of the order of its square.
 
     What this cannot do: a repeated eigenvalue shows once in exact arithmetic, unless A has fewer
     distinct eigenvalues than steps. With `num_steps` = n all eigenvalues are exact up to rounding.
@@ -142,7 +143,7 @@ def _eigenpairs(
     chosen = jnp.argsort(rank[which])[:num]
     # Of the narrowest leaf: the products are computed in the leaves' own precision.
     eps = max(jnp.finfo(leaf.dtype).eps for leaf in jax.tree.leaves(movable(params)))
-    rounding = float(eps) * jnp.max(jnp.abs(found.values))
+    rounding = ROUNDING * float(eps) * jnp.max(jnp.abs(found.values))
     trees = None
     if vectors:
         _, unravel = ravel_pytree(movable(params))

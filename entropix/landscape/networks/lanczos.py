@@ -20,6 +20,9 @@ from jax import lax
 from entropix.landscape.networks.parameters import Product
 from entropix.transforms.random import normal
 
+ROUNDING = 10
+"""Products and lengths are known to so many roundings of the operator's norm."""
+
 
 class Tridiagonal(NamedTuple):
     """The result of k steps of Lanczos on an operator of n dimensions.
@@ -66,7 +69,7 @@ def tridiagonalise(
     Returns:
       A `Tridiagonal`. Memory: the basis and a few vectors.
     """
-    exhausted_at = 10 * jnp.finfo(start.dtype).eps
+    exhausted_at = ROUNDING * jnp.finfo(start.dtype).eps
 
     def noise(index: jax.Array | int) -> jax.Array:
         return normal(jax.random.fold_in(key, index), start.shape, start.dtype)

@@ -81,7 +81,14 @@ def measures(
       >>> round(found["eigenvalue_1"], 4), round(found["trace"], 4)
       (5.0, 15.0)
     """
-    _check(params, outputs_fn, loss_fn, num_eigenvalues, num_samples)
+    if (outputs_fn is None) != (loss_fn is None):
+        raise ValueError(
+            "outputs_fn and loss_fn must be given both, for the Gauss-Newton matrix, or neither; "
+            f"got outputs_fn={checks.shown(outputs_fn)}, loss_fn={checks.shown(loss_fn)}."
+        )
+    num_eigenvalues, num_samples, sigmas = effort(num_eigenvalues, num_samples, sigmas)
+    if num_eigenvalues > (n := size(params)):
+        raise checks.refusal("num_eigenvalues", f"at most {n}, the parameters", num_eigenvalues)
     loss, keys = as_partial(loss), jax.random.split(one_key(key), 5)
     figures = loss if figures is None else as_partial(figures)
     if announce is not None:
@@ -115,6 +122,25 @@ def measures(
     return {name: float(value) for name, value in found.items()}
 
 
+def effort(
+    num_eigenvalues: int, num_samples: int, sigmas: Sequence[float]
+) -> tuple[int, int, list[float]]:
+    """Returns what `measures` is told to do, as numbers of Python, or refuses it."""
+    num_eigenvalues = checks.check_count("num_eigenvalues", num_eigenvalues)
+    if checks.check_count("num_samples", num_samples) < 4 or num_samples % 2:
+        raise checks.refusal("num_samples", "an even number >= 4", num_samples)
+    try:
+        widths = [checks.check_positive("sigma", sigma, schedule=False) for sigma in sigmas]
+    except (TypeError, ValueError) as error:
+        accepted = "a list of numbers > 0, such as (0.1, 0.3)"
+        raise checks.refusal("sigmas", accepted, sigmas) from error
+    names = [f"{sigma:g}" for sigma in widths]
+    if len(set(names)) < len(names):
+        accepted = "numbers whose first six digits differ, which measures are called by"
+        raise checks.refusal("sigmas", accepted, sigmas)
+    return num_eigenvalues, int(num_samples), widths
+
+
 def passes(
     num_parameters: int, num_eigenvalues: int, num_samples: int, num_sigmas: int, *, ggn: bool
 ) -> dict[str, int]:
@@ -146,21 +172,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
-
-
-def _check(
-    params: Tree, outputs_fn: Any, loss_fn: Any, num_eigenvalues: int, num_samples: int
-) -> None:
-    if (outputs_fn is None) != (loss_fn is None):
-        raise ValueError(
-            "outputs_fn and loss_fn must be given both, for the Gauss-Newton matrix, or neither; "
-            f"got outputs_fn={checks.shown(outputs_fn)}, loss_fn={checks.shown(loss_fn)}."
-        )
-    n = size(params)
-    if checks.check_count("num_eigenvalues", num_eigenvalues) > n:
-        raise checks.refusal("num_eigenvalues", f"at most {n}, the parameters", num_eigenvalues)
-    if checks.check_count("num_samples", num_samples) < 4 or num_samples % 2:
-        raise checks.refusal("num_samples", "an even number >= 4", num_samples)
 
 
 def _eigenvalues(
