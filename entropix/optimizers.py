@@ -31,10 +31,7 @@ from entropix.transforms.checks import (
 from entropix.transforms.numerics import (
     cast_like,
     dtype_of_update,
-    filled,
-    inexact_leaves,
-    inexact_part,
-    resting,
+    on_inexact_leaves,
 )
 from entropix.transforms.relaxation import Relaxation
 from entropix.transforms.stability import RelaxedOptimizer
@@ -69,27 +66,16 @@ def sgd(
     momentum = check_momentum(momentum)
     tx = optax.sgd(learning_rate, momentum, nesterov=True)
 
-    def init(params: optax.Params) -> optax.OptState:
-        return tx.init(inexact_leaves(params))
-
-    def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
-        del extra_args
-        leaves = updates if params is None else params
-        grads = inexact_part(updates, leaves)
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is not None:
             as_update = lambda g, p: g.astype(dtype_of_update(g, p))  # noqa: E731
-            grads = jax.tree.map(as_update, grads, inexact_leaves(params))
+            grads = jax.tree.map(as_update, grads, params)
         moves, new = tx.update(grads, state)
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
-        return filled(cast_like(moves, grads), resting(leaves)), cast_like(new, state)
+        return cast_like(moves, grads), cast_like(new, state)
 
-    tx_of_reals = optax.GradientTransformationExtraArgs(init, update)
-    return RelaxedOptimizer.of(tx_of_reals, relaxation=None)
+    of_reals = on_inexact_leaves(optax.GradientTransformation(tx.init, update))
+    return RelaxedOptimizer.of(of_reals, relaxation=None)
 
 
 def entropy_sgd(

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
 import entropix
@@ -14,17 +13,17 @@ from entropix.experiment.options import (
     SCOPES,
     Horizon,
     check_common,
-    is_zero,
     learning_rate,
     left_to,
     on_gradient,
     scope,
     with_decay,
 )
-from entropix.transforms import Relaxation, StepwiseState
+from entropix.transforms import Relaxation
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_positive
-from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting
+from entropix.transforms.eval_params import remembers_parameters
+from entropix.transforms.numerics import filled, inexact_leaves, is_zero, on_inexact_leaves
 from entropix.transforms.stability import RelaxedOptimizer
 
 REPLICA_AXIS = "replica"
@@ -111,7 +110,7 @@ def build(
     decay = 0.0 if own_decay or "learning_rate" not in given else option["weight_decay"]
     return Method(
         relaxation=relaxation,
-        optimizer=_resting(
+        optimizer=on_inexact_leaves(
             with_decay(optimizer, given.get("learning_rate", 0.0), decay, num_steps // per_count)
         ),
         replicas=(replicas or 1) if algorithm.replicated else None,
@@ -167,24 +166,6 @@ def plain_gradient() -> Relaxation:
     return entropix.heat(1.0, num_steps=1, temperature=0)
 
 
-def _resting(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of the real and complex leaves; all others rest, as everywhere in the package.
-
-    Optax's adamw fails at a leaf of whole numbers, and decay would make zeros of a mask.
-    """
-    optimizer = optax.with_extra_args_support(optimizer)
-
-    def init(params: Any) -> Any:
-        return optimizer.init(inexact_leaves(params))
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        moving, leaves = inexact_part(updates, params), inexact_leaves(params)
-        moves, state = optimizer.update(moving, state, leaves, **extra)
-        return filled(moves, resting(params)), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
 def _evaluated(algorithm: Algorithm, decayed: bool) -> Callable[[Any, Any], Any]:
     """Where to read the parameters to evaluate."""
 
@@ -192,8 +173,6 @@ def _evaluated(algorithm: Algorithm, decayed: bool) -> Callable[[Any, Any], Any]
         state = state[0] if decayed else state
         if algorithm.eval_params is not None:
             return filled(algorithm.eval_params(state, inexact_leaves(params)), params)
-        ours = lambda node: isinstance(node, StepwiseState)  # noqa: E731
-        found = any(map(ours, jax.tree.leaves(state, is_leaf=ours)))
-        return entropix.eval_params(state, params) if found else params
+        return entropix.eval_params(state, params) if remembers_parameters(state) else params
 
     return evaluated

@@ -20,7 +20,14 @@ from entropix.transforms.checks import (
     check_positive,
     refusal,
 )
-from entropix.transforms.numerics import cast_like, filled, inexact_leaves, inexact_part, wide
+from entropix.transforms.numerics import (
+    cast_like,
+    filled,
+    inexact_leaves,
+    inexact_part,
+    is_zero,
+    wide,
+)
 
 # Of every algorithm.
 COMMON: dict[str, Any] = {
@@ -233,11 +240,6 @@ def plain_numbers(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(plain_numbers, value))
     return plain_number(value)
-
-
-def is_zero(value: Any) -> bool:
-    """Whether a number is known to be 0; one that a search varies is not known."""
-    return isinstance(value, int | float) and value == 0
 
 
 def _is_real(value: Any) -> TypeGuard[float]:

@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from entropix.experiment.method import Method
-from entropix.experiment.options import is_zero
 from entropix.replicas import centre as mean_of_replicas
 from entropix.training.keys import split_seed
 from entropix.transforms import reseed
-from entropix.transforms.numerics import cast_like, filled, inexact_leaves, inexact_part, wide_copy
+from entropix.transforms.numerics import (
+    cast_like,
+    filled,
+    inexact_leaves,
+    inexact_part,
+    is_zero,
+    wide_copy,
+)
 
 
 class TrainState(NamedTuple):

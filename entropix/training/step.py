@@ -9,13 +9,12 @@ import optax
 from jax import Array, lax
 
 from entropix.experiment.method import REPLICA_AXIS, Method
-from entropix.experiment.options import is_zero
 from entropix.experiment.problem import Problem
 from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
-from entropix.transforms.numerics import filled, inexact_part, is_inexact
+from entropix.transforms.numerics import filled, inexact_part, is_inexact, is_zero
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Array, Array]]
 

@@ -119,7 +119,7 @@ def langevin(
     num_steps: int,
     averaging: float | str,
     noise: Noise | None,
-    scope: ScalarOrSchedule,
+    divisor: ScalarOrSchedule,
     reset_inner: bool,
     hyperparams: dict[str, Any],
 ) -> Relaxation:
@@ -131,7 +131,7 @@ def langevin(
       num_steps: L >= 1.
       averaging: alpha in [0, 1), or "linear".
       noise: None for a deterministic chain, which compiles no noise code.
-      scope: what the displacement is divided by; a float or a schedule of the outer step.
+      divisor: of the displacement: gamma, or 1; a float or a schedule of the outer step.
       reset_inner: whether the state of `inner` starts anew at every outer step.
       hyperparams: what `entropix.check` reads.
 
@@ -160,7 +160,6 @@ def langevin(
         return cast_like(chain.y, chain.params)
 
     def step(grads: Any, chain: LangevinInner, /, **extra_args: Any) -> LangevinInner:
-        count = chain.outer.outer_count
         follows = remembers_parameters(chain.inner_state)
         if follows:
             chain = chain._replace(y=_as_emitted(chain.y, chain.params))
@@ -170,14 +169,7 @@ def langevin(
             grads, chain.inner_state, point(chain), **extra_args
         )
         direction = cast_like(direction, chain.y)
-        moved = move(count)
-        if noise is None:
-            quiet = lambda y, x, d: moved(y, x, d, None)  # noqa: E731
-            y = jax.tree.map(quiet, chain.y, chain.params, direction)
-        else:
-            key = step_key(chain.outer.key, count, chain.inner_count, axis_name=noise.axis_name)
-            epsilon = noise_like(key, chain.y, noise.law)
-            y = jax.tree.map(moved, chain.y, chain.params, direction, epsilon)
+        y = _walked(move(chain.outer.outer_count), noise, chain, direction)
         if follows:
             y = _as_emitted(y, chain.params)
         return chain._replace(
@@ -188,9 +180,9 @@ def langevin(
         )
 
     def finish(chain: LangevinInner, state: RelaxationState) -> tuple[Any, RelaxationState]:
-        mean, divisor = chain.average if averaged else chain.y, at(scope, state.outer_count)
+        mean, scope = chain.average if averaged else chain.y, at(divisor, state.outer_count)
         relaxed = jax.tree.map(
-            lambda x, m: ((wide(x) - m) / factor(divisor, m)).astype(x.dtype), chain.params, mean
+            lambda x, m: ((wide(x) - m) / factor(scope, m)).astype(x.dtype), chain.params, mean
         )
         memory = None if reset_inner else chain.inner_state
         return relaxed, next_state(state)._replace(inner_memory=memory)
@@ -214,6 +206,17 @@ def langevin(
         point_is_y=True,
         hyperparams=hyperparams,
     )
+
+
+def _walked(move: Move, noise: Noise | None, chain: LangevinInner, direction: Any) -> Any:
+    """The next y, with noise of the chain's key and counters where there is noise."""
+    if noise is None:
+        quiet = lambda y, x, d: move(y, x, d, None)  # noqa: E731
+        return jax.tree.map(quiet, chain.y, chain.params, direction)
+    counts = chain.outer.outer_count, chain.inner_count
+    key = step_key(chain.outer.key, *counts, axis_name=noise.axis_name)
+    epsilon = noise_like(key, chain.y, noise.law)
+    return jax.tree.map(move, chain.y, chain.params, direction, epsilon)
 
 
 def _as_emitted(y: Any, params: Any) -> Any:

@@ -125,7 +125,7 @@ def local_entropy(
         num_steps=num_steps,
         averaging=averaging,
         noise=None if is_zero(temperature) else Noise(noise, key, axis_name),
-        scope=gamma if output == "gradient" else 1.0,
+        divisor=gamma if output == "gradient" else 1.0,
         reset_inner=reset_inner,
         hyperparams={"gamma": gamma, "step_size": step_size},
     )

@@ -192,6 +192,28 @@ def resting(tree: Any) -> Any:
     return jax.tree.map(zero, tree)
 
 
+def on_inexact_leaves(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of the real and complex leaves; all others rest, and get a zero update.
+
+    Optax's adamw fails at a leaf of whole numbers, and decay would make zeros of a mask.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Any:
+        return optimizer.init(inexact_leaves(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        leaves = updates if params is None else params
+        moving = inexact_part(updates, leaves)
+        real = None if params is None else inexact_leaves(params)
+        moves, state = optimizer.update(moving, state, real, **extra)
+        return filled(moves, resting(leaves)), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 # Who moved the parameters: the state, or the caller.
 
 

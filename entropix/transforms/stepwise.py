@@ -108,7 +108,9 @@ def stepwise(
     check_relaxation(relaxation)
     checks.check_transformation("optimizer", optimizer, "optax.sgd(0.1)")
     check_optional_axis_name(axis_name)
-    optimizer = optax.with_extra_args_support(optimizer)
+    parts = _Parts(relaxation, optax.with_extra_args_support(optimizer), axis_name)
+    advance = functools.partial(_advance, parts)
+    compiled_advance = jax.jit(advance)
 
     def init(params: optax.Params) -> StepwiseState:
         if is_abstract(params):
@@ -118,31 +120,9 @@ def stepwise(
         return StepwiseState(
             gradient_count=jnp.zeros([], jnp.int32),
             inner=inner,
-            optimizer_state=optimizer.init(params),
+            optimizer_state=parts.optimizer.init(params),
             emitted=None if relaxation.point_is_y else _first_point(relaxation, inner),
         )
-
-    def of_optimizer(grads: Any, state: Any, x: Any, /, **extra_args: Any) -> tuple[Any, Any]:
-        about_x = {name: v for name, v in extra_args.items() if name not in _OF_THE_POINT}
-        try:
-            return optimizer.update(grads, state, x, **about_x)
-        except TypeError as error:
-            if len(about_x) == len(extra_args):
-                raise
-            raise ValueError(
-                f"optimizer must do without {' and '.join(_OF_THE_POINT)}, which are those of the "
-                f"inner iterate in this loop, not of x; got one that wants them ({error}). A line "
-                "search goes behind entropix.relax, or into the relaxation's inner."
-            ) from error
-
-    def outer_step(state: StepwiseState, /, **extra_args: Any) -> StepwiseState:
-        x = state.inner.params
-        relaxed, outer = relaxation.finish(state.inner, state.inner.outer)
-        moves, optimizer_state = of_optimizer(relaxed, state.optimizer_state, x, **extra_args)
-        inner = relaxation.begin(optax.apply_updates(x, moves), outer)
-        count = jnp.zeros_like(state.gradient_count)
-        new = StepwiseState(count, inner, optimizer_state, state.emitted)
-        return jax.tree.map(vary_like, new, state)
 
     def update(
         updates: optax.Updates,
@@ -163,34 +143,74 @@ def stepwise(
             raise
         return filled(moves, resting(params)), state
 
-    def advance(
-        grads: Any, state: StepwiseState, params: Any, extra_args: dict[str, Any]
-    ) -> tuple[Any, StepwiseState]:
-        checks.check_like(params, state.inner.params, "Parameters", "those that init got")
-        inner = _as_the_caller_left(relaxation, state, params)
-        inner = relaxation.step(grads, inner, **extra_args)
-        state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
-
-        count = state.gradient_count
-        count = count if axis_name is None else agreed(count, axis_name)
-        state = cond(
-            count >= relaxation.num_steps,  # beyond it where a larger L began the outer step
-            functools.partial(outer_step, **extra_args),
-            lambda state: state,
-            state,
-        )
-        # Differences to the parameters as they are, so that rounding never accumulates.
-        moves = jax.tree.map(_difference, relaxation.point(state.inner), params)
-        arrived = jax.tree.map(landed, params, moves)
-        if relaxation.point_is_y:
-            state = state._replace(inner=_follow(state.inner, arrived))
-        else:
-            state = state._replace(emitted=arrived)
-        return moves, state
-
-    compiled_advance = jax.jit(advance)
     link = optax.GradientTransformationExtraArgs(init, update)
     return RelaxedOptimizer.of(link, relaxation, optimizer)
+
+
+class _Parts(NamedTuple):
+    """What `stepwise` was given, checked."""
+
+    relaxation: Relaxation
+    optimizer: optax.GradientTransformationExtraArgs
+    axis_name: AxisName | None
+
+
+def _advance(
+    parts: _Parts, grads: Any, state: StepwiseState, params: Any, extra_args: dict[str, Any]
+) -> tuple[Any, StepwiseState]:
+    """One inner step, and the outer step where it is the L-th: the parameters' moves, the state."""
+    relaxation = parts.relaxation
+    checks.check_like(params, state.inner.params, "Parameters", "those that init got")
+    inner = _as_the_caller_left(relaxation, state, params)
+    inner = relaxation.step(grads, inner, **extra_args)
+    state = state._replace(gradient_count=state.gradient_count + 1, inner=inner)
+
+    count = state.gradient_count
+    count = count if parts.axis_name is None else agreed(count, parts.axis_name)
+    state = cond(
+        count >= relaxation.num_steps,  # beyond it where a larger L began the outer step
+        lambda state: _outer_step(parts, state, extra_args),
+        lambda state: state,
+        state,
+    )
+    # Differences to the parameters as they are, so that rounding never accumulates.
+    moves = jax.tree.map(_difference, relaxation.point(state.inner), params)
+    arrived = jax.tree.map(landed, params, moves)
+    if relaxation.point_is_y:
+        return moves, state._replace(inner=_follow(state.inner, arrived))
+    return moves, state._replace(emitted=arrived)
+
+
+def _outer_step(parts: _Parts, state: StepwiseState, extra_args: dict[str, Any]) -> StepwiseState:
+    """Moves x by the relaxed gradient, and begins the next inner loop."""
+    x = state.inner.params
+    relaxed, outer = parts.relaxation.finish(state.inner, state.inner.outer)
+    moves, optimizer_state = _moved(parts.optimizer, relaxed, state.optimizer_state, x, extra_args)
+    inner = parts.relaxation.begin(optax.apply_updates(x, moves), outer)
+    count = jnp.zeros_like(state.gradient_count)
+    new = StepwiseState(count, inner, optimizer_state, state.emitted)
+    return jax.tree.map(vary_like, new, state)
+
+
+def _moved(
+    optimizer: optax.GradientTransformationExtraArgs,
+    grads: Any,
+    state: Any,
+    x: Any,
+    extra_args: dict[str, Any],
+) -> tuple[Any, Any]:
+    """The outer optimiser's update, with the extra arguments that speak of x too."""
+    about_x = {name: v for name, v in extra_args.items() if name not in _OF_THE_POINT}
+    try:
+        return optimizer.update(grads, state, x, **about_x)
+    except TypeError as error:
+        if len(about_x) == len(extra_args):
+            raise
+        raise ValueError(
+            f"optimizer must do without {' and '.join(_OF_THE_POINT)}, which are those of the "
+            f"inner iterate in this loop, not of x; got one that wants them ({error}). A line "
+            "search goes behind entropix.relax, or into the relaxation's inner."
+        ) from error
 
 
 def _check_own_state(state: StepwiseState, init: Any, error: Exception) -> None:

@@ -119,7 +119,7 @@ def walk(
         num_steps=num_steps,
         averaging=averaging,
         noise=None if quiet else Noise("popcount", key, axis_name),
-        scope=1.0,
+        divisor=1.0,
         reset_inner=False,
         hyperparams={"gamma": gamma, "step_size": 0.0 if step_size is None else step_size},
     )
