@@ -61,6 +61,9 @@ def sgd(
       >>> updates, _ = tx.update(jnp.asarray(1.0), tx.init(w), w)
       >>> round(float(updates), 3)    # -eta (1 + delta) g at the first step
       -0.19
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, section 7.4.
     """
     learning_rate = check_non_negative("learning_rate", learning_rate)
     momentum = check_momentum(momentum)
@@ -118,6 +121,10 @@ def entropy_sgd(
     Returns:
       An Optax optimiser.
 
+    Raises:
+      ValueError: for an argument outside its range; from `update`, as `entropix.relax` and
+        `entropix.stepwise` do.
+
     Example:
       The authors' own variant: Nesterov inside too, the displacement as the outer gradient.
 
@@ -156,7 +163,10 @@ def hj_sgd(
     output: str = "gradient",
     stepwise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """HJ ((33)-(34) without noise): gradient descent on the Hamilton-Jacobi relaxation.
+    r"""HJ ((33)-(34) without noise): gradient descent on the Hamilton-Jacobi relaxation.
+
+    .. math:: x \leftarrow x - \eta\,\frac{x - y_L}\gamma,\qquad
+        y \leftarrow y - \eta_y \Big[\nabla f_{mb}(y) + \frac{y - x}\gamma\Big]
 
     Args:
       learning_rate: eta of the outer step; a float or a schedule of the outer step.
@@ -172,6 +182,10 @@ def hj_sgd(
     Returns:
       An Optax optimiser.
 
+    Raises:
+      ValueError: for an argument outside its range; from `update`, as `entropix.relax` and
+        `entropix.stepwise` do.
+
     Example:
       >>> import entropix, jax.numpy as jnp
       >>> tx = entropix.hj_sgd(0.1, gamma=1.0, stepwise=True)
@@ -179,6 +193,10 @@ def hj_sgd(
       >>> updates, state = tx.update(jnp.asarray(1.0), tx.init(w), w)
       >>> round(float(updates), 3)    # the first inner step: -step_size * gradient
       -0.1
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017,
+      equations (33) and (34).
     """
     relaxation = hamilton_jacobi(
         gamma, num_steps=num_steps, step_size=step_size, inner=inner, form=form, output=output
@@ -198,7 +216,10 @@ def heat_sgd(
     stepwise: bool = False,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """HEAT (35): gradient descent on the heat-equation relaxation.
+    r"""HEAT (35): gradient descent on the heat-equation relaxation.
+
+    .. math:: x \leftarrow x - \eta\,\frac1L \sum_{i=1}^{L} \nabla f_{mb}\big(x + \sqrt{\gamma T}\,
+        \varepsilon_i\big)
 
     Args:
       learning_rate: eta of the outer step; a float or a schedule of the outer step.
@@ -214,6 +235,10 @@ def heat_sgd(
     Returns:
       An Optax optimiser.
 
+    Raises:
+      ValueError: for an argument outside its range; from `update`, as `entropix.relax` and
+        `entropix.stepwise` do.
+
     Example:
       >>> import entropix, jax, jax.numpy as jnp
       >>> tx = entropix.heat_sgd(0.1, gamma=1.0, momentum=None)
@@ -221,6 +246,10 @@ def heat_sgd(
       >>> updates, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w, i: 2 * w)
       >>> bool(abs(updates + 0.2) < 0.01)
       True
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017,
+      equation (35).
     """
     relaxation = heat(
         gamma,
@@ -255,6 +284,9 @@ def elastic_sgd(
     Returns:
       An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
 
+    Raises:
+      ValueError: for an argument outside its range; from `update`, outside the named axis.
+
     Example:
       >>> import entropix, jax, jax.numpy as jnp
       >>> tx = entropix.elastic_sgd(0.1, gamma=1.0, axis_name="replica", momentum=None)
@@ -263,6 +295,11 @@ def elastic_sgd(
       >>> updates, _ = update(jnp.zeros(2), jax.vmap(tx.init)(x), x)
       >>> [round(float(u), 3) for u in updates]
       [0.1, -0.1]
+
+    References:
+      Zhang et al, `Elastic averaging SGD <https://arxiv.org/abs/1412.6651>`_, 2015;
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017,
+      equation (21).
     """
     coupling = elastic_coupling(gamma, axis_name, period=period)
     return RelaxedOptimizer.of(optax.chain(coupling, sgd(learning_rate, momentum)), relaxation=None)
@@ -295,6 +332,9 @@ def easgd(
 
     Returns:
       An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
+
+    Raises:
+      ValueError: for an argument outside its range; from `update`, outside the named axis.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp, optax
@@ -360,6 +400,9 @@ def parle(
     Returns:
       An Optax optimiser to run under `jax.vmap(..., axis_name=axis_name)` or another map.
 
+    Raises:
+      ValueError: for an argument outside its range; from `update`, outside the named axis.
+
     Example:
       >>> import entropix, jax, jax.numpy as jnp
       >>> tx = entropix.parle(0.1, gamma=1.0, rho=0.5, axis_name="replica", momentum=None)
@@ -414,6 +457,10 @@ def sam(
 
     Returns:
       An Optax optimiser.
+
+    Raises:
+      ValueError: for an argument outside its range; from `update`, as `entropix.relax` and
+        `entropix.stepwise` do.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp, optax

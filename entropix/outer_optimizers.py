@@ -137,6 +137,9 @@ def snoo(
     Returns:
       An Optax optimiser.
 
+    Raises:
+      ValueError: as `entropix.outer` does.
+
     Example:
       >>> import entropix, optax
       >>> rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 3000)    # counts gradients
@@ -194,6 +197,9 @@ def lookahead(
 
     Returns:
       An Optax optimiser.
+
+    Raises:
+      ValueError: as `entropix.outer` does.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp, optax
@@ -260,6 +266,9 @@ def diloco(
     Returns:
       An Optax optimiser; with an axis, to run under `jax.vmap(..., axis_name=axis_name)` or another
       map.
+
+    Raises:
+      ValueError: for an argument outside its range; from `update`, outside the named axis.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp

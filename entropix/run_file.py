@@ -39,6 +39,33 @@ def is_same(one: Any, other: Any) -> bool:
     return one == other or json.dumps(one) == json.dumps(other)
 
 
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two identities differ, with the values of both; None for what lacks.
+
+    Example:
+      >>> differing({"budget": {"gradients": 10}}, {"budget": {"gradients": 20}})
+      {'budget.gradients': (10, 20)}
+    """
+    old, new = _fields(one), _fields(other)
+    pairs = {name: (old.get(name), new.get(name)) for name in old | new}
+    return {name: pair for name, pair in pairs.items() if not is_same(*pair)}
+
+
+def _fields(tree: Any, name: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, under dotted names."""
+    if not isinstance(tree, Mapping):
+        return {name: tree}
+    fields: dict[str, Any] = {}
+    for key, value in tree.items():
+        fields |= _fields(value, f"{name}.{key}" if name else key)
+    return fields
+
+
+def digest_of_json(content: Any) -> str:
+    """SHA-256 of what JSON can hold; of objects the order of entries does not count."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def write_run_file(folder: pathlib.Path, content: RunFile) -> None:
     """Writes `run.json`, with a digest of what it says."""
     fields = content._asdict()
@@ -97,7 +124,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of all entries but `digest`, which keeps this."""
     rest = {name: value for name, value in content.items() if name != "digest"}
     plain = json.loads(json.dumps(rest))  # the names of JSON's objects are strings
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return digest_of_json(plain)
 
 
 _TYPES: dict[str, Any] = {

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from entropix.experiment.method import REPLICA_AXIS, Method, build
 from entropix.experiment.options import COMMON, OF_RATE, plain_number
 from entropix.experiment.problem import Problem
 from entropix.replicas.layout import check_kind
+from entropix.run_file import digest_of_json
 from entropix.transforms.axes import UnmappedAxisError
 from entropix.transforms.checks import check_choice, check_count, check_non_negative, refusal
 from entropix.transforms.eval_params import remembers_parameters
@@ -162,7 +162,7 @@ class Run:
         """All that decides a result but the seeds, in JSON's types."""
         option = {"name": self.algorithm.name, "options": self.algorithm.all_options}
         if not is_built_in(self.algorithm):
-            option["digest"] = _digest(self)
+            option["digest"] = _digest_of_algorithm(self)
         settings = self.settings
         evaluation: dict[str, Any] = {"train_examples": settings.eval_train_examples}
         if settings.flatness_at:  # only then, so that runs without it stay what they were
@@ -185,7 +185,7 @@ class Run:
         """A digest of the identity without its budget: a longer run goes on with the same rows."""
         fields = {name: part for name, part in self.identity.items() if name != "budget"}
         fields = jax.tree.map(lambda leaf: float(leaf) if type(leaf) is int else leaf, fields)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of_json(fields)[:16]
 
     @functools.cached_property
     def shapes(self) -> Any:
@@ -255,7 +255,7 @@ def check_foreign(run: Run, method: Method) -> None:
         ) from error
 
 
-def _digest(run: Run) -> str:
+def _digest_of_algorithm(run: Run) -> str:
     """Of an algorithm that is not the package's: all that its first outer step computes.
 
     The states too: what a rule does from the second step on is in them.

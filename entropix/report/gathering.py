@@ -10,7 +10,7 @@ from entropix.files import write_atomic
 from entropix.report.saved import SavedRun, read_runs, unfinished
 from entropix.report.table import make_table
 from entropix.rows import METRICS_FILE, TABLE_FILE, Row, rows_as_lines
-from entropix.run_file import COMPARED, RUN_FILE, is_same
+from entropix.run_file import COMPARED, RUN_FILE, differing
 
 
 def gather(
@@ -152,16 +152,5 @@ def _versions(runs: Sequence[SavedRun]) -> list[str]:
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """The fields in which two identities differ, with values; empty if in none."""
-    old, new = _fields(a), _fields(b)
-    names = [name for name in old | new if not is_same(old.get(name), new.get(name))]
-    return ", ".join(f"{n} ({new.get(n)!r} instead of {old.get(n)!r})" for n in names)
-
-
-def _fields(tree: Any, name: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, under dotted names."""
-    if not isinstance(tree, dict):
-        return {name: tree}
-    fields: dict[str, Any] = {}
-    for key, value in tree.items():
-        fields |= _fields(value, f"{name}.{key}" if name else key)
-    return fields
+    pairs = differing(a, b)
+    return ", ".join(f"{name} ({new!r} instead of {old!r})" for name, (old, new) in pairs.items())

@@ -1,7 +1,5 @@
 """The flatness of runs on disk, seed by seed."""
 
-import hashlib
-import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 from entropix.report.flatness import Entry
 from entropix.report.saved import SavedRun
 from entropix.rows import Measurement
+from entropix.run_file import digest_of_json
 from entropix.runs.log import Fields, Log
 
 
@@ -64,7 +63,7 @@ def _spent(run: SavedRun) -> int:
 
 
 def _digest(run: SavedRun) -> str:
-    return hashlib.sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of_json(run.identity)[:16]
 
 
 def _read(fields: Fields) -> _Line:

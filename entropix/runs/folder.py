@@ -6,18 +6,16 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict
 
 import entropix
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.rows import COMPLETE_FILE, Row, digest_of_rows, has_results, read_rows
-from entropix.run_file import RunFile, is_same, read_run_file, write_run_file
+from entropix.run_file import RunFile, differing, read_run_file, write_run_file
 from entropix.runs.record import Failure
 
 _log = logging.getLogger(__name__)
@@ -95,7 +93,7 @@ class RunFolder:
             return []
         saved = read_run_file(self.path)
         before = {**saved.identity, "seeds": saved.seeds}
-        return _differing(before, {**self._identity, "seeds": list(self._run.seeds)})
+        return sorted(differing(before, {**self._identity, "seeds": list(self._run.seeds)}))
 
     def forked(self) -> bool:
         """Whether the run went on from one that differed in more than the budget."""
@@ -103,7 +101,7 @@ class RunFolder:
         return any(
             not field.startswith("budget.")
             for parent in parents
-            for field in _differing(parent, self._identity)
+            for field in differing(parent, self._identity)
         )
 
     def _parents(self) -> list[str]:
@@ -162,12 +160,6 @@ class RunFolder:
         }
         text = json.dumps(content, indent=2) + "\n"
         write_atomic(self.path / COMPLETE_FILE, text.encode())
-
-
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The fields, with dots, in which two identities differ."""
-    old, new = flatten_dict(dict(before), sep="."), flatten_dict(dict(after), sep=".")
-    return sorted(k for k in old | new if not is_same(old.get(k), new.get(k)))
 
 
 def _versions() -> dict[str, str]:

@@ -7,10 +7,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from flax.traverse_util import flatten_dict
-
 from entropix.files import write_atomic, writing
-from entropix.run_file import is_same
+from entropix.run_file import differing
 
 Record = TypeVar("Record")
 Fields = dict[str, Any]  # of a record, as JSON has them
@@ -128,10 +126,7 @@ def _read_identities(path: pathlib.Path) -> Fields:
 
 def _check_same(path: pathlib.Path, kind: tuple[str, str], old: Fields, new: Fields) -> None:
     noun, whole = kind
-    before, after = flatten_dict(old, sep="."), flatten_dict(new, sep=".")
-    names = before.keys() | after.keys()
-    fields = sorted(name for name in names if not is_same(before.get(name), after.get(name)))
-    if fields:
+    if fields := sorted(differing(old, new)):
         raise ValueError(
             f"{path} holds {noun}s of another {whole} (it differs in {', '.join(fields)}). Choose "
             "another workdir, or move that folder away."
