@@ -1,8 +1,8 @@
 """Relaxation optimisers for Optax: Entropy-SGD, Hamilton-Jacobi, heat and Elastic-SGD.
 
 The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
-`entropix.training` and `entropix.figures` need their extras and are imported on first use, as is
-`entropix.pde`, which needs JAX alone.
+`entropix.experiment` and `entropix.report` need their extras and are imported on first use, as are
+`entropix.landscape` and `entropix.pde`, which need nothing more than the core.
 """
 
 import importlib
