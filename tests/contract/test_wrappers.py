@@ -11,12 +11,15 @@ from contract_cases import (
     AXIS,
     CASES,
     assert_close,
+    drive,
     filled,
     mixed_tensors,
     parabola,
     punched,
     rosenbrock,
+    some_cases,
 )
+from contract_matrix import separable
 
 import entropix
 
@@ -30,17 +33,6 @@ STEPWISE = (
     "snoo-adam-stepwise",
     "sam-stepwise",
 )
-
-
-def of(*names):
-    return pytest.mark.parametrize("case", [CASES[name] for name in names], ids=names)
-
-
-def drive(step, params, state, length):
-    step = jax.jit(step)
-    for _ in range(length):
-        params, state = step(params, state)
-    return params, state
 
 
 @every_case
@@ -79,11 +71,6 @@ def test_a_nan_gradient_is_skipped_and_training_goes_on(case):
         assert_close(skipped.inner_state, state.inner_state)
     # From the skipped state the next step is what it would have been without the interruption.
     assert_close(step(params, skipped, 1.0)[0], step(params, state, 1.0)[0])
-
-
-def separable(tree):
-    """A loss whose gradient on one leaf does not depend on the others."""
-    return sum(jnp.sum(leaf**2) + jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 PARAMS = {"relaxed": {"w": jnp.asarray([[1.0, -2.0]]), "b": jnp.asarray([0.5])}, "plain": 3.0}
@@ -172,7 +159,7 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-@of(*STEPWISE)
+@some_cases(*STEPWISE)
 def test_eval_params_sees_through_wrappers(case, wrap):
     target = parabola()
     tx = wrap(optax.chain(optax.identity(), case.make()))
@@ -227,7 +214,9 @@ def test_the_outer_count_can_be_set():
     assert int(optax.tree.get(state, "outer_count")) == 101
 
 
-@of("entropy_sgd", "hj_sgd", "heat_sgd-stepwise", "entropy_sgd-authors-stepwise", "stepwise-adamw")
+@some_cases(
+    "entropy_sgd", "hj_sgd", "heat_sgd-stepwise", "entropy_sgd-authors-stepwise", "stepwise-adamw"
+)
 def test_nnx_optimizer_walks_like_a_bare_tree(case):
     nnx = pytest.importorskip("flax.nnx")
     inputs = jax.random.normal(jax.random.key(0), (16, 3))

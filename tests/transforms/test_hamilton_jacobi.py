@@ -72,17 +72,6 @@ class TestNumpyTwin:
         stepped = displacement_step(jnp.asarray(y), jnp.asarray(d), 2.5, 0.3)
         np.testing.assert_allclose(stepped, y - 0.3 * (y / 2.5 - d), rtol=1e-15, atol=1e-15)
 
-    def test_proximal_form_is_cold_local_entropy(self, regression):
-        problem = regression(seed=4)
-        constants = {"num_steps": 6, "step_size": 0.03, "inner": optax.scale_by_adam()}
-        hj = entropix.hamilton_jacobi(0.4, **constants)
-        cold = entropix.local_entropy(0.4, averaging=0, temperature=0, **constants)
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            relaxed(hj, problem.grad, problem.params),
-            relaxed(cold, problem.grad, problem.params),
-        )
-
     @pytest.mark.parametrize("form", FORMS)
     def test_state_has_no_key_and_counts_outer_steps(self, form):
         relaxation = entropix.hamilton_jacobi(1.0, form=form)
