@@ -148,7 +148,7 @@ def entropy_sgd(
         output=output,
         axis_name=axis_name,
     )
-    return named(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
+    return on_face(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
 
 
 def hj_sgd(
@@ -201,7 +201,7 @@ def hj_sgd(
     relaxation = hamilton_jacobi(
         gamma, num_steps=num_steps, step_size=step_size, inner=inner, form=form, output=output
     )
-    return named(relaxation, sgd(learning_rate, momentum), stepwise)
+    return on_face(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
 def heat_sgd(
@@ -259,7 +259,7 @@ def heat_sgd(
         key=key,
         axis_name=axis_name,
     )
-    return named(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
+    return on_face(relaxation, sgd(learning_rate, momentum), stepwise, axis_name)
 
 
 def elastic_sgd(
@@ -430,7 +430,7 @@ def parle(
         axis_name=axis_name,
     )
     outer = elastic_sgd(learning_rate, rho, axis_name, momentum=momentum, period=period)
-    return named(relaxation, outer, stepwise, axis_name)
+    return on_face(relaxation, outer, stepwise, axis_name)
 
 
 def sam(
@@ -475,10 +475,10 @@ def sam(
       Foret et al, `Sharpness-aware minimization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
     relaxation = sharpness(rho, num_ascents=num_ascents, adaptive=adaptive)
-    return named(relaxation, sgd(learning_rate, momentum), stepwise)
+    return on_face(relaxation, sgd(learning_rate, momentum), stepwise)
 
 
-def named(
+def on_face(
     relaxation: Relaxation,
     optimizer: optax.GradientTransformation,
     stepwise: bool,

@@ -11,7 +11,7 @@ import jax
 import optax
 from optax import ScalarOrSchedule
 
-from entropix.optimizers import named, sgd
+from entropix.optimizers import on_face, sgd
 from entropix.transforms import average_updates, local_entropy
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_non_negative
@@ -308,4 +308,4 @@ def _following(
     """The outer optimiser on the displacement, averaged over replicas where there are any."""
     if axis_name is not None:
         outer_optimizer = optax.chain(average_updates(axis_name), outer_optimizer)
-    return named(relaxation, outer_optimizer, stepwise, axis_name)
+    return on_face(relaxation, outer_optimizer, stepwise, axis_name)

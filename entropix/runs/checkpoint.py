@@ -13,8 +13,7 @@ import orbax.checkpoint as ocp
 from entropix.experiment.names import is_file_name
 from entropix.rows import CHECKPOINTS
 from entropix.runs.arrays import digest as digest_of
-from entropix.runs.arrays import from_host as from_host
-from entropix.runs.arrays import to_host as to_host
+from entropix.runs.arrays import from_host, to_host
 from entropix.runs.storage import alone, first_line, identity_of, without_tracebacks
 
 # A checkpoint's folder: its outer step and, for a moment, which replacement of that step it is.

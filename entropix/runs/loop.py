@@ -15,7 +15,8 @@ import numpy as np
 from entropix.experiment.run import Run
 from entropix.replicas import agree
 from entropix.rows import Measurement, Row
-from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.runs.arrays import from_host, to_host
+from entropix.runs.checkpoint import Checkpoint, Checkpoints
 from entropix.runs.feed import Feed
 from entropix.runs.flatness import Flatness
 from entropix.runs.metrics import MetricWriter

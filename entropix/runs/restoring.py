@@ -12,7 +12,8 @@ from jax.experimental import multihost_utils
 
 from entropix.experiment.method import Method
 from entropix.replicas import resize
-from entropix.runs.checkpoint import Checkpoint, Checkpoints, from_host, to_host
+from entropix.runs.arrays import from_host, to_host
+from entropix.runs.checkpoint import Checkpoint, Checkpoints
 from entropix.runs.record import Record
 from entropix.training.programs import Programs, Starter
 
