@@ -13,7 +13,8 @@ Spearman's rank correlation over all networks between a rise and each measure of
 95 % interval by bootstrap over networks. Networks of one algorithm resemble each other: as a
 statement about algorithms, of which there are few, the interval is too narrow.
 
-The tables of `results/` that are called `compressed.md` were made by this command.
+The tables of `results/` that are called `compressed.md` were made by this command. Those without a
+`compressed.jsonl` beside are from before the rises of single networks were kept.
 """
 
 import argparse
@@ -124,6 +125,15 @@ def correlations(found, measured):
     return markdown(rows)
 
 
+def as_lines(found):
+    """A line for each network: its run, seed and rises."""
+    return "".join(
+        json.dumps({"run": run, "seed": int(seed), "rises": of_seed.to_dict()}) + "\n"
+        for run, of_run in found.items()
+        for seed, of_seed in of_run.iterrows()
+    )
+
+
 def sound_seeds(saved):
     """Run -> its seeds that have not diverged, of all parts of the run."""
     found, sorted_seeds = {}, states(saved)
@@ -146,7 +156,7 @@ def main():
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--baseline")
     parser.add_argument("--flatness", type=pathlib.Path)
-    parser.add_argument("--out", type=pathlib.Path, help="gets the tables, too")
+    parser.add_argument("--out", type=pathlib.Path, help="NAME.md: gets the tables; NAME.jsonl the rises")
     options = parser.parse_args()
     saved = read_runs(options.folders)
     if any(run.identity["problem"] != saved[0].identity["problem"] for run in saved):
@@ -173,6 +183,7 @@ def main():
     print(text)
     if options.out is not None:
         options.out.write_text(text + "\n")
+        options.out.with_suffix(".jsonl").write_text(as_lines(found))
 
 
 if __name__ == "__main__":

@@ -313,7 +313,33 @@ def runs(
     replicas: int | Sequence[int] = 3,
     settings: Settings | None = None,
 ) -> list[Run]:
-    """The runs that `compare` makes of the same arguments, for `load`."""
+    """The runs that `compare` makes of the same arguments, for `load`.
+
+    Args:
+      problem: an `entropix.experiment.Problem`.
+      algorithms: name -> an Optax transformation, an `Algorithm`, or the name of one in the
+        registry.
+      budget: of every run.
+      seeds: their number, or the seeds.
+      replicas: p, or several, of algorithms with replicas.
+      settings: how runs are carried out; None for the defaults.
+
+    Returns:
+      The runs, in the order of `algorithms`: one for each algorithm, and for an algorithm with
+      replicas one for each p.
+
+    Raises:
+      ValueError: for what cannot be run.
+
+    Example:
+      >>> import entropix, optax
+      >>> experiment = entropix.experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> runs = experiment.runs(problem, {"AdamW": optax.adamw(1e-2), "EASGD": "easgd"},
+      ...                        budget=experiment.Budget(12, evaluations=1), replicas=[2, 3])
+      >>> [(run.name, run.replicas) for run in runs]
+      [('AdamW', None), ('EASGD__p___2', 2), ('EASGD__p___3', 3)]
+    """
     return make_runs(problem, algorithms, budget, seeds, replicas, settings)
 
 

@@ -1,10 +1,13 @@
 """The site: every public name has a page, every page is in the site, every snippet runs."""
 
 import ast
+import importlib
+import inspect
 import pathlib
 import re
 import subprocess
 import sys
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +49,27 @@ def test_every_public_name_has_an_entry_and_every_entry_is_public(room, file):
     names = set(public(file)) - {"replicas"}  # a room, with a page
     assert names - listed(room) == set(), "add to the room's page in docs/api"
     assert listed(room) - names == set(), "no longer public: remove from docs/api"
+
+
+WITHOUT_EXAMPLE = {"leave": "ends the process"}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS.keys() - {"entropix.data", "entropix.models"}))
+def test_every_public_function_has_the_sections_of_a_docstring(room):
+    module, lacking = importlib.import_module(room), []
+    for name in module.__all__:
+        function = getattr(module, name)
+        if inspect.isclass(function) or not callable(function):
+            continue
+        signature = inspect.signature(function)
+        due = {
+            "Args:": bool(signature.parameters),
+            "Returns:": signature.return_annotation not in (None, NoReturn),
+            "Example:": name not in WITHOUT_EXAMPLE,
+        }
+        lines = (inspect.getdoc(function) or "").splitlines()
+        lacking += [f"{name}: {part}" for part in due if due[part] and part not in lines]
+    assert lacking == []
 
 
 def sources() -> list[pathlib.Path]:

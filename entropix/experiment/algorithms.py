@@ -223,6 +223,9 @@ def register(algorithm: Algorithm) -> Algorithm:
     Returns:
       The record.
 
+    Raises:
+      ValueError: for what is no `Algorithm`, and for a name that is no Python name.
+
     Example:
       >>> import entropix, optax
       >>> lion = entropix.experiment.Algorithm(

@@ -28,14 +28,22 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
 
     Args:
       config: from `make_config`, with overrides.
-      problem: what it says to train, if that is at hand already.
+      problem: what the config says to train, if that is at hand already; by default it is loaded.
 
     Returns:
       Its runs, in the order of the registry.
 
     Raises:
-      ValueError: for what cannot run, would diverge by its schedules or would be unfair; nothing is
-        loaded before.
+      ValueError: for what cannot run, would diverge by its schedules or would be unfair. Nothing is
+        loaded before, but for runs with `normalise_gamma`: their check needs the number of
+        parameters.
+
+    Example:
+      >>> from entropix.experiment import make_config
+      >>> config = make_config(dataset="digits", model={"name": "mlp", "widths": (8,)},
+      ...                      optimizers={"hj": {"gamma": 10.0}, "sgd": {}}, seeds=2)
+      >>> [(run.name, run.label, run.seeds) for run in plan(config)]
+      [('sgd', 'SGD', (0, 1)), ('hj', 'HJ', (0, 1))]
     """
     check_plan(config)
     budget = budget_of(config)

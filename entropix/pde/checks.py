@@ -17,6 +17,14 @@ def check_float64() -> None:
 
     The solvers' errors are measured against closed forms down to 1e-12, and the log-sum-exp of
     beta = 1e6 has no digit left in single precision.
+
+    Raises:
+      ValueError: without float64, with both ways to switch float64 on.
+
+    Example:
+      >>> import entropix, jax
+      >>> with jax.enable_x64(True):
+      ...     entropix.pde.check_float64()
     """
     if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
         raise ValueError(

@@ -111,6 +111,14 @@ def heat_on_grid(grid: Grid, values: ArrayLike | Function, t: float, beta: float
     Raises:
       ValueError: for an argument outside its range, and without float64.
 
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> grid = entropix.pde.Grid(0.0, jnp.pi, 101)
+      >>> with jax.enable_x64(True):  # cos(x) decays by exp(-t/(2 beta))
+      ...     v = entropix.pde.heat_on_grid(grid, jnp.cos, t=1.0, beta=0.5)
+      >>> round(float(v[0]), 3)
+      0.368
+
     References:
       Lindeberg, `Scale-space for discrete signals <https://doi.org/10.1109/34.49051>`_, 1990.
     """

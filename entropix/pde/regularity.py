@@ -24,6 +24,17 @@ def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:
     Returns:
       Shape (*nodes, ndim, ndim): all nodes for a function; for values those inside, one fewer at
       each end, with an error O(h^2).
+
+    Raises:
+      ValueError: for an f whose value is not one number, for values of another shape, and without
+        float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(-1.0, 1.0, 3)
+      >>> with jax.enable_x64(True):
+      ...     entropix.pde.hessian(grid, lambda x: x**3)[:, 0, 0].tolist()
+      [-6.0, 0.0, 6.0]
     """
     if callable(values):
         grid.sample(values)
@@ -185,48 +196,102 @@ def widened_interval(f: Function, interval: tuple[float, float], t: float) -> tu
 
 
 def curvature_bound(curvature: ArrayLike, t: ArrayLike, ndim: int = 1) -> jax.Array:
-    r"""The bound 1/(1/C + t/ndim) of relaxed curvatures, whatever beta (Lemma 18).
+    r"""The bound of relaxed curvatures, whatever beta (Lemma 18).
 
-    With C = sup f_{kk} and ndim = 1 it bounds sup u_{kk}(., t); with C = sup Laplacian f and
-    ndim = N, sup Laplacian u. For f = c|x|^2/2 it is attained: c/(1 + ct) (Example 13).
+    .. math:: \sup_x u_{kk}(x, t) \le \frac1{1/C + t}, \qquad
+        \sup_x \Delta u(x, t) \le \frac1{1/C_\Delta + t/N}
+
+    The first has C = sup f_{kk} and ndim = 1, the second C = sup Laplacian f and ndim = N. For
+    f = c|x|^2/2 both are attained: the curvature is c/(1 + ct) (Example 13).
 
     Args:
-      curvature: C > 0.
+      curvature: C > 0, a number or an array.
       t: time, >= 0.
       ndim: 1 for one second derivative, N for the Laplacian.
+
+    Returns:
+      The bound, shaped as `curvature` and `t` together.
+
+    Example:
+      >>> import entropix
+      >>> float(entropix.pde.curvature_bound(2.0, t=1.5))  # 1/(1/2 + 3/2)
+      0.5
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 18.
     """
     return 1 / (1 / jnp.asarray(curvature) + jnp.asarray(t) / ndim)
 
 
 def heat_curvature(curvature: ArrayLike, t: ArrayLike, eigenvalue: ArrayLike) -> jax.Array:
-    """The curvature c exp(-lambda t) that the heat equation leaves an eigenfunction (Example 14).
+    r"""The curvature that the heat equation leaves an eigenfunction (Example 14).
+
+    .. math:: c(t) = c\, e^{-\lambda t}, \qquad -\tfrac1{2\beta} \Delta f = \lambda f
 
     Args:
-      curvature: c.
+      curvature: c, at time 0.
       t: time, >= 0.
-      eigenvalue: lambda, of -(1/2 beta) Laplacian: |k|^2/(2 beta) for a wave of number k.
+      eigenvalue: lambda; |k|^2/(2 beta) for a wave of number k.
+
+    Returns:
+      The curvature at time t, shaped as the arguments together.
+
+    Example:
+      >>> import entropix
+      >>> round(float(entropix.pde.heat_curvature(2.0, t=1.0, eigenvalue=0.5)), 4)
+      1.2131
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Example 14.
     """
     return jnp.asarray(curvature) * jnp.exp(-jnp.asarray(eigenvalue) * t)
 
 
 def harmonic_mean(values: ArrayLike, axis: int = -1) -> jax.Array:
-    """The harmonic mean of positive numbers along an axis.
+    r"""The harmonic mean of positive numbers along an axis.
 
-    Lemma 19: for a symmetric positive definite matrix the eigenvalues' is at most the diagonal's.
+    .. math:: HM(a) = \frac{N}{\sum_{k=1}^N 1/a_k}
+
+    Lemma 19: for a symmetric positive definite matrix the eigenvalues' harmonic mean is at most
+    the diagonal's.
+
+    Args:
+      values: positive numbers.
+      axis: along which the mean is taken.
+
+    Returns:
+      The means, shaped as `values` without the axis.
 
     Example:
       >>> import entropix, jax.numpy as jnp
       >>> round(float(entropix.pde.harmonic_mean(jnp.asarray([1.0, 0.5]))), 6)
       0.666667
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 19.
     """
     return 1 / jnp.mean(1 / jnp.asarray(values), axis=axis)
 
 
 def minimum_bound(curvatures: ArrayLike, t: ArrayLike) -> jax.Array:
-    """The bound 1/(t + 1/HM(C)) of HM(eigenvalues of D^2 u(., t)) at u's minima (Lemma 20).
+    r"""The bound of the harmonic mean of curvatures at a local minimum of u(., t) (Lemma 20).
+
+    .. math:: HM\big(\lambda(D^2 u(x, t))\big) \le \frac1{t + 1/HM(C)}, \qquad
+        C_k = \sup_x f_{kk}(x)
 
     Args:
-      curvatures: C_k = sup f_{kk} > 0. shape=(N,).
+      curvatures: C_k > 0. shape=(..., N).
       t: time, >= 0.
+
+    Returns:
+      The bound. shape=(...,).
+
+    Example:
+      >>> import entropix, jax.numpy as jnp
+      >>> round(float(entropix.pde.minimum_bound(jnp.asarray([1.0, 0.5]), t=0.5)), 6)
+      0.5
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 20.
     """
     return 1 / (jnp.asarray(t) + 1 / harmonic_mean(curvatures))

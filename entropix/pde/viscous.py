@@ -106,9 +106,32 @@ def check_beta(beta: float) -> None:
 def viscous_hj(
     grid: Grid, f: Function | ArrayLike, t: float, beta: float, *, num_steps: int | None = None
 ) -> jax.Array:
-    """Solves viscous Hamilton-Jacobi by the monotone scheme of `inviscid_hj`; same arguments.
+    r"""Solves viscous Hamilton-Jacobi by the monotone scheme of `inviscid_hj`.
+
+    .. math:: u_t = -\tfrac12 |\nabla u|^2 + \tfrac1{2\beta} \Delta u, \qquad u(\cdot, 0) = f
 
     First order, with walls that reflect: a check of `cole_hopf` that shares nothing with it.
+
+    Args:
+      grid: as of `inviscid_hj`.
+      f: as of `inviscid_hj`.
+      t: as of `inviscid_hj`.
+      beta: inverse temperature, > 0 and finite.
+      num_steps: as of `inviscid_hj`.
+
+    Returns:
+      u(., t) at the nodes.
+
+    Raises:
+      ValueError: for an argument outside its range, too few steps, and without float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(-6.0, 6.0, 241)
+      >>> with jax.enable_x64(True):  # curvature 1 becomes 1/(1 + t), whatever beta (Example 13)
+      ...     u = entropix.pde.viscous_hj(grid, lambda x: x**2 / 2, t=1.0, beta=10.0)
+      >>> round(float(u[160] - u[120]), 1)  # u(2) - u(0)
+      1.0
 
     References:
       Oberman, `Convergent difference schemes for degenerate elliptic and parabolic equations

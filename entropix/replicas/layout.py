@@ -182,6 +182,14 @@ def on_one_device(kind: str = "auto") -> str:
 
     Returns:
       "vmap" or "map".
+
+    Raises:
+      ValueError: for another kind.
+
+    Example:
+      >>> from entropix import replicas
+      >>> replicas.on_one_device("vmap"), replicas.on_one_device() in ("vmap", "map")
+      ('vmap', True)
     """
     if check_choice("kind", kind, ("auto", "vmap", "map")) != "auto":
         return kind
@@ -191,13 +199,24 @@ def on_one_device(kind: str = "auto") -> str:
 def host_devices(replicas: int, cores: int) -> int:
     """How many devices a CPU of so many cores should pretend to be, for p replicas.
 
-    One for each replica, or as many as divide p below four times the cores: more devices than cores
-    keep them busy while some wait (`benchmarks/replicas.py`).
+    One for each replica or, for more replicas than four times the cores, as many as divide p and
+    are at most four times the cores: more devices than cores keep the cores busy while some
+    devices wait (`benchmarks/replicas.py`).
+
+    Args:
+      replicas: p >= 1.
+      cores: cores of the CPU, >= 1.
+
+    Returns:
+      A number of devices, a divisor of p.
+
+    Raises:
+      ValueError: for arguments that are not integers >= 1.
 
     Example:
       >>> from entropix import replicas
-      >>> [replicas.host_devices(p, cores=2) for p in (1, 2, 3, 6, 8)]
-      [1, 2, 3, 6, 8]
+      >>> [replicas.host_devices(p, cores=2) for p in (1, 2, 3, 6, 8, 12)]
+      [1, 2, 3, 6, 8, 6]
     """
     replicas, cores = check_count("replicas", replicas), check_count("cores", cores)
     return max(n for n in range(1, min(replicas, 4 * cores) + 1) if replicas % n == 0)

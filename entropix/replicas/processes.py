@@ -39,6 +39,9 @@ def connected(
       timeout: seconds, >= 1, to wait for the others to come, and for a silent one before it is
         given up.
 
+    Returns:
+      A context manager, whose value is None.
+
     Raises:
       ValueError: for arguments outside their range.
       ConnectionError: if not all come in time, process 0's address cannot be used, or process 0
@@ -97,7 +100,19 @@ def _parse(coordinator: str) -> tuple[str, int]:
 def agree(values: list[float]) -> np.ndarray:
     """Returns the largest of all processes' values, in single precision: the same for all of them.
 
-    What processes decide by a clock or a signal of their own, they have to decide alike.
+    What processes decide by a clock or a signal of their own, they have to decide alike. All
+    processes have to call this at the same point.
+
+    Args:
+      values: numbers, equally many in every process.
+
+    Returns:
+      The largest value at every place of the list. float32, shape=(len(values),).
+
+    Example:
+      >>> from entropix import replicas
+      >>> replicas.agree([0.5, 2.0]).tolist()    # of one process: its values
+      [0.5, 2.0]
     """
     mine = np.asarray(values, np.float32)
     if jax.process_count() == 1:
@@ -149,6 +164,9 @@ def farewell(timeout: float = 600.0) -> None:
     Args:
       timeout: seconds > 0 to wait for a process that is alive and does not come, before a warning
         says so and this one goes.
+
+    Raises:
+      ValueError: for a timeout that is not a finite number > 0.
 
     Example:
       >>> from entropix import replicas

@@ -22,6 +22,9 @@ def replicate(state: Any, replicas: int) -> Any:
       The tree with a leading axis p. (For p different starting points stack p states:
       `jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)`.)
 
+    Raises:
+      ValueError: for a p that is not an integer >= 1.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from entropix import replicas
@@ -35,6 +38,12 @@ def replicate(state: Any, replicas: int) -> Any:
 
 def unreplicate(states: Any) -> Any:
     """Returns the first replica's state: what all have in common, such as counters.
+
+    Args:
+      states: any pytree of arrays with a leading axis p.
+
+    Returns:
+      The tree without the leading axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,6 +62,9 @@ def centre(states: Any) -> Any:
     Args:
       states: parameters, or whole states, with a leading axis p. Counters and keys, which have no
         mean, are the first replica's.
+
+    Returns:
+      A tree without the leading axis, with the dtypes of `states`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -73,6 +85,12 @@ def resize(states: Any, replicas: int) -> Any:
     Args:
       states: with a leading axis p.
       replicas: p' >= 1.
+
+    Returns:
+      The tree with a leading axis p'.
+
+    Raises:
+      ValueError: for a p' that is not an integer >= 1.
 
     Example:
       >>> import jax.numpy as jnp

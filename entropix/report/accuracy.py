@@ -27,11 +27,19 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
     """Draws bias and spread against L: a column for each method, a row for each temperature.
 
     Args:
-      data: what `entropix.landscape.functions.saved.load_accuracy` returns.
+      data: what `entropix.landscape.load_accuracy` returns.
       path: where to save the figure, if given; the suffix says the format.
 
     Returns:
       The matplotlib `Figure`.
+
+    Example:
+      >>> rows = [{"method": "heat", "gamma": 1.0, "temperature": T, "steps": L, "truth": 1.0,
+      ...          "bias": 0.03, "error": 0.01, "spread": 0.5 / L}
+      ...         for T in (0.1, 1.0) for L in (5, 20)]
+      >>> figure = accuracy({"function": "x**2 / 2", "rows": rows})
+      >>> [panel.get_ylabel().splitlines()[0] for panel in figure.axes]
+      ['T = 0.1', 'T = 1']
     """
     rows = data["rows"]
     methods = [m for m in _TITLES if any(row["method"] == m for row in rows)]

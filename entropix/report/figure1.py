@@ -45,11 +45,21 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
 
     Args:
       data: the fields of `entropix.landscape.functions.Relaxations` and `function`, the text of
-        f, by name: what `numpy.load` returns for the saved file.
+        f, by name: what `entropix.landscape.load_landscape` returns for `relaxations.npz`.
       path: where to save the figure, if given; the suffix says the format.
 
     Returns:
       The matplotlib `Figure`.
+
+    Example:
+      >>> import jax
+      >>> from entropix import landscape, pde
+      >>> with jax.enable_x64(True):
+      ...     data = landscape.relaxations(pde.Grid(-2.0, 2.0, 41), lambda x: (x**2 - 1) ** 2,
+      ...                                  times=[0.2], beta=50.0, equations=["heat"])
+      >>> figure = figure1(data._asdict() | {"function": "(x**2 - 1)**2"})
+      >>> [panel.get_title() for panel in figure.axes]  # curves, and where they are convex
+      ['heat', '']
     """
     figure = _curves(data) if data["f"].ndim == 1 else _contours(data)
     beta = _plain_number(float(data["beta"]))
@@ -142,9 +152,21 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
 
     Args:
       data: the fields of `entropix.landscape.functions.Scoping`, `points`, `f` and `function`, by
-        name.
+        name: what `entropix.landscape.load_landscape` returns for `scoping.npz`.
       path: where to save it; ends in `.gif`.
-      frames_a_second: speed.
+      frames_a_second: speed, > 0.
+
+    Example:
+      >>> import jax, pathlib, tempfile
+      >>> from entropix import landscape, pde
+      >>> grid, f = pde.Grid(-2.0, 2.0, 41), lambda x: (x**2 - 1) ** 2
+      >>> with jax.enable_x64(True):
+      ...     data = landscape.descend_while_scoping(grid, f, 0.5, 50.0, [1.5], num_frames=2)
+      >>> data = data._asdict() | {"points": grid.points, "f": f(grid.points), "function": "f"}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     scoping_animation(data, f"{folder}/scoping.gif")
+      ...     pathlib.Path(folder, "scoping.gif").read_bytes()[:6]
+      b'GIF89a'
     """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -39,6 +39,17 @@ def gather(
       ValueError: if there are no rows, a file is missing or damaged, runs are not comparable, two
         of them measured the same, or `workdir` is the folder of a run.
       OSError: if `workdir` cannot be written; before anything is read.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = experiment.train(problem, "sgd", budget=experiment.Budget(10, evaluations=2),
+      ...                          seeds=1, workdir=f"{folder}/sgd", progress=False)
+      ...     rows = gather([f"{folder}/sgd"], folder, report=lambda table: None)
+      >>> [(row.run, row.seed, row.gradients) for row in rows]
+      [('sgd', 0, 5), ('sgd', 0, 10)]
     """
     if workdir is not None:
         check_workdir(workdir)
@@ -64,16 +75,45 @@ def gather(
 
 
 def colours(folders: Iterable[str | pathlib.Path]) -> dict[str, str | None]:
-    """The colours of saved runs by name, for `convergence`; None where a run has none."""
+    """The colours of saved runs by name, for `convergence`.
+
+    Args:
+      folders: of runs or of comparisons.
+
+    Returns:
+      Run -> colour, as Matplotlib takes colours; None where a run has none.
+
+    Raises:
+      ValueError: if a folder has no run, or files of a run are missing, damaged, or those of
+        another run.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = experiment.train(problem, "sgd", budget=experiment.Budget(10, evaluations=2),
+      ...                          seeds=1, workdir=f"{folder}/sgd", progress=False)
+      ...     colours([f"{folder}/sgd"])
+      {'sgd': '#000000'}
+    """
     return {run.name: run.colour for run in read_runs(folders)}
 
 
 def check_workdir(workdir: str | pathlib.Path) -> None:
     """Raises an error unless tables and figures can be written to a folder; makes nothing.
 
+    Args:
+      workdir: a folder, which need not exist yet; ~ is the home folder.
+
     Raises:
       ValueError: if the folder is that of a run.
       OSError: if it cannot be made or written.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     check_workdir(f"{folder}/comparison")
     """
     workdir = pathlib.Path(workdir).expanduser()
     if (workdir / RUN_FILE).exists():

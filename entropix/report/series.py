@@ -125,6 +125,20 @@ def curve(rows: Sequence[Row], name: str, axis: str | None = None) -> tuple[np.n
     Returns:
       Effective epochs or gradients (of all replicas), shape (evaluations,), and values, shape
       (evaluations, seeds); what was not measured, or was not finite, is NaN.
+
+    Raises:
+      KeyError: for an axis that rows do not have.
+      ValueError: for rows of several runs, where two rows are of one seed and one place on the
+        axis; and for a field whose values are no numbers.
+
+    Example:
+      >>> from entropix.rows import Measurement, Row
+      >>> rows = [Row("hj", "hj", "HJ", seed, 1, 5, 60 * n, 60 * n, 5.0 * n, 12 * n, 1.0, 1e-3, 0.3,
+      ...             {"val_error": Measurement((9 + seed) / n, "%")})
+      ...         for n in (1, 2) for seed in (0, 1)]
+      >>> epochs, errors = curve(rows, "val_error")
+      >>> epochs.tolist(), errors.tolist()  # a column for each seed
+      ([5.0, 10.0], [[9.0, 10.0], [4.5, 5.0]])
     """
     axis = axis or axis_of(rows)
     values = [row.measures[name].value if name in row.measures else getattr(row, name, None)

@@ -104,6 +104,16 @@ def make_table(
 
     Raises:
       ValueError: if there are no rows, or no run or measure of a name.
+
+    Example:
+      >>> from entropix.rows import Measurement, Row
+      >>> rows = [Row("hj", "hj", "HJ", seed, 1, 5, 60 * n, 60 * n, 5.0 * n, 12 * n, 1.0, 1e-3, 0.3,
+      ...             {"val_error": Measurement((9 + seed) / n, "%")})
+      ...         for n in (1, 2) for seed in (0, 1)]
+      >>> [cell.strip() for cell in make_table(rows).splitlines()[0].split("|")[1:4]]
+      ['run', 'seeds', 'L']
+      >>> "4.75 ± 0.35" in make_table(rows)  # at the end: 4.5 and 5
+      True
     """
     if not rows:
         raise ValueError("make_table needs at least one row; got none.")
@@ -135,6 +145,12 @@ def as_text(table: str, encoding: str | None = None) -> str:
     Args:
       table: of `make_table`.
       encoding: of the terminal; by default that of the standard output.
+
+    Returns:
+      The table, in characters that the encoding has.
+
+    Raises:
+      LookupError: for an encoding that Python does not know.
 
     Example:
       >>> as_text("2.0 ± 0.1", "ascii"), as_text("2.0 ± 0.1", "utf-8")

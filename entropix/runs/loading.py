@@ -72,6 +72,19 @@ def load(
     Raises:
       ValueError: if the folder holds no run, no checkpoint, or not that seed; or if the run cannot
         be made again without `run`.
+
+    Example:
+      >>> import entropix, tempfile
+      >>> experiment = entropix.experiment
+      >>> problem = experiment.classification("digits", {"name": "mlp", "widths": (8,)})
+      >>> budget = experiment.Budget(10, evaluations=1)
+      >>> (run,) = experiment.runs(problem, {"sgd": "sgd"}, budget=budget, seeds=1)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = experiment.train(problem, "sgd", budget=budget, seeds=1, workdir=folder,
+      ...                          progress=False)
+      ...     trained = experiment.load(folder, seed=0, run=run)
+      >>> trained.seeds, len(trained.rows)
+      ((0,), 1)
     """
     folder = pathlib.Path(folder).expanduser()
     for part in sorted(folder.glob(PARTS)) if seed is not None else ():

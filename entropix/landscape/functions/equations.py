@@ -73,7 +73,29 @@ def surroundings(grid: Grid, f: Function) -> Box:
 
 
 def widened(grid: Grid, f: Function) -> tuple[Grid, tuple[slice, ...]]:
-    """The box of `surroundings`, and the nodes of the given one within it."""
+    """The box with half as much again on every side, if f is finite there; else the box alone.
+
+    Relaxations of f on the given box are solved on the wider one, whose walls are further away.
+
+    Args:
+      grid: the nodes, of one or two dimensions.
+      f: a JAX function of a point.
+
+    Returns:
+      The wider grid, with the same spacing, and one slice for each dimension: the nodes of `grid`
+      among those of the wider grid.
+
+    Raises:
+      ValueError: for an f that is not finite at a node of `grid`, and without float64.
+
+    Example:
+      >>> import jax
+      >>> from entropix import landscape, pde
+      >>> with jax.enable_x64(True):
+      ...     wide, inside = landscape.widened(pde.Grid(0.0, 1.0, 5), lambda x: x**2)
+      >>> wide.lower, wide.upper, wide.points[inside].tolist()
+      ((-0.5,), (1.5,), [0.0, 0.25, 0.5, 0.75, 1.0])
+    """
     box = surroundings(grid, f)
     return box.wide, box.inside
 

@@ -65,10 +65,24 @@ def true_gradient(
       f: the loss, a JAX function of a point.
       points: where, shape (points, *grid.point_shape).
       gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
-      temperature: T > 0; Hamilton-Jacobi and "sharpness" take none.
+      temperature: T > 0; "hamilton_jacobi" and "sharpness" ignore T.
 
     Returns:
       Array like the points.
+
+    Raises:
+      ValueError: for an unknown method, a gamma or T that is not positive, a gamma for which the
+        truth cannot be computed, and without float64.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from entropix import landscape, pde
+      >>> grid = pde.Grid(-9.0, 9.0, 201)
+      >>> with jax.enable_x64(True):  # Lemma 4: x/(1 + gamma)
+      ...     slope = landscape.true_gradient("local_entropy", grid, lambda x: x**2 / 2,
+      ...                                     jnp.ones(1), gamma=1.0, temperature=0.1)
+      >>> slope.round(9).tolist()
+      [0.5]
     """
     _check_method(method)
     check_positive(gamma=gamma)
@@ -241,11 +255,20 @@ def _replicas(
 
 
 def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
-    """Bias, standard error and spread of estimates; see `Accuracy`.
+    r"""Bias, standard error and spread of estimates; see `Accuracy`.
+
+    .. math:: \mathrm{bias} = |\bar a - g|, \qquad \mathrm{spread} = |s|, \qquad
+        \mathrm{error} = |s| / \sqrt n
+
+    At every point, n estimates have the mean :math:`\bar a` and the standard deviation s (the
+    unbiased one), and the truth is g; :math:`|\cdot|` is the root mean square over points.
 
     Args:
       samples: shape (chains, *points.shape), independent along the first axis, 2 at least.
       truth: shape (*points.shape,).
+
+    Returns:
+      An `Accuracy`, of Python floats.
 
     Example:
       >>> import numpy as np
@@ -295,6 +318,16 @@ def sweep(
     Raises:
       ValueError: for an argument outside its range; for a step that is not stable,
         eta_y (max f'' + 1/gamma) >= 2; and for estimates that are not finite.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from entropix import landscape, pde
+      >>> with jax.enable_x64(True):
+      ...     rows = landscape.sweep(
+      ...         pde.Grid(-9.0, 9.0, 201), lambda x: x**2 / 2, jnp.ones(1), gammas=[1.0],
+      ...         temperatures=[0.1], steps=[5, 50], methods=["hamilton_jacobi"])
+      >>> [(row["steps"], round(row["truth"], 3), round(row["bias"], 3)) for row in rows]
+      [(5, 0.5, 0.164), (50, 0.5, 0.0)]
     """
     for method in methods:
         _check_method(method)

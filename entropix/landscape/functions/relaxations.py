@@ -139,7 +139,7 @@ def descend_while_scoping(
     start: Sequence[float],
     num_frames: int = 60,
 ) -> Scoping:
-    r"""Follows x' = -grad u(x, gamma_k) while gamma_k falls geometrically to 0.
+    """Follows x' = -grad u(x, gamma_k) while gamma_k falls geometrically to 0.
 
     A frame lasts 1/C + gamma_k, with C the largest second derivative of f: by Lemma 18 one over
     the largest curvature of u(., gamma_k). Its four steps, of a quarter each, never overshoot,
@@ -147,15 +147,30 @@ def descend_while_scoping(
 
     Args:
       grid: the nodes; paths end at the box.
-      f: a JAX function of a point.
+      f: a JAX function of a point, finite in the box.
       gamma: the first scope, > 0. The last is gamma/200; in 2-D, where finer quadrature is slow,
         not less than the nodes resolve.
-      beta: inverse temperature.
+      beta: inverse temperature, in (0, 1e12].
       start: x at the first frame, one number a dimension.
-      num_frames: scopes.
+      num_frames: scopes, >= 1.
 
     Returns:
       `Scoping`, in NumPy.
+
+    Raises:
+      ValueError: for an argument outside its range, an f that is not finite in the box or too steep
+        for a descent, and without float64.
+
+    Example:
+      >>> import jax
+      >>> from entropix import landscape, pde
+      >>> with jax.enable_x64(True):
+      ...     data = landscape.descend_while_scoping(
+      ...         pde.Grid(-2.0, 2.0, 81), lambda x: x**2 / 2, 1.0, 50.0, [1.5], num_frames=3)
+      >>> data.gammas.round(3).tolist(), data.values.shape
+      ([1.0, 0.071, 0.005], (3, 81))
+      >>> bool(abs(data.path[-1]) < abs(data.path[0]))
+      True
     """
     check_positive(gamma=gamma)
     check_beta(beta)
@@ -197,7 +212,11 @@ def _descend(grid: Grid, slope: jax.Array, x: jax.Array, step: float, count: int
 
 
 def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> np.ndarray:
-    """Marks the nodes around which values are convex, by second differences.
+    r"""Marks the nodes around which values are convex, by second differences.
+
+    .. math:: \lambda_{\min}(D_h^2 u) > \varepsilon
+
+    with the larger of `uncertain` and the rounding error as :math:`\varepsilon`.
 
     Args:
       grid: the nodes. In 2-D the smaller eigenvalue of the difference Hessian decides.
@@ -207,6 +226,12 @@ def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> n
 
     Returns:
       Booleans, shaped as the values; nodes at the edge are as their neighbours.
+
+    Example:
+      >>> from entropix import landscape, pde
+      >>> grid = pde.Grid(-2.0, 2.0, 9)
+      >>> landscape.convex_nodes(grid, (grid.points**2 - 1) ** 2).tolist()
+      [True, True, True, False, False, False, True, True, True]
     """
     second = second_differences(grid, np.asarray(values, float))
     if grid.ndim == 1:
@@ -221,6 +246,21 @@ def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> n
 
 
 def convex_intervals(x: np.ndarray, convex: np.ndarray) -> np.ndarray:
-    """The intervals of marked nodes, shape (intervals, 2): first and last node of each run."""
+    """The intervals of marked nodes: first and last node of each run.
+
+    Args:
+      x: coordinates of the nodes, ascending. shape=(nodes,).
+      convex: which nodes are marked, as from `convex_nodes`. Booleans, shape=(nodes,).
+
+    Returns:
+      The ends of every interval. shape=(intervals, 2).
+
+    Example:
+      >>> import numpy as np
+      >>> from entropix import landscape
+      >>> x = np.asarray([-2.0, -1.0, 0.0, 1.0, 2.0])
+      >>> landscape.convex_intervals(x, np.asarray([True, True, False, False, True])).tolist()
+      [[-2.0, -1.0], [2.0, 2.0]]
+    """
     edges = np.diff(np.concatenate([[False], convex, [False]]).astype(int))
     return np.stack([x[np.flatnonzero(edges == 1)], x[np.flatnonzero(edges == -1) - 1]], axis=-1)

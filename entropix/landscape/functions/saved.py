@@ -40,15 +40,26 @@ def save_landscape(
       folder: where to; it is made when all is computed.
       text: the function, see `entropix.landscape.functions.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y.
-      times: of the relaxations; the largest is the first gamma of scoping.
-      beta: inverse temperature.
-      start: of the descents; by default an eighth (in y: a quarter) from the upper end.
-      nodes: a dimension.
+      times: of the relaxations, all > 0; the largest is the first gamma of scoping.
+      beta: inverse temperature, in (0, 1e12].
+      start: of the descents, one number a dimension, within the interval; by default an eighth (in
+        y: a quarter) from the upper end.
+      nodes: a dimension, 3 to 4001 in 1-D and 3 to 121 in 2-D; by default 401 and 61.
       frames: of scoping; 0 for none.
       equations: the relaxations, see `relaxations`.
 
     Raises:
       ValueError: for anything that cannot be taken, in one line, before anything is written.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import landscape
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     landscape.save_landscape(folder, "x**2 / 2", (-1.0, 1.0), times=[0.5], beta=10.0,
+      ...                              nodes=41, frames=0)
+      ...     data = landscape.load_landscape(f"{folder}/relaxations.npz")
+      >>> [str(name) for name in data["equations"]], data["values"].shape
+      (['viscous_hj', 'hj', 'heat'], (3, 1, 41))
     """
     expression = parse(text)
     grid = _grid(expression, interval, nodes)
@@ -78,7 +89,28 @@ def save_landscape(
 
 
 def load_landscape(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a saved file, by name."""
+    """Reads the arrays of a file that `save_landscape` wrote.
+
+    Args:
+      path: of `relaxations.npz` or `scoping.npz`.
+
+    Returns:
+      The arrays by name: the fields of `Relaxations` or `Scoping`, and `function`, the text of f.
+      The file of `Scoping` has `points` and `f` too.
+
+    Raises:
+      OSError: if the file cannot be opened.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import landscape
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     landscape.save_landscape(folder, "x**2 / 2", (-1.0, 1.0), times=[0.5], beta=10.0,
+      ...                              nodes=41, frames=0)
+      ...     data = landscape.load_landscape(f"{folder}/relaxations.npz")
+      >>> str(data["function"]), data["times"].tolist()
+      ('x**2 / 2', [0.5])
+    """
     with np.load(path) as data:
         return dict(data)
 
@@ -103,16 +135,27 @@ def save_accuracy(
       text: the function, see `entropix.landscape.functions.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y. Estimates are made at
         17 equidistant points of it, or 5 x 5.
-      gammas: scopes.
-      temperatures: T.
-      steps: L, gradients for one estimate.
-      step_size: eta_y.
-      averaging: alpha of "local_entropy".
-      num_chains: estimates per point.
+      gammas: scopes, all > 0.
+      temperatures: T, all > 0.
+      steps: L, gradients for one estimate, all >= 2.
+      step_size: eta_y, > 0; eta_y (max f'' + 1/gamma) must stay below 2.
+      averaging: alpha of "local_entropy", in [0, 1) or "linear".
+      num_chains: estimates per point, see `estimates`.
       methods: see `sweep`.
 
     Raises:
       ValueError: for anything that cannot be taken, in one line, before anything is written.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import landscape
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     landscape.save_accuracy(folder, "x**2 / 2", (-1.0, 1.0), gammas=[1.0],
+      ...                             temperatures=[0.1], steps=[5], step_size=0.1, averaging=0.75,
+      ...                             num_chains=16, methods=["heat"])
+      ...     data = landscape.load_accuracy(f"{folder}/accuracy.json")
+      >>> [(row["method"], row["steps"]) for row in data["rows"]], data["threshold"]  # f is convex
+      ([('heat', 5)], None)
     """
     expression = parse(text)
     grid = _grid(expression, interval, None)
@@ -145,7 +188,31 @@ def save_accuracy(
 
 
 def load_accuracy(path: str | pathlib.Path) -> dict[str, Any]:
-    """What `save_accuracy` saved."""
+    """Reads what `save_accuracy` saved.
+
+    Args:
+      path: of `accuracy.json`.
+
+    Returns:
+      A dictionary: `function`, the text of f; `interval`; `threshold`, the gamma above which the
+      inner problem may have several minima, None for convex f; `step_size`; `averaging`; `rows`, as
+      of `sweep`.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if the file holds no JSON.
+
+    Example:
+      >>> import tempfile
+      >>> from entropix import landscape
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     landscape.save_accuracy(folder, "x**2 / 2", (-1.0, 1.0), gammas=[1.0],
+      ...                             temperatures=[0.1], steps=[5], step_size=0.1, averaging=0.75,
+      ...                             num_chains=16, methods=["heat"])
+      ...     data = landscape.load_accuracy(f"{folder}/accuracy.json")
+      >>> data["function"], data["interval"]
+      ('x**2 / 2', [-1.0, 1.0])
+    """
     return json.loads(pathlib.Path(path).read_text())
 
 

@@ -16,14 +16,25 @@ TITLES = {
 
 
 def accuracy_table(data: Mapping[str, Any]) -> str:
-    """Makes a table for each method, in Markdown, from what `save_accuracy` saved.
+    r"""Makes a table for each method, in Markdown, from what `save_accuracy` saved.
 
     Args:
-      data: see `entropix.landscape.functions.saved.save_accuracy`.
+      data: what `load_accuracy` returns.
 
     Returns:
       Tables with a row for each gamma and T, a column for each L: "bias, spread" in per cent of
       the relaxed gradient's size.
+
+    Example:
+      >>> from entropix import landscape
+      >>> row = {"method": "heat", "gamma": 1.0, "temperature": 0.1, "steps": 20, "truth": 1.0,
+      ...        "bias": 0.03, "error": 0.01, "spread": 0.12}
+      >>> data = {"function": "x**2 / 2", "interval": [-1.0, 1.0], "threshold": None,
+      ...         "step_size": 0.1, "averaging": 0.75, "rows": [row]}
+      >>> print(*landscape.accuracy_table(data).splitlines()[7:10], sep="\n")
+      | gamma | T | size | L = 20 |
+      |---|---|---|---|
+      | 1 | 0.1 | 1.000 | 3, 12 |
     """
     low, high = data["interval"][:2]
     lines = [f"# f = {data['function']} on [{low:g}, {high:g}]", ""]

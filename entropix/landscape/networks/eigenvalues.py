@@ -98,7 +98,23 @@ def eigenpairs(
     num_steps: int | None = None,
     which: str = "largest",
 ) -> Eigenpairs:
-    """Extreme eigenvalues together with their eigenvectors; arguments as of `eigenvalues`.
+    r"""Extreme eigenvalues of a symmetric operator together with their eigenvectors, by Lanczos.
+
+    .. math:: A u_k \approx \theta_k u_k, \qquad |u_k| = 1
+
+    Args:
+      matvec: as of `eigenvalues`.
+      params: as of `eigenvalues`.
+      num: as of `eigenvalues`.
+      key: as of `eigenvalues`.
+      num_steps: as of `eigenvalues`.
+      which: as of `eigenvalues`.
+
+    Returns:
+      `Eigenpairs`: the values and bounds of `eigenvalues`, and a unit vector for each value.
+
+    Raises:
+      ValueError: for an argument outside its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,6 +122,9 @@ def eigenpairs(
       >>> pairs = eigenpairs(lambda v: diagonal * v, jnp.zeros(7), 2, key=0)
       >>> abs(pairs.vectors).argmax(axis=1).tolist()
       [6, 5]
+
+    References:
+      Golub and Van Loan, Matrix computations, 2013, ch. 10.
     """
     return _eigenpairs(*_arguments(matvec, params, num, key, num_steps, which), vectors=True)
 

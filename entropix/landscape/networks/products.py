@@ -119,6 +119,9 @@ def hessian(loss: LossFn, params: Tree, batches: Tree) -> MatVec:
       are arguments of their compiled programs, which serve other values too; data that a lambda
       closes over would become part of a program.
 
+    Raises:
+      ValueError: for a loss that is no function; from the operator, for arguments of other forms.
+
     Example:
       >>> import jax.numpy as jnp
       >>> loss = lambda x, batch: batch * x @ x
@@ -136,7 +139,36 @@ def gauss_newton(
     params: Tree,
     batches: Tree,
 ) -> MatVec:
-    """The Gauss-Newton matrix as an operator, `v -> ggn_vp(...)`; see `hessian`."""
+    r"""The Gauss-Newton matrix as an operator, `v -> ggn_vp(..., v, batches)`; see `hessian`.
+
+    .. math:: G v = \frac1B \sum_b J_b^\top \left(\nabla^2_z \ell_b\right) J_b\, v
+
+    Args:
+      outputs_fn: as for `ggn_vp`.
+      loss_fn: as for `ggn_vp`.
+      params: as for `ggn_vp`.
+      batches: as for `ggn_vp`.
+
+    Returns:
+      A function for `eigenvalues`, `spectrum`, `trace` and `frobenius_norm`, as from `hessian`.
+
+    Raises:
+      ValueError: for an `outputs_fn` or `loss_fn` that is no function; from the operator, for
+        arguments of other forms.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> outputs = lambda x, batch: jnp.tanh(batch @ x)
+      >>> square = lambda z, batch: jnp.mean(z**2) / 2
+      >>> batches = jnp.asarray([[[1.0, 0.0]], [[0.0, 2.0]]])    # two batches of one example
+      >>> product = gauss_newton(outputs, square, jnp.zeros(2), batches)
+      >>> product(jnp.ones(2)).tolist()
+      [0.5, 2.0]
+
+    References:
+      Schraudolph, `Fast curvature matrix-vector products
+      <https://doi.org/10.1162/08997660260028683>`_, 2002.
+    """
     checks.check_function("outputs_fn", outputs_fn, "a function of parameters and a batch")
     checks.check_function("loss_fn", loss_fn, "a function of outputs and a batch")
     return Partial(_ggn_product, as_partial(outputs_fn), as_partial(loss_fn), params, batches)
@@ -158,6 +190,10 @@ def relative(matvec: MatVec, params: Tree) -> MatVec:
 
     Returns:
       An operator like `matvec`.
+
+    Raises:
+      ValueError: for a `matvec` that is no function; from the operator, for arguments of other
+        forms.
 
     Example:
       >>> import jax.numpy as jnp

@@ -202,6 +202,10 @@ def normalised(direction: Tree, params: Tree, by: str = "filter") -> Tree:
     Returns:
       A tree like `params`, in float32 or wider.
 
+    Raises:
+      ValueError: for an unknown `by`, a direction of another form than `params`, and parameters
+        without floating-point leaves or with complex ones.
+
     Example:
       >>> import jax.numpy as jnp
       >>> weights = jnp.asarray([[3.0, 0.0], [4.0, 1.0]])

@@ -209,7 +209,31 @@ def harmonic_mean(spectrum: Spectrum, cutoff: ArrayLike) -> Estimate:
 
 
 def arithmetic_mean(spectrum: Spectrum, cutoff: ArrayLike) -> Estimate:
-    """The arithmetic mean of the eigenvalues above a cut-off; see `harmonic_mean`."""
+    r"""The arithmetic mean of the eigenvalues above a cut-off.
+
+    .. math:: AM = \frac{\sum_{\lambda_i > c} \lambda_i}{\#\{\lambda_i > c\}}
+
+    As for `harmonic_mean`, the mean depends on the cut-off: hand over several cut-offs and look at
+    all of them.
+
+    Args:
+      spectrum: from `spectrum`.
+      cutoff: c > 0, a number or an array of several.
+
+    Returns:
+      An `Estimate` of the shape of `cutoff`; NaN where no eigenvalue lies above.
+
+    Raises:
+      ValueError: for a cut-off that is not positive, and for a `spectrum` that is no `Spectrum`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> diagonal = jnp.asarray([0.5, 1.0])
+      >>> density = spectrum(lambda v: diagonal * v, jnp.zeros(2), key=0, num_samples=400)
+      >>> value, error = arithmetic_mean(density, jnp.asarray([0.1, 0.7]))
+      >>> abs(float(value[0]) - 0.75) < 3 * float(error[0]), round(float(value[1]), 4)
+      (True, 1.0)
+    """
     above, total = _moments_above(spectrum, cutoff, 1)
     return _ratio(total, above)
 

@@ -99,6 +99,9 @@ def frobenius_norm(
     Returns:
       An `Estimate`.
 
+    Raises:
+      ValueError: for an argument outside its range.
+
     Example:
       >>> import jax.numpy as jnp
       >>> A = jnp.asarray([[2.0, 1.0], [1.0, 3.0]])

@@ -65,13 +65,28 @@ def simulated_annealing(
       start: shape (paths,).
       key: a JAX key.
       step_size: eta > 0.
-      schedule: temperatures T_k >= 0, shape (gradients,).
+      schedule: temperatures T_k >= 0 and finite, shape (gradients,), such as
+        `logarithmic_cooling` returns.
 
     Returns:
-      The last x of every path.
+      The last x of every path, shape (paths,).
 
     Raises:
       ValueError: for an argument outside its range, and without float64.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> slope = lambda x: 4 * x * (x**2 - 1) + 0.5  # of two wells, of which the left is lower
+      >>> with jax.enable_x64(True):
+      ...     T = entropix.pde.logarithmic_cooling(1.0, 2000, step_size=0.05)
+      ...     x = entropix.pde.simulated_annealing(slope, jnp.ones(200), jax.random.key(0),
+      ...                                          step_size=0.05, schedule=T)
+      ...     int((x < 0).sum()) > 160  # of 200 paths that began in the right one
+      True
+
+    References:
+      Chiang, Hwang and Sheu, `Diffusion for global optimization in R^n
+      <https://doi.org/10.1137/0325042>`_, 1987.
     """
     check_float64()
     check_positive(step_size=step_size)
@@ -100,20 +115,36 @@ def scoped_descent(
 ) -> jax.Array:
     r"""Entropy-SGD (31)-(33) with x <- <y>, L gradients for each scope of a schedule.
 
+    .. math:: y \leftarrow y - \eta_y \Big[\nabla f(y) + \frac{y - x}{\gamma_k}\Big]
+        + \sqrt{2 \eta_y T}\,\xi, \qquad x \leftarrow \langle y \rangle
+
     Args:
       gradient: of f, for an array of paths at once.
       start: shape (paths,).
       key: a JAX key.
-      step_size: eta_y > 0, below 2 gamma.
+      step_size: eta_y > 0, below 2 gamma_k for every scope.
       schedule: scopes gamma_k > 0, shape (outer steps,).
-      temperature: T of the inner chain.
-      num_steps: L; <y> is the mean of the L iterates.
+      temperature: T >= 0 of the inner chain.
+      num_steps: L >= 1; y starts at x, and <y> is the mean of the L iterates.
 
     Returns:
-      The last x of every path.
+      The last x of every path, shape (paths,).
 
     Raises:
       ValueError: for an argument outside its range, and without float64.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> with jax.enable_x64(True):  # f = x^2/2: <y> tends to x/(1 + gamma) for many steps
+      ...     x = entropix.pde.scoped_descent(
+      ...         lambda x: x, jnp.ones(1), jax.random.key(0), step_size=0.1, schedule=[1.0, 0.5],
+      ...         temperature=0.0, num_steps=2000)
+      >>> round(float(x[0]), 2)  # 1/2 times 2/3
+      0.33
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equations (31),
+      (32) and (33).
     """
     check_float64()
     check_positive(step_size=step_size)

@@ -165,16 +165,34 @@ def value_function(
 
 
 def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
-    """The optimal control (25), a(x, s) = grad u(x, s), from `value_function`.
+    r"""The optimal control (25), from `value_function`.
+
+    .. math:: a(x, s) = \nabla u(x, s)
 
     Args:
       grid: that of the values.
-      values: u, shape (K + 1, *grid.shape).
+      values: u, shape (K + 1, *grid.shape), K >= 1.
       horizon: S > 0.
 
     Returns:
       A function of a point and a time, interpolated linearly in both. CSGD's drift is
       -grad f - a.
+
+    Raises:
+      ValueError: for values of another shape, and without float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(-4.0, 4.0, 161)
+      >>> with jax.enable_x64(True):  # f = 0, V = x^2/2: u = x^2/(2 (1 + S - s)) + a function of s
+      ...     u = entropix.pde.value_function(grid, lambda x: 0 * x, lambda x: x**2 / 2, beta=2.0,
+      ...                                     horizon=1.0, method="linear")
+      ...     a = entropix.pde.feedback(grid, u, horizon=1.0)
+      ...     round(float(a(1.0, 0.0)), 2), round(float(a(1.0, 1.0)), 2)
+      (0.5, 1.0)
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (25).
     """
     slopes = in_time(grid, jax.vmap(grid.gradient)(jnp.asarray(values)), horizon)
     return lambda x, s: grid.interpolate(slopes(s), x)

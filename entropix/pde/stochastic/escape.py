@@ -29,6 +29,10 @@ def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax
     Returns:
       tau at the nodes; 0 at b.
 
+    Raises:
+      ValueError: for a grid of two dimensions, a T that is not positive, or one below
+        (max f - min f)/600; and without float64.
+
     Example:
       >>> import entropix, jax
       >>> grid = entropix.pde.Grid(0.0, 1.0, 101)
@@ -67,6 +71,13 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
       saddle: the maximum to cross, f'' < 0.
       temperature: T > 0.
 
+    Returns:
+      The time tau, a number.
+
+    Raises:
+      ValueError: for a T that is not positive, an f that does not curve up at `well` and down at
+        `saddle`, and without float64.
+
     Example:
       >>> import entropix, jax
       >>> with jax.enable_x64(True):
@@ -74,6 +85,10 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
       ...     tau = entropix.pde.kramers_time(f, -1.0, 0.0, temperature=0.1)
       >>> round(float(tau), 2)
       54.13
+
+    References:
+      Kramers, `Brownian motion in a field of force and the diffusion model of chemical reactions
+      <https://doi.org/10.1016/S0031-8914(40)90098-2>`_, 1940.
     """
     check_float64()
     check_positive(temperature=temperature)
@@ -95,11 +110,14 @@ def first_passage(
     dt: float,
     max_steps: int = 1_000_000,
 ) -> jax.Array:
-    """First times at which paths of dX = -f' ds + sqrt(2T) dW exceed the barrier.
+    r"""First times at which paths of dX = -f' ds + sqrt(2T) dW exceed the barrier.
 
-    Heun steps. A path may cross between two steps and be back: given both ends, the Brownian
-    bridge does so with probability exp(-(b - x)(b - x')/(T dt)), by which it is drawn; without
-    it, times would be too long by O(sqrt(dt)).
+    Heun steps. A path may cross between two steps and be back. Given both ends x and x' of the
+    step, both below the barrier b, a Brownian bridge does so with the probability
+
+    .. math:: \exp\Big( -\frac{(b - x)(b - x')}{T\,dt} \Big)
+
+    by which the crossing is drawn; without it, times would be too long by O(sqrt(dt)).
 
     Args:
       gradient: f', a JAX function of a number.
@@ -107,11 +125,27 @@ def first_passage(
       barrier: b.
       key: a JAX key.
       temperature: T > 0.
-      dt: length of a step.
-      max_steps: after so many, what has not crossed is given an infinite time.
+      dt: length of a step, > 0.
+      max_steps: >= 1; after so many, what has not crossed is given an infinite time.
 
     Returns:
       Times, shape (paths,), each the middle of the step of the crossing.
+
+    Raises:
+      ValueError: for an argument outside its range, and without float64.
+
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> with jax.enable_x64(True):  # f = -x: paths move by 1 in a unit of time
+      ...     times = entropix.pde.first_passage(
+      ...         lambda x: -jnp.ones_like(x), jnp.zeros(1000), 1.0, jax.random.key(0),
+      ...         temperature=0.05, dt=0.01)
+      ...     round(float(times.mean()), 1)
+      1.0
+
+    References:
+      Gobet, `Weak approximation of killed diffusion using Euler schemes
+      <https://doi.org/10.1016/S0304-4149(99)00109-X>`_, 2000 (the bridge).
     """
     check_float64()
     check_positive(temperature=temperature, dt=dt)

@@ -103,7 +103,26 @@ def in_time(
 
 
 def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:
-    """The integral of a density over the grid, by the trapezoidal rule."""
+    r"""The integral of a density over the grid, by the trapezoidal rule.
+
+    .. math:: \int \rho(x)\,dx
+
+    Args:
+      grid: of one or two dimensions.
+      density: rho, a function or values at the nodes.
+
+    Returns:
+      The mass, a number.
+
+    Raises:
+      ValueError: for values of another shape, and without float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> with jax.enable_x64(True):  # the rule is exact for straight lines
+      ...     float(entropix.pde.mass(entropix.pde.Grid(0.0, 2.0, 5), lambda x: 3 * x))
+      6.0
+    """
     total = grid.sample(density)
     for axis in reversed(range(grid.ndim)):
         total = total @ cells(grid, axis)
@@ -111,7 +130,9 @@ def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:
 
 
 def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Array:
-    r"""The stationary density (10) of `fokker_planck`, exp(-2 beta V) normalised to mass 1.
+    r"""The stationary density (10) of `fokker_planck`, of mass 1.
+
+    .. math:: \rho(x) = \frac{e^{-2\beta V(x)}}{\int e^{-2\beta V}}
 
     Args:
       grid: of one or two dimensions.
@@ -120,6 +141,20 @@ def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Ar
 
     Returns:
       The density at the nodes.
+
+    Raises:
+      ValueError: for an argument outside its range, and without float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(-3.0, 3.0, 301)
+      >>> with jax.enable_x64(True):  # for V = x^2/2 a Gaussian of variance 1/(2 beta)
+      ...     rho = entropix.pde.gibbs(grid, lambda x: x**2 / 2, beta=2.0)
+      ...     round(float(entropix.pde.mass(grid, rho * grid.points**2)), 4)
+      0.25
+
+    References:
+      Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (10).
     """
     check_positive(beta=beta)
     V = grid.sample(potential)

@@ -92,6 +92,16 @@ def mean_field_game(
     Raises:
       ValueError: for an argument outside its range, and without float64.
 
+    Example:
+      >>> import entropix, jax, jax.numpy as jnp
+      >>> grid = entropix.pde.Grid(-4.0, 4.0, 81)
+      >>> with jax.enable_x64(True):  # a cost that pulls players from 0 to 1
+      ...     game = entropix.pde.mean_field_game(
+      ...         grid, lambda x: x**2 / 2, lambda x, m: (x - 1) ** 2 / 2, lambda x: jnp.exp(-x**2),
+      ...         gamma=1.0, beta=2.0, horizon=1.0, num_levels=20, num_rounds=10)
+      >>> float(game.improvement) > 0, float(game.residuals[-1]) < 0.01, game.means.shape
+      (True, True, (21,))
+
     References:
       Lasry and Lions, `Mean field games <https://doi.org/10.1007/s11537-007-0657-8>`_, 2007.
     """

@@ -132,16 +132,21 @@ def fast_slow(
 def gradient_flow(
     gradient: Function, start: ArrayLike, *, horizon: float, num_steps: int
 ) -> jax.Array:
-    """The flow dX = -gradient(X) ds by fourth-order Runge-Kutta steps.
+    r"""The flow dX = -gradient(X) ds by fourth-order Runge-Kutta steps.
+
+    .. math:: \frac{dX}{ds} = -g(X)
 
     Args:
-      gradient: a JAX function of an array like `start`.
+      gradient: g, a JAX function of an array like `start`.
       start: X(0), of any shape.
       horizon: final time, > 0.
-      num_steps: steps.
+      num_steps: steps, >= 1.
 
     Returns:
       X at the times 0, ..., horizon: shape (num_steps + 1, *start.shape).
+
+    Raises:
+      ValueError: for an argument outside its range, and without float64.
 
     Example:
       >>> import entropix, jax

@@ -102,6 +102,19 @@ def mean_field_energy(
 
     Raises:
       ValueError: for an argument outside its range, and without float64.
+
+    Example:
+      >>> import entropix, jax
+      >>> grid = entropix.pde.Grid(0.0, 2.0, 201)
+      >>> with jax.enable_x64(True):  # f = 0, a uniform density: -T log(2) + (1/3)/(2 gamma)
+      ...     energy = entropix.pde.mean_field_energy(
+      ...         grid, lambda x: 0 * x, lambda x: 0 * x + 0.5, gamma=1.0, temperature=0.5)
+      >>> round(float(energy), 2)
+      -0.18
+
+    References:
+      Carrillo, McCann and Villani, `Kinetic equilibration rates
+      <https://doi.org/10.4171/RMI/376>`_, 2003.
     """
     check_positive(gamma=gamma, temperature=temperature)
     rho = grid.sample(density)

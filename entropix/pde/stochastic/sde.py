@@ -134,11 +134,19 @@ class Estimate(NamedTuple):
 
 
 def estimate(samples: ArrayLike, *, antithetic: bool = False) -> Estimate:
-    """The mean over the first axis and its standard error, std / sqrt(n).
+    r"""The mean over the first axis and its standard error.
+
+    .. math:: \bar a = \tfrac1n \sum_i a_i, \qquad s/\sqrt n, \qquad
+        s^2 = \tfrac1{n-1} \sum_i (a_i - \bar a)^2
 
     Args:
-      samples: shape (n, ...), independent along the first axis.
-      antithetic: the second half is the antithetic of the first, and only pairs are independent.
+      samples: shape (n, ...), independent along the first axis, n >= 2; the error of one sample is
+        NaN.
+      antithetic: the second half is the antithetic of the first, and only pairs are independent;
+        mean and error are then those of the n/2 means of pairs.
+
+    Returns:
+      `Estimate`: mean and error, each of shape (...,).
 
     Raises:
       ValueError: if the samples do not make pairs.
