@@ -156,7 +156,9 @@ def main():
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--baseline")
     parser.add_argument("--flatness", type=pathlib.Path)
-    parser.add_argument("--out", type=pathlib.Path, help="NAME.md: gets the tables; NAME.jsonl the rises")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="NAME.md: gets the tables; NAME.jsonl the rises"
+    )
     options = parser.parse_args()
     saved = read_runs(options.folders)
     if any(run.identity["problem"] != saved[0].identity["problem"] for run in saved):
