@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from entropix.experiment.making import make_runs
-from entropix.experiment.names import check_name, folder_name
+from entropix.experiment.names import check_name, folder_name, is_file_name
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
@@ -371,4 +371,6 @@ def _made(
 def _folder(workdir: str | pathlib.Path | None, problem: Problem, *within: str) -> pathlib.Path:
     if workdir is not None:
         return pathlib.Path(workdir).expanduser()
-    return pathlib.Path("runs", folder_name("a problem", problem.name), *within)
+    name = problem.name
+    name = name if is_file_name(name) else folder_name("a problem", name)
+    return pathlib.Path("runs", name, *within)

@@ -108,7 +108,7 @@ def test_a_decoder_takes_a_seed_and_refuses_what_is_too_long():
 
 
 def test_where_the_text_ends_is_part_of_the_identity():
-    """One more byte of text and one less of validation are other problems, of equal bytes."""
+    """More windows of text and fewer of validation are another problem, of equal bytes."""
     corpus = bytes(np.random.default_rng(0).integers(32, 120, 1000).astype(np.uint8))
 
     def made(windows):

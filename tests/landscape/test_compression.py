@@ -1,6 +1,7 @@
 """Quantised and pruned weights, against NumPy."""
 
 import fractions
+import math
 import warnings
 
 import jax
@@ -111,9 +112,13 @@ def test_weights_of_numpy_in_double_precision():
 
 @pytest.mark.parametrize("prune", [landscape.pruned, jax.jit(landscape.pruned)])
 @pytest.mark.parametrize(
-    ("count", "share"), [(2, 0.995), (5, 0.999), (3, 0.333), (3, 1 / 3), (100, 0.29), (100, 0.9999)]
+    ("count", "share"),
+    [
+        *((2, 0.995), (5, 0.999), (3, 0.333), (3, 1 / 3), (100, 0.29), (100, 0.9999)),
+        *((100, np.float32(0.29)), (5, 0), (1_863_690, 0.75), (3_000_000, 0.9)),
+    ],
 )
 def test_as_many_go_as_the_formula_says(prune, count, share):
-    exact = fractions.Fraction(share).limit_denominator(10_000) * count
-    expected = sum(rank > exact for rank in range(1, count + 1))
+    exact = fractions.Fraction(float(share)).limit_denominator(10_000) * count
+    expected = count - math.floor(exact)
     assert int(jnp.count_nonzero(prune(jnp.arange(1.0, count + 1)[None], share))) == expected

@@ -283,6 +283,7 @@ def test_replicas_are_in_equilibrium_though_the_pull_is_weak(x64, gamma, step_si
 
 def test_steps_may_be_numbers_of_numpy(x64):
     given = {"gammas": [0.5], "temperatures": [0.1], "num_chains": 4, "methods": ["heat"]}
+    given |= {"gammas": jnp.asarray([0.5])}
     (row,) = sweep(GRID, double_well, POINTS, steps=np.asarray([5]), **given)
     assert row == sweep(GRID, double_well, POINTS, steps=[5], **given)[0]
     assert type(row["steps"]) is int  # which JSON takes

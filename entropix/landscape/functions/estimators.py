@@ -335,17 +335,14 @@ def sweep(
         for value in values:
             check_positive(**{name: value})
     check_count(least=2, **{f"steps[{k}]": L for k, L in enumerate(steps)})
-    lists: dict[str, Sequence[object]] = {
-        "gammas": gammas,
-        "temperatures": temperatures,
-        "steps": steps,
-        "methods": methods,
-    }
+    gammas, temperatures = [*map(float, gammas)], [*map(float, temperatures)]
+    steps = [*map(int, steps)]
+    lists: dict[str, Sequence[object]] = {"gammas": gammas, "steps": steps, "methods": methods}
+    if {*methods} - {*WITHOUT_NOISE}:
+        lists["temperatures"] = temperatures
     for name, given in lists.items():
         if not len(given) or len({*given}) < len(given):
             raise ValueError(f"{name} must be one or more, each once; got {name}={[*given]}")
-    gammas, temperatures = [*map(float, gammas)], [*map(float, temperatures)]
-    steps = [*map(int, steps)]
     largest = float(jnp.linalg.eigvalsh(hessian(grid, f)).max()) + 1 / min(gammas)
     if set(methods) - {"sharpness"} and step_size * largest >= 2:
         raise ValueError(

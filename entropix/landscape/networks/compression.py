@@ -9,7 +9,7 @@ import numpy as np
 
 from entropix.landscape.networks.parameters import Tree
 from entropix.transforms import checks
-from entropix.transforms.numerics import is_inexact, wide
+from entropix.transforms.numerics import dtype_of, is_inexact, mean_dtype, wide
 
 
 def quantised(params: Tree, bits: Any) -> Tree:
@@ -92,10 +92,11 @@ def pruned(params: Tree, share: Any) -> Tree:
 
 def _whole(share: Any, size: int) -> Any:
     """The share of a number of weights, rounded down: 0.29 of 100 is 29, whatever 0.29 * 100 is."""
+    rounding = 4 * float(jnp.finfo(jnp.float32).eps)  # of the share, relative
     if isinstance(share, float):
-        return math.floor(share * size * (1 + 4 * np.finfo(float).eps))
-    share = jnp.asarray(share)
-    return jnp.floor(share * size * (1 + 4 * jnp.finfo(share.dtype).eps)).astype(jnp.int32)
+        return math.floor(share * size + min(0.01, rounding * share * size))
+    exact = jnp.asarray(share, mean_dtype(dtype_of(share))) * size
+    return jnp.floor(exact + jnp.minimum(0.01, rounding * exact)).astype(jnp.int32)
 
 
 def _is_matrix(leaf: Any) -> bool:
