@@ -99,7 +99,7 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ("figure1 --fuction=x", "--fuction.*Did you mean --function"),
         ("figure1 x**2", r"unexpected 'x\*\*2'"),
         ("accuracy --steps=5,2.5", "--steps must be whole numbers with commas .*'2.5'"),
-        ("accuracy --steps=1", r"steps must be whole numbers >= 2; got \[1\]"),
+        ("accuracy --steps=1", "steps must be an integer >= 2; got steps=1"),
         ("accuracy --gammas=0.01", "step_size must be below .*; got 0.1. Take a larger gamma"),
         ("accuracy --temperatures=0", "temperature must be one number > 0"),
         (

@@ -1,6 +1,7 @@
 """The pages say what was measured: every table is that of its rows, every figure is in a table."""
 
 import decimal
+import json
 import pathlib
 import re
 import runpy
@@ -171,6 +172,29 @@ def test_flatness_is_read_for_rank_correlations():
         for run, trace in zip(saved, traces, strict=True)
     }
     assert "+1.00 (+1.00 to +1.00)" in page["correlations"](rises, measured)
+
+
+@pytest.mark.parametrize(
+    "rows", sorted(RESULTS.glob("*/compressed.jsonl")), ids=lambda path: path.parent.name
+)
+def test_a_table_of_compressed_weights_is_that_of_its_rows(rows):
+    page = runpy.run_path(str(ROOT / "benchmarks" / "compressed.py"))
+    lines, text = (
+        map(json.loads, rows.read_text().splitlines()),
+        rows.with_suffix(".md").read_text(),
+    )
+    networks = [{"run": line["run"], "seed": line["seed"]} | line["rises"] for line in lines]
+    frame = pd.DataFrame(networks).set_index("seed")
+    found = {run: of_run.drop(columns="run") for run, of_run in frame.groupby("run", sort=False)}
+    labels = {run.name: run.label for run in read_runs([rows.parent])}
+    ((unit, baseline),) = re.findall(r"\((\w+)\).*\| against (.+?) +\|", text, flags=re.DOTALL)
+    base = next(run for run in found if labels[run] == baseline)
+    seeds = {run: list(of_run.index) for run, of_run in found.items()}
+    made = [*page["tables"](found, labels, unit, base)]
+    made.append(
+        page["correlations"](found, page["flatness"](seeds, rows.with_name("landscape.jsonl")))
+    )
+    assert text.split("\n\n", 1)[1].rstrip() == "\n\n".join(made)
 
 
 def test_what_was_reached_is_of_the_seeds_that_came_to_the_end():

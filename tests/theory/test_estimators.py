@@ -251,7 +251,7 @@ class TestSweep:
             ({"gammas": [0.04]}, r"step_size must be below 2/.* = 0.07\d*, .*got 0.1"),
             ({"gammas": [0.0]}, "gamma must be one number > 0"),
             ({"temperatures": [-1.0]}, "temperature must be one number > 0"),
-            ({"steps": [5, 1]}, r"steps\[1\] must be an integer >= 2; got steps\[1\]=1"),
+            ({"steps": [5, 1]}, "steps must be an integer >= 2; got steps=1"),
             ({"steps": []}, "steps must be one or more, each once; got steps="),
             ({"gammas": [0.5, 0.5]}, "gammas must be one or more, each once; got gammas="),
             ({"steps": [5, 20, 5]}, "steps must be one or more, each once; got steps="),

@@ -334,7 +334,8 @@ def sweep(
     for name, values in (("gamma", gammas), ("temperature", temperatures)):
         for value in values:
             check_positive(**{name: value})
-    check_count(least=2, **{f"steps[{k}]": L for k, L in enumerate(steps)})
+    for L in steps:
+        check_count(least=2, steps=L)
     gammas, temperatures = [*map(float, gammas)], [*map(float, temperatures)]
     steps = [*map(int, steps)]
     lists: dict[str, Sequence[object]] = {"gammas": gammas, "steps": steps, "methods": methods}
