@@ -20,6 +20,8 @@ from entropix.experiment.options import plain_numbers
 from entropix.experiment.search import make_search
 from entropix.transforms.checks import refusal
 
+_LONGEST = "_p65535"  # what a number of replicas adds to the name of a run, at most
+
 
 def make_config(
     *,
@@ -113,8 +115,8 @@ def _with_algorithms(optimizers: Any) -> dict[str, dict[str, Any]]:
             raise refusal(f"optimizers[{name!r}]", "a dictionary of options", given)
         algorithm = given.get("algorithm", name)
         check_name("algorithm", algorithm, ALGORITHMS)
-        if not isinstance(name, str) or not name.isidentifier() or not is_short(f"{name}_p65535"):
-            most = MOST_OF_A_NAME - len("_p65535")
+        if not isinstance(name, str) or not name.isidentifier() or not is_short(name + _LONGEST):
+            most = MOST_OF_A_NAME - len(_LONGEST)
             accepted = f"called by a Python name of at most {most} bytes, since it names a folder"
             raise refusal("a run", accepted, name)
         check_run_name(name)

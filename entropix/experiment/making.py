@@ -31,7 +31,7 @@ def make_runs(
         accepted = "run -> an Optax transformation or an Algorithm, and not empty"
         raise refusal("algorithms", accepted, algorithms)
     for name in algorithms:
-        if not isinstance(name, str) or name.splitlines() not in ([], [name]):
+        if not isinstance(name, str) or name.splitlines() not in ([], [name]):  # no line breaks
             raise refusal("a run", "called by a string of one line", name)
     made = {name: as_algorithm(name, given) for name, given in algorithms.items()}
     numbers = check_replicas(replicas)

@@ -212,24 +212,23 @@ def check_count(name: str, value: Any) -> int:
             f"{name} must be {accepted}, because it sets the length of a compiled loop; got a "
             f"traced value. With optax.inject_hyperparams, write static_args=('{name}',)."
         )
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = 0
-    if not 1 <= count < MAX_COUNT:
-        raise refusal(name, accepted, value)
-    return count
+    return _integer(name, value, 1, accepted)
 
 
 def check_index(name: str, value: Any) -> int:
     """Returns a Python int >= 0, such as a seed or a number of things that may be none."""
+    return _integer(name, value, 0, "an integer >= 0 and < 2**31")
+
+
+def _integer(name: str, value: Any, least: int, accepted: str) -> int:
+    """Returns a Python int in [least, 2**31); a flag, True or False, is none."""
     try:
-        index = -1 if isinstance(value, bool) else operator.index(value)
+        integer = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        index = -1
-    if not 0 <= index < MAX_COUNT:
-        raise refusal(name, "an integer >= 0 and < 2**31", value)
-    return index
+        integer = least - 1
+    if not least <= integer < MAX_COUNT:
+        raise refusal(name, accepted, value)
+    return integer
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str], way_out: str = "") -> str:

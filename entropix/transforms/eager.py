@@ -23,7 +23,8 @@ def is_concrete(*trees: Any) -> bool:
 
 
 def is_eager(*trees: Any) -> bool:
-    """Whether all leaves are values and no program is being traced, which they are constants of."""
+    """Whether all leaves are values, and are not the constants of a program that JAX is tracing."""
+    # While a program is traced, the result of any operation is a tracer.
     return is_concrete(trees) and is_concrete(lax.neg(np.float32(0)))
 
 

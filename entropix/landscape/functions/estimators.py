@@ -33,8 +33,9 @@ METHODS = ("local_entropy", "hamilton_jacobi", "heat", "elastic_coupling", "live
 WITHOUT_NOISE = ("hamilton_jacobi", "sharpness")
 _ALL = (*METHODS, "sharpness")
 _COLD = 1e-6  # the temperature of Hamilton-Jacobi's truth: gradients are then right to O(T)
-_BURN_IN = 300  # steps of the replicas before they are looked at, or more:
-_MEMORY = 10  # as many times gamma/eta, in which the pull forgets where they began
+# Replicas are looked at after 300 steps or, where that is more, 10 gamma/eta: the pull alone takes
+# gamma/eta steps to bring them e times nearer to the centre.
+_BURN_IN, _RELAXATION_TIMES = 300, 10
 _REPLICAS, _FEWEST = 4096, 16  # of all chains together, if that leaves so many chains
 
 
@@ -249,7 +250,7 @@ def _replicas(
         move, state = update(jax.vmap(slope)(y) + size * noise, state, y)
         return y + (move - move.mean(axis=0) if live else move), state
 
-    steps = jnp.maximum(_BURN_IN, jnp.ceil(_MEMORY * gamma / step_size)).astype(jnp.int32)
+    steps = jnp.maximum(_BURN_IN, jnp.ceil(_RELAXATION_TIMES * gamma / step_size)).astype(jnp.int32)
     y, _ = lax.fori_loop(0, steps, step, (y, jax.vmap(tx.init)(y)))
     return jax.vmap(slope)(y).mean(axis=0) if live else (x - y.mean(axis=0)) / gamma
 

@@ -127,7 +127,8 @@ def effort(
 ) -> tuple[int, int, list[float]]:
     """Returns what `measures` is told to do, as numbers of Python, or refuses it."""
     num_eigenvalues = checks.check_count("num_eigenvalues", num_eigenvalues)
-    if checks.check_count("num_samples", num_samples) < 4 or num_samples % 2:
+    num_samples = checks.check_count("num_samples", num_samples)
+    if num_samples < 4 or num_samples % 2:
         raise checks.refusal("num_samples", "an even number >= 4", num_samples)
     try:
         widths = [checks.check_positive("sigma", sigma, schedule=False) for sigma in sigmas]
@@ -138,7 +139,7 @@ def effort(
     if len(set(names)) < len(names):
         accepted = "numbers whose first six digits differ, which measures are called by"
         raise checks.refusal("sigmas", accepted, sigmas)
-    return num_eigenvalues, int(num_samples), widths
+    return num_eigenvalues, num_samples, widths
 
 
 def passes(
