@@ -2,12 +2,13 @@
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 T = TypeVar("T")
 
@@ -45,6 +46,32 @@ def check_positive(**values: Any) -> None:
             good = False
         if not good:
             raise ValueError(f"{name} must be one number > 0 and finite; got {name}={value!r}")
+
+
+def not_negative(values: jax.Array) -> jax.Array:
+    """Where values are finite and >= 0."""
+    return (values >= 0) & jnp.isfinite(values)
+
+
+def check_all(
+    name: str,
+    values: ArrayLike,
+    good: Callable[[jax.Array], jax.Array],
+    accepted: str = "finite and >= 0",
+) -> None:
+    """Raises a ValueError naming the first value that is not accepted; traced ones pass.
+
+    Args:
+      name: of the argument.
+      values: a number or an array.
+      good: tells of an array which of its values are accepted, such as `not_negative`.
+      accepted: the same in words.
+    """
+    if not isinstance(values, jax.core.Tracer):
+        values = jnp.ravel(jnp.asarray(values))
+        bad = values[~good(values)]
+        if bad.size:
+            raise ValueError(f"{name} must be {accepted}; got {name} with {float(bad[0])}")
 
 
 def check_count(*, least: int = 1, **values: Any) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.checks import check_all, check_count, check_float64, check_positive, not_negative
 from entropix.pde.grid import Function, Grid
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
@@ -205,12 +205,15 @@ def curvature_bound(curvature: ArrayLike, t: ArrayLike, ndim: int = 1) -> jax.Ar
     f = c|x|^2/2 both are attained: the curvature is c/(1 + ct) (Example 13).
 
     Args:
-      curvature: C > 0, a number or an array.
+      curvature: C >= 0, a number or an array.
       t: time, >= 0.
       ndim: 1 for one second derivative, N for the Laplacian.
 
     Returns:
       The bound, shaped as `curvature` and `t` together.
+
+    Raises:
+      ValueError: for an argument outside its range.
 
     Example:
       >>> import entropix
@@ -220,6 +223,9 @@ def curvature_bound(curvature: ArrayLike, t: ArrayLike, ndim: int = 1) -> jax.Ar
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 18.
     """
+    check_all("curvature", curvature, not_negative)
+    check_all("t", t, not_negative)
+    check_count(ndim=ndim)
     return 1 / (1 / jnp.asarray(curvature) + jnp.asarray(t) / ndim)
 
 
@@ -231,10 +237,13 @@ def heat_curvature(curvature: ArrayLike, t: ArrayLike, eigenvalue: ArrayLike) ->
     Args:
       curvature: c, at time 0.
       t: time, >= 0.
-      eigenvalue: lambda; |k|^2/(2 beta) for a wave of number k.
+      eigenvalue: lambda >= 0; |k|^2/(2 beta) for a wave of number k.
 
     Returns:
       The curvature at time t, shaped as the arguments together.
+
+    Raises:
+      ValueError: for a t or an eigenvalue outside its range.
 
     Example:
       >>> import entropix
@@ -244,6 +253,8 @@ def heat_curvature(curvature: ArrayLike, t: ArrayLike, eigenvalue: ArrayLike) ->
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Example 14.
     """
+    check_all("t", t, not_negative)
+    check_all("eigenvalue", eigenvalue, not_negative)
     return jnp.asarray(curvature) * jnp.exp(-jnp.asarray(eigenvalue) * t)
 
 
@@ -262,6 +273,9 @@ def harmonic_mean(values: ArrayLike, axis: int = -1) -> jax.Array:
     Returns:
       The means, shaped as `values` without the axis.
 
+    Raises:
+      ValueError: for a number that is not positive.
+
     Example:
       >>> import entropix, jax.numpy as jnp
       >>> round(float(entropix.pde.harmonic_mean(jnp.asarray([1.0, 0.5]))), 6)
@@ -270,6 +284,7 @@ def harmonic_mean(values: ArrayLike, axis: int = -1) -> jax.Array:
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 19.
     """
+    check_all("values", values, lambda a: a > 0, "> 0")
     return 1 / jnp.mean(1 / jnp.asarray(values), axis=axis)
 
 
@@ -286,6 +301,9 @@ def minimum_bound(curvatures: ArrayLike, t: ArrayLike) -> jax.Array:
     Returns:
       The bound. shape=(...,).
 
+    Raises:
+      ValueError: for an argument outside its range.
+
     Example:
       >>> import entropix, jax.numpy as jnp
       >>> round(float(entropix.pde.minimum_bound(jnp.asarray([1.0, 0.5]), t=0.5)), 6)
@@ -294,4 +312,6 @@ def minimum_bound(curvatures: ArrayLike, t: ArrayLike) -> jax.Array:
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Lemma 20.
     """
+    check_all("t", t, not_negative)
+    check_all("curvatures", curvatures, lambda C: C > 0, "> 0")
     return 1 / (jnp.asarray(t) + 1 / harmonic_mean(curvatures))

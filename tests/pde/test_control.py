@@ -140,6 +140,10 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             value_function(self.grid, double_well, double_well, **settings)
 
+    def test_horizon_of_the_feedback(self):
+        with pytest.raises(ValueError, match="horizon must be one number > 0"):
+            feedback(self.grid, jnp.zeros((2, 61)), horizon=0.0)
+
     def test_start(self):
         with pytest.raises(ValueError, match=r"start must have shape .* got shape \(3, 1\)"):
             control_gap(

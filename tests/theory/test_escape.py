@@ -53,6 +53,11 @@ class TestEscape:
             kramers_time(double_well, 0.0, 1.0, temperature=0.1)
         with pytest.raises(ValueError, match="temperature must be above"):
             exit_time(Grid(-4.0, 1.0, 101), double_well, temperature=1e-3)
+        with pytest.raises(ValueError, match="barrier - start must be > 0; got .* with -1.0"):
+            first_passage(
+                jax.grad(double_well), jnp.asarray([-1.0, 2.0]), 1.0, jax.random.key(0),
+                temperature=0.1, dt=0.01,
+            )  # fmt: skip
 
 
 def test_underdamped_langevin_at_large_friction(measured):

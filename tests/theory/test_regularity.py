@@ -256,6 +256,30 @@ def test_an_end_that_is_only_the_grids_edge_stays():
     assert pde.widened_interval(bowl, (-1.0, 2.5), 10.0) == (-1.0, 2.5)
 
 
+@pytest.mark.parametrize(
+    ("bound", "arguments", "message"),
+    [
+        (pde.curvature_bound, {"curvature": [1.0, -2.0], "t": 1.0}, "curvature with -2.0"),
+        (pde.curvature_bound, {"curvature": 1.0, "t": -1.0}, "t must be finite and >= 0"),
+        (pde.curvature_bound, {"curvature": 1.0, "t": 1.0, "ndim": 0}, "ndim must be an integer"),
+        (pde.heat_curvature, {"curvature": 1.0, "t": -1.0, "eigenvalue": 1.0}, "got t with -1.0"),
+        (pde.heat_curvature, {"curvature": 1.0, "t": 1.0, "eigenvalue": np.nan}, "eigenvalue must"),
+        (pde.harmonic_mean, {"values": [1.0, -1.0]}, "values must be > 0; got values with -1.0"),
+        (pde.minimum_bound, {"curvatures": [1.0, 0.0], "t": 1.0}, "curvatures must be > 0"),
+        (pde.minimum_bound, {"curvatures": [1.0], "t": np.inf}, "got t with inf"),
+    ],
+)
+def test_bounds_refuse_what_is_out_of_range(bound, arguments, message):
+    arrays = {name: a if name == "ndim" else np.asarray(a) for name, a in arguments.items()}
+    with pytest.raises(ValueError, match=message):
+        bound(**arrays)
+
+
+def test_bounds_take_traced_values_and_the_flat_limit():
+    assert float(pde.curvature_bound(0.0, 1.0)) == 0
+    np.testing.assert_allclose(jax.jit(pde.curvature_bound)(2.0, 1.5), 0.5, rtol=1e-15)
+
+
 def test_rejections():
     with pytest.raises(ValueError, match=r"interval must be two numbers, low < high; got \(1, 0\)"):
         pde.widened_interval(jnp.cos, (1, 0), 0.1)

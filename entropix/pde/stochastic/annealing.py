@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.checks import check_all, check_count, check_float64, check_positive, not_negative
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback
 from entropix.pde.stochastic.sde import simulate
@@ -91,9 +91,7 @@ def simulated_annealing(
     check_float64()
     check_positive(step_size=step_size)
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
-    _check_all(
-        "schedule", schedule, lambda T: (T >= 0) & jnp.isfinite(T), "finite temperatures >= 0"
-    )
+    check_all("schedule", schedule, not_negative, "finite temperatures >= 0")
 
     def step(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         T, k = level
@@ -149,10 +147,10 @@ def scoped_descent(
     check_float64()
     check_positive(step_size=step_size)
     check_count(num_steps=num_steps)
-    _check_all("temperature", temperature, lambda T: (T >= 0) & jnp.isfinite(T), "finite and >= 0")
+    check_all("temperature", temperature, not_negative)
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
     accepted = f"scopes above step_size/2 = {step_size / 2}, or inner steps diverge"
-    _check_all("schedule", schedule, lambda gamma: gamma > step_size / 2, accepted)
+    check_all("schedule", schedule, lambda gamma: gamma > step_size / 2, accepted)
 
     def outer(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         gamma, k = level
@@ -166,17 +164,6 @@ def scoped_descent(
         return lax.scan(inner, x, jnp.arange(num_steps))[1].mean(axis=0), None
 
     return lax.scan(outer, start, (schedule, jnp.arange(len(schedule))))[0]
-
-
-def _check_all(
-    name: str, values: ArrayLike, good: Callable[[jax.Array], jax.Array], accepted: str
-) -> None:
-    """Raises a ValueError naming the first value that is not accepted; traced ones pass."""
-    if not isinstance(values, jax.core.Tracer):
-        values = jnp.ravel(jnp.asarray(values))
-        bad = values[~good(values)]
-        if bad.size:
-            raise ValueError(f"{name} must be {accepted}; got {name} with {float(bad[0])}")
 
 
 def scoped_flow(

@@ -179,7 +179,8 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
       -grad f - a.
 
     Raises:
-      ValueError: for values of another shape, and without float64.
+      ValueError: for a horizon that is not positive, for values of another shape, and without
+        float64.
 
     Example:
       >>> import entropix, jax
@@ -194,5 +195,6 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
     References:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (25).
     """
+    check_positive(horizon=horizon)
     slopes = in_time(grid, jax.vmap(grid.gradient)(jnp.asarray(values)), horizon)
     return lambda x, s: grid.interpolate(slopes(s), x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.checks import check_all, check_count, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 
 Loop = tuple[jax.Array, jax.Array, jax.Array]
@@ -151,6 +151,7 @@ def first_passage(
     check_positive(temperature=temperature, dt=dt)
     check_count(max_steps=max_steps)
     start, slope = jnp.asarray(start, jnp.float64), jax.vmap(gradient)
+    check_all("barrier - start", barrier - start, lambda gap: gap > 0, "> 0")
 
     def step(loop: Loop) -> Loop:
         n, x, times = loop
