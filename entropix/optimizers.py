@@ -1,4 +1,4 @@
-"""The paper's algorithms, and their relatives over replicas, by name: chains and nothing else.
+"""The paper's algorithms, and their relatives over replicas, by name: chains of parts.
 
 All run Nesterov's momentum (0.9) on x (Deep Relaxation, section 7.4). The default constants are
 the paper's; the learning rate and gamma have none, because they belong to the problem.
@@ -33,8 +33,8 @@ from entropix.transforms.numerics import (
     dtype_of_update,
     on_inexact_leaves,
 )
+from entropix.transforms.parts import RelaxedOptimizer
 from entropix.transforms.relaxation import Relaxation
-from entropix.transforms.stability import RelaxedOptimizer
 
 
 def sgd(

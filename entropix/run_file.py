@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from entropix.files import write_atomic
@@ -49,6 +49,11 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tup
     old, new = _fields(one), _fields(other)
     pairs = {name: (old.get(name), new.get(name)) for name in old | new}
     return {name: pair for name, pair in pairs.items() if not is_same(*pair)}
+
+
+def differs_beyond_budget(fields: Iterable[str]) -> bool:
+    """Whether of differing fields one is not of the budget: such a run has rows of its own."""
+    return any(not field.startswith("budget.") for field in fields)
 
 
 def _fields(tree: Any, name: str = "") -> dict[str, Any]:

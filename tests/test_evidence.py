@@ -41,6 +41,7 @@ def test_every_folder_with_runs_has_a_table():
     with_runs = {folder.name for folder in RESULTS.iterdir() if folder.is_dir() and of_runs(folder)}
     assert with_runs == set(REPORTS)
     assert {path.parent.name for path in RESULTS.glob("*/landscape.jsonl")} == set(FLATNESS)
+    assert {path.parent.name for path in RESULTS.glob("*/compressed.jsonl")} == {"language_32"}
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -174,10 +175,9 @@ def test_flatness_is_read_for_rank_correlations():
     assert "+1.00 (+1.00 to +1.00)" in page["correlations"](rises, measured)
 
 
-@pytest.mark.parametrize(
-    "rows", sorted(RESULTS.glob("*/compressed.jsonl")), ids=lambda path: path.parent.name
-)
-def test_a_table_of_compressed_weights_is_that_of_its_rows(rows):
+@pytest.mark.parametrize("name", ["language_32"])
+def test_a_table_of_compressed_weights_is_that_of_its_rows(name):
+    rows = RESULTS / name / "compressed.jsonl"
     page = runpy.run_path(str(ROOT / "benchmarks" / "compressed.py"))
     lines, text = (
         map(json.loads, rows.read_text().splitlines()),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-_LARGEST = 2**31
+_LARGEST = 2**31 - 1  # counters are int32
 
 
 def short(text: str, most: int = 80) -> str:

@@ -17,7 +17,7 @@ class Dataset(NamedTuple):
       train_images: shape (n, height, width, channels), float32.
       train_labels: shape (n,), int32.
       test_images: like `train_images`. As in the paper, it serves as the validation set of a
-        comparison; tuning never sees it (see `hold_out`).
+        comparison; a search never sees it.
       test_labels: like `train_labels`.
     """
 
@@ -40,8 +40,9 @@ class Dataset(NamedTuple):
 def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
     """Splits a validation set off the training set, stratified, and forgets the test set.
 
-    This is what hyper-parameters are tuned on, so that the test set plays no part in their choice.
-    Preprocessing is not fitted anew: a whitening has seen the held-out images, though no label.
+    Who tunes by hand chooses on this, so that the test set plays no part; `entropix tune` holds
+    out what it needs by itself. Preprocessing is not fitted anew: a whitening has seen the held-out
+    images, though no label.
 
     Args:
       dataset: any data set.

@@ -1,5 +1,6 @@
 """The fields of a config, and what each may be: checked before anything is loaded."""
 
+import dataclasses
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.names import check_name
 from entropix.experiment.options import plain_number
-from entropix.experiment.run import CHOICES, check_fractions
+from entropix.experiment.run import CHOICES, Settings, check_fractions
 from entropix.experiment.search import check_search
 from entropix.replicas.layout import check_kind
 from entropix.transforms.checks import MAX_COUNT, shown
@@ -24,22 +25,12 @@ FIELDS: dict[str, Any] = {
     "batch_size": 128,
     "zca_regulariser": 1e-5,  # of cifar10's whitening, added to the standard deviations
     "seeds": 3,  # runs seeds 0 ... seeds-1, all in one compiled program
-    "seed_layout": "auto",  # auto | vmap | map: how seeds share the device
     "replicas": (3,),  # p of the algorithms that have replicas; several for one run with each
-    "layout": "auto",  # auto | vmap | pmap | shard_map: where replicas live
-    "devices": 0,  # that replicas are spread over; 0 for as many as divide p
-    "replica_start": "same",  # same | different: initial parameters of a seed's replicas
     "gradients_per_eval": 480,  # gradient evaluations between two evaluations
     "num_evals": 10,
     # Shrinks the number of evaluations; what is given in fractions of the run shrinks with it.
     "length": 1.0,
-    "eval_train_examples": 10_000,  # training examples in an evaluation; 0 for all
-    # Fractions of the run, such as (0.5, 1.0): flatness is measured at the first evaluation that
-    # reaches each of them, on so many training examples.
-    "flatness_at": (),
-    "flatness_examples": 4096,
-    "checkpoint_seconds": 60.0,  # between checkpoints
-    "checkpoints_kept": 2,
+    **{field.name: field.default for field in dataclasses.fields(Settings)},  # explained there
 }
 # What a config says of a run beside the options of its algorithm.
 ABOUT_A_RUN = "algorithm", "label"
@@ -170,11 +161,6 @@ def check_replicas(replicas: Any, name: str = "replicas") -> tuple[int, ...]:
             f"{shown(replicas)}. Write 3, or (3, 6) for a run with each."
         )
     return several
-
-
-def num_evals(config: ConfigDict) -> int:
-    """Evaluations of a run, `length` taken into account; halves are rounded up."""
-    return max(1, math.floor(config.length * config.num_evals + 0.5))
 
 
 def refused(field: str, accepted: str, value: Any) -> ValueError:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from entropix.transforms.numerics import dtype_of
+from entropix.transforms.numerics import is_key
 
 _PYTHON = re.compile(r"\b(pure_callback|io_callback)\[")  # as programs are printed
 
@@ -23,7 +22,7 @@ def digest_arrays(tree: Any) -> str:
     """
     found = hashlib.blake2b(digest_size=8)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(dtype_of(leaf), jax.dtypes.prng_key):
+        if is_key(leaf):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())

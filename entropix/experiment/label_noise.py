@@ -11,7 +11,7 @@ from jax import Array
 from entropix import data as datasets
 from entropix.experiment.classification import classification, dataset_of
 from entropix.experiment.problem import Measure, Problem
-from entropix.transforms.checks import check_count, check_fraction, refusal
+from entropix.transforms.checks import check_count, check_fraction, check_index, refusal
 
 
 def noisy_labels(
@@ -55,9 +55,7 @@ def noisy_labels(
       (100, ['error', 'loss', 'memorised'])
     """
     check_fraction("wrong", wrong)
-    integer = isinstance(label_seed, int | np.integer) and not isinstance(label_seed, bool)
-    if not integer or label_seed < 0:
-        raise refusal("label_seed", "a whole number >= 0", label_seed)
+    label_seed = check_index("label_seed", label_seed)
     dataset = datasets.load(data, data_dir) if isinstance(data, str) else dataset_of(data)
     count = check_count("examples", examples)
     if count > dataset.num_train:

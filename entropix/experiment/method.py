@@ -11,7 +11,6 @@ from entropix.experiment.algorithms import Algorithm
 from entropix.experiment.options import (
     INNERS,
     SCOPES,
-    Horizon,
     check_common,
     learning_rate,
     left_to,
@@ -24,7 +23,7 @@ from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_positive
 from entropix.transforms.eval_params import remembers_parameters
 from entropix.transforms.numerics import filled, inexact_leaves, is_zero, on_inexact_leaves
-from entropix.transforms.stability import RelaxedOptimizer
+from entropix.transforms.parts import RelaxedOptimizer
 
 REPLICA_AXIS = "replica"
 
@@ -94,14 +93,13 @@ def build(
         check_positive(name, option[name], schedule=False)
     per_replica = gradients / (replicas or 1)
     num_steps = _num_steps(algorithm, algorithm.all_options, axis_name)
-    horizon = Horizon(per_replica, num_steps, num_parameters)
     per_count = 1 if algorithm.counts == "gradients" else num_steps
     given, gamma = dict(option), None
     shared = option | left_to(algorithm.arguments)
     if "learning_rate" in option:
         given["learning_rate"] = learning_rate(option, max(per_replica / per_count, 1.0))
     for name in scopes:
-        given[name] = scope(name, option, horizon)
+        given[name] = scope(name, option, num_parameters)
     if "gamma" in option:
         gamma = given["gamma"]
     tx = _make(algorithm, given, axis_name)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -61,20 +61,6 @@ _BESIDES: dict[str, type] = {"momentum": type(None), "averaging": str}
 
 # What acts through the learning rate that an algorithm is given.
 OF_RATE = ("schedule", "drop_at", "drop_factor", "warmup", "weight_decay")
-
-
-class Horizon(NamedTuple):
-    """The length of a run, which schedules refer to.
-
-    Attributes:
-      gradients: of one replica, over the whole run.
-      num_steps: L, gradients per outer step.
-      num_parameters: N.
-    """
-
-    gradients: float
-    num_steps: int
-    num_parameters: int
 
 
 def check_kinds(option: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -154,9 +140,9 @@ def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:
     return schedule
 
 
-def scope(name: str, option: Mapping[str, Any], horizon: Horizon) -> optax.Schedule:
-    """A scope, gamma or rho, as a schedule of outer steps."""
-    share = horizon.num_parameters if option["normalise_gamma"] else 1
+def scope(name: str, option: Mapping[str, Any], num_parameters: int) -> optax.Schedule:
+    """A scope, gamma or rho, as a schedule of outer steps; `num_parameters` is N."""
+    share = num_parameters if option["normalise_gamma"] else 1
     start = check_positive(name, option[name], schedule=False) / share
     end = check_non_negative(f"{name}_end", option[f"{name}_end"], schedule=False) / share
     falling = entropix.scoping(start, option["scoping_rate"], end_value=end)

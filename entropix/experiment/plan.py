@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
-from entropix.experiment.fields import ABOUT_A_RUN, check_fields, check_replicas, num_evals
+from entropix.experiment.fields import ABOUT_A_RUN, check_fields, check_replicas
 from entropix.experiment.method import build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import check_common, check_kinds, plain_numbers
@@ -151,6 +152,6 @@ def _label(run: str, algorithm: Algorithm, siblings: Sequence[Algorithm]) -> str
 
 
 def budget_of(config: ConfigDict) -> Budget:
-    """The budget of every run of a config."""
-    evaluations = num_evals(config)
+    """The budget of every run of a config; halves of an evaluation are rounded up."""
+    evaluations = max(1, math.floor(config.length * config.num_evals + 0.5))
     return Budget(evaluations * config.gradients_per_eval, evaluations)

@@ -21,7 +21,7 @@ from entropix.experiment.forms import (
     shapes_of,
     two_of,
 )
-from entropix.transforms.checks import check_count, check_flag, refusal
+from entropix.transforms.checks import check_count, check_flag, check_index, refusal
 
 
 class Measure(NamedTuple):
@@ -120,9 +120,7 @@ class Problem:
                 raise refusal(part, "a function or None; see entropix.experiment.Problem", given)
         check_count("batch_size", self.batch_size)
         check_flag("ordered", self.ordered)
-        size = self.eval_batch_size
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
-            raise refusal("eval_batch_size", "an integer >= 1, or 0 for batch_size", size)
+        check_index("eval_batch_size", self.eval_batch_size, "an integer >= 1, or 0 for batch_size")
         if not isinstance(self.measures, Mapping):
             raise refusal("measures", "a dictionary, name -> Measure", self.measures)
         replace = functools.partial(object.__setattr__, self)

@@ -19,7 +19,13 @@ from entropix.experiment.problem import Problem
 from entropix.replicas.layout import check_kind
 from entropix.run_file import digest_of_json
 from entropix.transforms.axes import UnmappedAxisError
-from entropix.transforms.checks import check_choice, check_count, check_non_negative, refusal
+from entropix.transforms.checks import (
+    check_choice,
+    check_count,
+    check_index,
+    check_non_negative,
+    refusal,
+)
 from entropix.transforms.eval_params import remembers_parameters
 from entropix.transforms.probe import refuse_incomplete
 
@@ -80,7 +86,19 @@ CHOICES = {"seed_layout": ("auto", "vmap", "map"), "replica_start": ("same", "di
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is carried out; see `entropix.experiment.fields.FIELDS`.
+    """How a run is carried out; a config has fields of the same names and defaults.
+
+    Attributes:
+      seed_layout: how seeds share the device: "auto", "vmap" or "map".
+      layout: where replicas live: "auto", "vmap", "pmap" or "shard_map".
+      devices: that replicas are spread over; 0 for as many as divide p.
+      replica_start: initial parameters of a seed's replicas, "same" or "different".
+      eval_train_examples: training examples in an evaluation; 0 for all.
+      flatness_at: fractions of the run, such as (0.5, 1.0): flatness is measured at the first
+        evaluation that reaches each of them.
+      flatness_examples: training examples that flatness is measured on.
+      checkpoint_seconds: between checkpoints.
+      checkpoints_kept: the newest ones.
 
     Raises:
       ValueError: for a value outside its range.
@@ -104,9 +122,8 @@ class Settings:
         object.__setattr__(self, "flatness_at", check_fractions("flatness_at", self.flatness_at))
         for name in ("flatness_examples", "checkpoints_kept"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
-        for name in ("eval_train_examples", "devices"):  # 0: all examples, as many as divide p
-            if (value := getattr(self, name)) != 0:
-                object.__setattr__(self, name, check_count(name, value))
+        for name in ("eval_train_examples", "devices"):
+            object.__setattr__(self, name, check_index(name, getattr(self, name)))
         check_non_negative("checkpoint_seconds", self.checkpoint_seconds, schedule=False)
         check_kind("layout", self.layout)
         for name, choices in CHOICES.items():

@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from entropix.transforms.keys import check_key
+from entropix.transforms.numerics import is_key
 
 
 def streams(rngs: nnx.Rngs | jax.Array | int) -> nnx.Rngs:
@@ -22,7 +22,7 @@ def rekeyed(state: Any, key: jax.Array) -> Any:
     """The state of a model's random streams, with keys that derive from `key`."""
     leaves, structure = jax.tree.flatten(state)
     for index, leaf in enumerate(leaves):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             folded = jax.random.fold_in(key, index)
             leaves[index] = jax.random.split(folded, leaf.shape) if leaf.ndim else folded
     return jax.tree.unflatten(structure, leaves)

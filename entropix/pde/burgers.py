@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_finite, check_float64, check_positive
+from entropix.pde.checks import check_count, check_finite, check_float64, check_line, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov
 
@@ -53,7 +53,7 @@ def burgers(
     References:
       LeVeque, Numerical Methods for Conservation Laws, 1992, chapters 12 and 13.
     """
-    _check_line(grid)
+    check_line(grid.shape)
     check_positive(t=t)
     if num_steps is not None:
         check_count(num_steps=num_steps)
@@ -134,8 +134,3 @@ def _foot(p: Function, x: jax.Array, t: ArrayLike) -> jax.Array:
     radius = lax.fori_loop(0, _DOUBLINGS, widen, jnp.ones_like(x))
     low, high = lax.fori_loop(0, _BISECTIONS, halve, (x - radius, x + radius))
     return (low + high) / 2
-
-
-def _check_line(grid: Grid) -> None:
-    if grid.ndim != 1:
-        raise ValueError(f"grid must have one dimension; got shape {grid.shape}")

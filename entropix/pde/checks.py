@@ -126,6 +126,12 @@ def chosen(name: str, value: T | str, known: Mapping[str, T]) -> T:
     return value
 
 
+def check_line(shape: tuple[int, ...]) -> None:
+    """Raises a ValueError unless the shape is that of a grid of one dimension."""
+    if len(shape) != 1:
+        raise ValueError(f"grid must have one dimension; got shape {shape}")
+
+
 def check_multiple(name: str, value: int, of: str, unit: int) -> None:
     """Raises a ValueError unless the count called `name` is a multiple of the one called `of`."""
     if value % unit:

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_all, check_count, check_float64, check_positive, not_negative
+from entropix.pde.checks import (
+    check_all,
+    check_count,
+    check_float64,
+    check_line,
+    check_positive,
+    not_negative,
+)
 from entropix.pde.grid import Function, Grid
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
@@ -129,8 +136,7 @@ def convex_interval(grid: Grid, f: Function | ArrayLike, minimum: float) -> tupl
       >>> [round(end, 4) for end in ends]
       [-1.5708, 1.5708]
     """
-    if grid.ndim != 1:
-        raise ValueError(f"grid must have one dimension; got shape {grid.shape}")
+    check_line(grid.shape)
     curvature = np.asarray(_known_hessian(grid, f))[:, 0, 0]
     x, edges = grid.axes[0] if callable(f) else grid.axes[0][1:-1], grid.axes[0][[0, -1]]
     if not edges[0] <= minimum <= edges[1]:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from entropix.transforms.checks import check_choice, check_count, refusal
+from entropix.transforms.numerics import is_key
 
 LAYOUT_KINDS = ("auto", "vmap", "pmap", "shard_map")
 
@@ -267,7 +268,7 @@ def _put(tree: Any, sharding: Any) -> Any:
     def put(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return leaf if leaf.sharding == sharding else jax.device_put(leaf, sharding)
-        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             words = put(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from entropix.replicas import meeting
 from entropix.replicas.company import LOST as LOST
 from entropix.replicas.company import Company
-from entropix.transforms.checks import check_count, check_positive, refusal
+from entropix.transforms.checks import check_count, check_index, check_positive, refusal
 
 _company: Company | None = None  # inside `connected`
 
@@ -54,7 +54,8 @@ def connected(
       [2.0]
     """
     processes, timeout = check_count("processes", processes), check_count("timeout", timeout)
-    if not isinstance(process, int) or not 0 <= process < processes:
+    process = check_index("process", process)
+    if process >= processes:
         raise refusal("process", "one of 0 ... processes - 1", process, f" of {processes}.")
     if processes == 1:
         yield

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from entropix.transforms.checks import check_count
-from entropix.transforms.numerics import wide
+from entropix.transforms.keys import fold_in
+from entropix.transforms.numerics import is_key, wide
 
 
 def replicate(state: Any, replicas: int) -> Any:
@@ -113,12 +114,9 @@ def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:
     """Copies for the replicas `first` ... `end - 1`; of a key, one folded with each index."""
     leaf = jnp.asarray(leaf)
     copies = jnp.broadcast_to(leaf, (end - first, *leaf.shape))
-    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if not is_key(leaf):
         return jnp.copy(copies)  # not views of one buffer, which could not be donated
-    fold = jax.random.fold_in
-    for _ in leaf.shape:
-        fold = jax.vmap(fold, in_axes=(0, None))
-    return jax.vmap(fold)(copies, jnp.arange(first, end))
+    return jax.vmap(fold_in)(copies, jnp.arange(first, end))
 
 
 def _mean(leaf: jax.Array) -> jax.Array:

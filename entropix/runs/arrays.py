@@ -11,6 +11,7 @@ import optax
 from jax import tree_util
 
 from entropix.transforms.keys import generator_of
+from entropix.transforms.numerics import is_key
 
 
 def to_host(tree: Any) -> Any:
@@ -29,8 +30,7 @@ def from_host(template: Any, state: Any) -> Any:
     def place(path: Any, like: Any) -> jax.Array:
         name = tree_util.keystr(path, simple=True, separator="/")
         leaf = found.pop(name, None)
-        is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
-        if is_key and leaf is not None:
+        if is_key(like) and leaf is not None:
             leaf = jax.random.wrap_key_data(leaf, impl=generator_of(like))
         if leaf is None or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
             saved = "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

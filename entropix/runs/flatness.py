@@ -10,7 +10,7 @@ import jax
 from jax.tree_util import Partial
 
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run
+from entropix.experiment.run import Run, Settings
 from entropix.landscape.networks import Spectrum, batched, hessian, hvp, measures, spectrum
 from entropix.landscape.networks.parameters import size
 from entropix.rows import FLATNESS, Measurement
@@ -19,7 +19,7 @@ from entropix.transforms.checks import check_count
 
 _log = logging.getLogger(__name__)
 
-EXAMPLES, BATCH_SIZE = 4096, 128
+EXAMPLES, BATCH_SIZE = Settings.flatness_examples, 128
 
 
 class Sample(NamedTuple):

@@ -15,7 +15,13 @@ import entropix
 from entropix.experiment.run import Run
 from entropix.files import write_atomic
 from entropix.rows import COMPLETE_FILE, Row, digest_of_rows, has_results, read_rows
-from entropix.run_file import RunFile, differing, read_run_file, write_run_file
+from entropix.run_file import (
+    RunFile,
+    differing,
+    differs_beyond_budget,
+    read_run_file,
+    write_run_file,
+)
 from entropix.runs.record import Failure
 
 _log = logging.getLogger(__name__)
@@ -98,11 +104,7 @@ class RunFolder:
     def forked(self) -> bool:
         """Whether the run went on from one that differed in more than the budget."""
         parents = (json.loads(line)["identity"] for line in self._parents())
-        return any(
-            not field.startswith("budget.")
-            for parent in parents
-            for field in differing(parent, self._identity)
-        )
+        return any(differs_beyond_budget(differing(p, self._identity)) for p in parents)
 
     def _parents(self) -> list[str]:
         """The runs that this one is a fork of, a line each; one half written was no fork yet."""
@@ -133,11 +135,11 @@ class RunFolder:
     def begin(self) -> None:
         """Writes whose the folder is; what it was before goes to `forks.jsonl`."""
         old = read_run_file(self.path) if self.begun() else None
-        if old is not None and self.changed():
+        changed = bool(self.changed())
+        if old is not None and changed:
             lines = [*self._parents(), json.dumps(old._asdict())]
             write_atomic(self.path / _FORKS, "".join(f"{line}\n" for line in lines).encode())
         (self.path / COMPLETE_FILE).unlink(missing_ok=True)
-        begun = old is not None and not self.changed()
         versions, before = _versions(), {} if old is None else old.versions
         other = sorted(n for n in versions if before.get(n, versions[n]) != versions[n])
         if other:
@@ -148,7 +150,7 @@ class RunFolder:
         run, seeds = self._run, list(self._run.seeds)
         content = RunFile(
             run.name, run.label, run.algorithm.colour, self._identity, seeds,
-            before if begun else versions, run.config,
+            before if old is not None and not changed else versions, run.config,
         )  # fmt: skip
         write_run_file(self.path, content)
 

@@ -61,32 +61,32 @@ class Loop:
         self._run, self._programs, self._checkpoints = run, programs, checkpoints
         self._workdir, self._callbacks = workdir, callbacks
         self._due, self._flatness = run.budget.due(), Flatness(run)
-        self._rows = SeedRows(run, programs)
-        start, owner = restore(checkpoints, programs), run.owner
+        self._starter = starter = programs.starter
+        num_steps = starter.method.relaxation.num_steps
+        self._rows = SeedRows(run, starter.method)
+        start, owner = restore(checkpoints, starter), run.owner
         if start is None:
-            self._arrays, self._step = programs.place(programs.init()), 0
-            self.record = Record(replicas=programs.layout.replicas, owner=owner)
+            self._arrays, self._step = starter.place(starter.init()), 0
+            self.record = Record(replicas=starter.layout.replicas, owner=owner)
         else:
-            self._arrays, self._step = programs.place(start.state), start.step
-            per_replica = start.step * programs.method.relaxation.num_steps
+            self._arrays, self._step = starter.place(start.state), start.step
+            per_replica = start.step * num_steps
             self.record = Record.from_dict(start.record, per_replica)
             # The start of a fork, also of one that was killed before its first checkpoint.
             if self.record.owner not in ("", owner):
                 self.record = self.record.handed_to(owner)
                 self._put(loss_sum=jnp.zeros_like(self._arrays.loss_sum))
             self._tell()
-        self._feed = (
-            Feed(run.problem, programs.method.relaxation.num_steps, self.record.per_replica)
-            if run.problem.on_host
-            else None
-        )
-        self._good, self._saved_at = to_host(programs.layout.gather(self._arrays)), time.monotonic()
+        self._feed = None
+        if run.problem.on_host:
+            self._feed = Feed(run.problem, num_steps, self.record.per_replica)
+        self._good, self._saved_at = to_host(starter.layout.gather(self._arrays)), time.monotonic()
         self._seconds_per_step = self._seconds_per_eval = math.inf
 
     def _tell(self) -> None:
         """Says where the run continues, or that it cannot; notes how many replicas go on."""
         done, last, replicas = self.record.gradients, self._due[-1], self.record.replicas
-        if done >= last + self._programs.method.cycle:
+        if done >= last + self._starter.method.cycle:
             raise ValueError(
                 f"the checkpoint in {self._workdir} has {done} gradients, more than this config's "
                 f"{last}. Raise the budget (config.num_evals), or choose another workdir."
@@ -95,7 +95,7 @@ class Loop:
             "%s: continuing at outer step %d, with %d of %d gradients done",
             self._run.name, self._step, done, last,
         )  # fmt: skip
-        if (p := self._programs.layout.replicas) != replicas:
+        if (p := self._starter.layout.replicas) != replicas:
             self.record.replicas = p
             what = "new ones start at the centre" if p > replicas else "the last ones leave"
             _log.info("%s: %d replicas where there were %d: %s", self._run.name, p, replicas, what)
@@ -154,7 +154,7 @@ class Loop:
 
     @property
     def _cycle(self) -> int:
-        return self._programs.method.cycle
+        return self._starter.method.cycle
 
     def _next_evaluation(self) -> int:
         """Outer steps to it: no fewer gradients than are due, in whole outer steps."""
@@ -184,7 +184,7 @@ class Loop:
         """One compiled call of a few seconds, at most to the next evaluation."""
         missing = self._next_evaluation()
         count = min(missing, max(1, int(_CALL_SECONDS / self._seconds_per_step)))
-        layout = self._programs.layout
+        layout = self._starter.layout
         if self._feed is None:
             data = self._programs.data
         else:
@@ -203,7 +203,7 @@ class Loop:
         record.seed_steps += int(done.sum())
         record.since_eval += count
         record.gradients += count * self._cycle
-        record.per_replica += count * self._programs.method.relaxation.num_steps
+        record.per_replica += count * self._starter.method.relaxation.num_steps
         for place in self._running():
             if bad[place] != NEVER:
                 self._fail(place, self._step + int(done[place]) - 1, int(bad[place]), missed_at)
@@ -222,7 +222,7 @@ class Loop:
                 self._fail(place, self._step - 1, None, at)
         flatness: dict[int, dict[str, Measurement]] = {}
         if self._measures_flatness() and (places := self._running()):
-            points = self._programs.points(self._arrays.state)
+            points = self._starter.points(self._arrays.state)
             seconds = self._rows.seconds_per_gradient(self.record)
             flatness = self._flatness.measure(points, places, seconds)
         rows = [
@@ -244,7 +244,7 @@ class Loop:
 
     def _put(self, **changes: Any) -> None:
         """Changes the state, which stays where the program wants it."""
-        self._arrays = self._programs.place(self._arrays._replace(**changes))
+        self._arrays = self._starter.place(self._arrays._replace(**changes))
 
     def _write(self, row: Row) -> None:
         self.record.rows.append(row)
@@ -259,13 +259,13 @@ class Loop:
         Its row, at the evaluation that it did not reach, has no measurements: whoever reads the
         metric file alone can tell a seed that diverged from one that never was.
         """
-        num_steps = self._programs.method.relaxation.num_steps
+        num_steps = self._starter.method.relaxation.num_steps
         failure = Failure(self._run.name, self._run.seeds[place], outer_step, inner, num_steps)
         _log.error("%s", failure)
         self.record.failures.append(failure)
         self._write(self._rows.row(place, at, self.record))
         chosen = jnp.arange(len(self._run.seeds)) == place
-        good = self._programs.place(from_host(self._arrays, self._good))
+        good = self._starter.place(from_host(self._arrays, self._good))
         self._arrays = jax.tree.map(
             lambda good, last: jnp.where(chosen.reshape(-1, *[1] * (last.ndim - 1)), good, last),
             good, self._arrays,
@@ -275,7 +275,7 @@ class Loop:
     def _save(self) -> None:
         """Saves a checkpoint; with every seed failed, the last good one stays the newest."""
         if self._running():
-            state = self._programs.layout.gather(self._arrays)
+            state = self._starter.layout.gather(self._arrays)
             checkpoint = Checkpoint(self._step, state, self.record.to_dict())
             self._good = self._checkpoints.save(checkpoint) if is_lead() else to_host(state)
         self._saved_at = time.monotonic()

@@ -15,7 +15,7 @@ from entropix.replicas import resize
 from entropix.runs.arrays import from_host, to_host
 from entropix.runs.checkpoint import Checkpoint, Checkpoints
 from entropix.runs.record import Record
-from entropix.training.programs import Programs, Starter
+from entropix.training.programs import Starter
 
 
 def is_lead() -> bool:
@@ -23,34 +23,32 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
-def restore(checkpoints: Checkpoints, programs: Programs | Starter) -> Checkpoint | None:
-    """Returns the newest whole checkpoint, with as many replicas as `programs` has.
+def restore(checkpoints: Checkpoints, starter: Starter) -> Checkpoint | None:
+    """Returns the newest whole checkpoint, with as many replicas as `starter` has.
 
     Process 0 reads it, for all of them.
 
     Raises:
       ValueError: if it is the checkpoint of another model or algorithm.
     """
-    template = jax.eval_shape(programs.init)
-    found = _read(checkpoints, programs, template) if is_lead() else None
+    template = jax.eval_shape(starter.init)
+    found = _read(checkpoints, starter, template) if is_lead() else None
     return found if jax.process_count() == 1 else _broadcast(found, template)
 
 
-def _read(
-    checkpoints: Checkpoints, programs: Programs | Starter, template: Any
-) -> Checkpoint | None:
+def _read(checkpoints: Checkpoints, starter: Starter, template: Any) -> Checkpoint | None:
     found = checkpoints.restore()
     if found is None:
         return None
     record = Record.from_dict(found.record)
-    resized = _with_replicas(found.state, record.replicas, programs, template)
-    return found._replace(state=_on_schedule(resized, found.step, record, programs.method))
+    resized = _with_replicas(found.state, record.replicas, starter, template)
+    return found._replace(state=_on_schedule(resized, found.step, record, starter.method))
 
 
-def _with_replicas(saved: Any, there: int, programs: Programs | Starter, template: Any) -> Any:
-    """The arrays that were saved of `there` replicas, for as many as `programs` has."""
-    replicas = programs.layout.replicas
-    if programs.method.replicas is None or there == replicas:
+def _with_replicas(saved: Any, there: int, starter: Starter, template: Any) -> Any:
+    """The arrays that were saved of `there` replicas, for as many as `starter` has."""
+    replicas = starter.layout.replicas
+    if starter.method.replicas is None or there == replicas:
         return from_host(template, saved)
 
     def as_saved(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -90,18 +88,8 @@ def _broadcast(found: Checkpoint | None, template: Any) -> Checkpoint | None:
         return None
     padded = np.frombuffer(record.ljust(int(size)), np.uint8)
     step, record = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
-    zeros = jax.tree.map(
-        lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(_without_keys, template)
-    )
+    shapes = jax.eval_shape(optax.tree.unwrap_random_key_data, template)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     state = zeros if found is None else to_host(found.state)
     state = multihost_utils.broadcast_one_to_all(state)
     return Checkpoint(step, from_host(template, jax.tree.map(np.asarray, state)), record)
-
-
-def _without_keys(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda x: (
-            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-        ),
-        tree,
-    )

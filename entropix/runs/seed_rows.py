@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from entropix.experiment.method import Method
 from entropix.experiment.run import Run
 from entropix.rows import Measurement, Row
 from entropix.runs.record import Record
 from entropix.training.evaluation import measured
-from entropix.training.programs import Programs
 
 
 class SeedRows:
@@ -17,12 +17,12 @@ class SeedRows:
 
     Args:
       run: whose rows.
-      programs: of `run`.
+      method: of `run`.
     """
 
-    def __init__(self, run: Run, programs: Programs):
-        self._run, self._method, self._measures = run, programs.method, measured(run.problem)
-        gamma = programs.method.gamma
+    def __init__(self, run: Run, method: Method):
+        self._run, self._method, self._measures = run, method, measured(run.problem)
+        gamma = method.gamma
         self._gamma = None if gamma is None else jax.jit(gamma)  # one program for all steps
 
     def seconds_per_gradient(self, record: Record) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
 from entropix.rows import PARTS, Row, has_results
-from entropix.run_file import read_run_file
+from entropix.run_file import differs_beyond_budget, read_run_file
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import DIVERGED, SPENT, RunFolder, claimed
 from entropix.runs.loop import Loop
@@ -180,5 +180,5 @@ def _begin_fork(folder: RunFolder, loop: Loop, checkpoints: Checkpoints) -> None
     if loop.finished:
         raise ValueError(f"the run in {folder.path} {SPENT}")
     checkpoints.keep_copy()  # the parent's state, whatever the fork saves
-    if any(not field.startswith("budget.") for field in folder.changed()):
+    if differs_beyond_budget(folder.changed()):
         loop.record.rows = []

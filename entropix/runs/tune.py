@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from entropix.experiment.arrays import evenly_spread
-from entropix.experiment.method import build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import SCOPES
 from entropix.experiment.problem import Problem
@@ -300,13 +299,9 @@ def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
     problem, layout = run.problem, layout_of(run)
     data = layout.share(problem.data)
     starts = initial_points(run)
-    size = run.num_parameters
 
     def walk(values: dict[str, jax.Array], num_steps: jax.Array, data: Any) -> Any:
-        method = build(
-            run.algorithm, gradients=run.budget.gradients, replicas=run.replicas,
-            axis_name=layout.axis_name, num_parameters=size, traced=values,
-        )  # fmt: skip
+        method = run.method(axis_name=layout.axis_name, traced=values)
         states = [
             init_state(method, of_seed, seed)
             for seed, of_seed in zip(run.seeds, starts, strict=True)

@@ -131,10 +131,10 @@ def means(
     num = len(jax.tree.leaves(examples)[0])
     size = min(size, num)
     share = size * (num // size) / num
-    means = jax.tree.map(lambda values: jnp.mean(values, axis=0), whole)
+    found = jax.tree.map(lambda values: jnp.mean(values, axis=0), whole)
     if share == 1:
-        return means
-    return jax.tree.map(lambda a, b: share * a + (1 - share) * b, means, of_batch(rest))
+        return found
+    return jax.tree.map(lambda a, b: share * a + (1 - share) * b, found, of_batch(rest))
 
 
 def _split(examples: Any, size: int) -> tuple[Any, Any]:

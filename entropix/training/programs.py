@@ -29,9 +29,10 @@ class Starter(NamedTuple):
     Attributes:
       init: `init() -> Advance`, before the first step, to be placed; seeds along the first axis.
       centres: `states -> Point`, what is evaluated.
-      points: `states -> Point`, with the model state of x where the problem says how.
+      points: `states -> Point`, with the model state of x where the problem says how: at which an
+        evaluation measures. Compiled when it is first called.
       method: what the run steps.
-      layout: where the replicas are.
+      layout: where the replicas are; states are placed, and data shared, as it says.
       run: what is trained.
     """
 
@@ -42,31 +43,25 @@ class Starter(NamedTuple):
     layout: Layout
     run: Run
 
+    def place(self, arrays: Advance) -> Advance:
+        """Puts a state where `Programs.advance` wants it."""
+        return Advance(self.layout.place(arrays.state, axis=1), *self.layout.share(arrays[1:]))
+
 
 class Programs(NamedTuple):
     """The compiled parts of a run; all take states with a leading axis of seeds.
 
     Attributes:
-      init: `init() -> Advance`, before the first step, to be placed.
+      starter: makes the first state; has the method and the layout.
       advance: `(before, (num_steps, data)) -> after`; donates `before`.
-      evaluate: `states -> Evaluation`.
-      points: `states -> Point`, at which `evaluate` measures; compiled when it is first called.
-      method: what they run.
-      layout: where the replicas are; states are placed, and data shared, as it says.
+      evaluate: `states -> Evaluation`, at the starter's `points`.
       data: the training set, where `advance` wants it; None for a loader on the host.
     """
 
-    init: Callable[[], Advance]
+    starter: Starter
     advance: Callable[[Advance, tuple[Array, Any]], Advance]
     evaluate: Callable[[TrainState], Evaluation]
-    points: Callable[[TrainState], Point]
-    method: Method
-    layout: Layout
     data: Any
-
-    def place(self, arrays: Advance) -> Advance:
-        """Puts a state where `advance` wants it."""
-        return Advance(self.layout.place(arrays.state, axis=1), *self.layout.share(arrays[1:]))
 
 
 def make_starter(run: Run) -> Starter:
@@ -133,12 +128,9 @@ def make_programs(run: Run) -> Programs:
     places = None if layout.mesh is None else jax.tree.map(lambda x: x.sharding, start)
     compiled = jax.jit(advance, donate_argnums=0, out_shardings=places).lower(start, common)
     return Programs(
-        init=starter.init,
+        starter=starter,
         advance=compiled.compile(),
         evaluate=_make_evaluate(starter, start.state),
-        points=starter.points,
-        method=method,
-        layout=layout,
         data=None if problem.on_host else layout.share(problem.data),
     )
 
@@ -194,7 +186,7 @@ def _make_evaluate(starter: Starter, states: Any) -> Callable[[TrainState], Eval
 
 
 def _placed(arrays: Advance, layout: Layout) -> Advance:
-    """Shapes with the places that `Programs.place` gives to arrays."""
+    """Shapes with the places that `Starter.place` gives to arrays."""
     state = jax.tree.map(lambda x: _like(x, layout.sharding(axis=1)), arrays.state)
     return Advance(state, *jax.tree.map(lambda x: _like(x, layout.common), arrays[1:]))
 

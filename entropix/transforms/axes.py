@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from entropix.transforms.checks import refusal
+from entropix.transforms.numerics import is_key
 
 AxisName = str | tuple[str, ...]
 
@@ -71,6 +72,6 @@ def vary_like(x: jax.Array, like: jax.Array) -> jax.Array:
     so directly, but refuses axes of `vmap` and values that vary already.) A random key is passed
     on and never made anew: it is left alone, and not used here.
     """
-    if jnp.issubdtype(jax.typeof(x).dtype, jax.dtypes.prng_key):
+    if is_key(x):
         return x
     return jnp.where(like == like, x, x)

@@ -68,7 +68,7 @@ def check_number(
         return value
     if isinstance(value, jax.core.Tracer) and _is_real_scalar(value):
         return value  # without a value at build time
-    known = _known(value)
+    known = known_number(value)
     if known is None:
         raise refusal(name, accepted, value, _way_out(value))
     rounded, dtype = _rounded(known)
@@ -82,11 +82,6 @@ def check_number(
     return value if keep and isinstance(value, jax.Array) else known
 
 
-def known_number(value: Any) -> float | None:
-    """A number that has a value at build time, as a Python float; None for all else."""
-    return _known(value)
-
-
 def check_value(value: Any) -> Any:
     """Returns what a schedule returned, which must be one real number."""
     real = isinstance(value, int | float) or (
@@ -97,8 +92,8 @@ def check_value(value: Any) -> Any:
     return value
 
 
-def _known(value: Any) -> float | None:
-    """A real number of Python, NumPy or JAX as a Python float; None for anything else."""
+def known_number(value: Any) -> float | None:
+    """A real number with a value at build time, as a Python float; None for anything else."""
     if isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, int):
@@ -215,9 +210,9 @@ def check_count(name: str, value: Any) -> int:
     return _integer(name, value, 1, accepted)
 
 
-def check_index(name: str, value: Any) -> int:
+def check_index(name: str, value: Any, accepted: str = "an integer >= 0 and < 2**31") -> int:
     """Returns a Python int >= 0, such as a seed or a number of things that may be none."""
-    return _integer(name, value, 0, "an integer >= 0 and < 2**31")
+    return _integer(name, value, 0, accepted)
 
 
 def _integer(name: str, value: Any, least: int, accepted: str) -> int:

@@ -9,11 +9,7 @@ from jax import lax
 
 from entropix.transforms.axes import AxisName, mapped
 from entropix.transforms.checks import refusal
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether `leaf` is a typed JAX key (or an array of them)."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+from entropix.transforms.numerics import is_key
 
 
 def generator_of(key: Any) -> Any:
@@ -120,11 +116,12 @@ def reseed(state: Any, key: jax.Array | int) -> Any:
     leaves, structure = jax.tree.flatten(state)
     keys = [n for n, leaf in enumerate(leaves) if is_key(leaf)]
     for order, n in enumerate(keys):
-        leaves[n] = _spread(_fold_in(key, order) if order else key, leaves[n].shape)
+        leaves[n] = _spread(fold_in(key, order) if order else key, leaves[n].shape)
     return jax.tree.unflatten(structure, leaves)
 
 
-def _fold_in(key: jax.Array, data: int) -> jax.Array:
+def fold_in(key: jax.Array, data: Any) -> jax.Array:
+    """`jax.random.fold_in` of one number into a key, or into every key of an array."""
     fold = jax.random.fold_in
     for _ in range(key.ndim):
         fold = jax.vmap(fold, in_axes=(0, None))

@@ -35,6 +35,11 @@ def dtype_of(leaf: Any) -> Any:
     return dtype if special else jnp.result_type(leaf)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether `leaf` is a typed JAX key, or an array of them; it may be abstract."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def wide_dtype(dtype: DTypeLike) -> Any:
     """Float32 for real dtypes of fewer bits, else `dtype`: the precision of inner variables."""
     dtype = jnp.dtype(dtype)

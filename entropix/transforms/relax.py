@@ -13,8 +13,8 @@ from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_li
 from entropix.transforms.eager import compiled, is_eager
 from entropix.transforms.guard import guarded
 from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting, wide_like
+from entropix.transforms.parts import RelaxedOptimizer
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
-from entropix.transforms.stability import RelaxedOptimizer
 
 GradFn = Callable[..., Any]
 
@@ -74,18 +74,10 @@ def relaxed_grad(
         grads, carry = found
         return grads, carry
 
-    step_by_step = compiled(relaxation)
+    outer_step = _outer_step(relaxation)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
-        leaves = inexact_leaves(params)
-        if is_eager(params, state, carry):
-            inner, carry = _eager_loop(step_by_step, threaded, leaves, state, carry, params)
-            relaxed, state = step_by_step.finish(inner, state)
-        else:
-            inner = relaxation.begin(leaves, state)
-            inner, carry = _inner_loop(relaxation, threaded, inner, carry, params)
-            relaxed, state = relaxation.finish(inner, state)
-        relaxed = filled(relaxed, resting(params))
+        relaxed, state, carry = outer_step(threaded, params, state, carry)
         return (relaxed, state, carry) if has_carry else (relaxed, state)
 
     return fn
@@ -161,7 +153,7 @@ def relax(
     """
     check_relaxation(relaxation)
     check_optional_axis_name(axis_name)
-    step_by_step = compiled(relaxation)
+    outer_step = _outer_step(relaxation)
 
     def init(params: optax.Params) -> RelaxationState:
         return relaxation.init(inexact_leaves(params))
@@ -185,27 +177,40 @@ def relax(
             )
         checks.check_function("grad_fn", grad_fn, _GRAD_FN)
         checks.check_like(updates, params, "The gradients passed to update")
-        leaves = inexact_leaves(params)
         without_carry = lambda point, i, carry: (grad_fn(point, i), carry)  # noqa: E731
-        finish = relaxation.finish
-        if is_eager(updates, state, params):
-            finish = step_by_step.finish
-            inner, _ = _eager_loop(
-                step_by_step, without_carry, leaves, state, None, params, updates
-            )
-        elif relaxation.starts_at_params:
-            inner = relaxation.begin(leaves, state)
-            inner = _inner_loop_from(relaxation, grad_fn, inner, updates, params)
-        else:
-            inner = relaxation.begin(leaves, state)
-            inner, _ = _inner_loop(relaxation, without_carry, inner, None, params)
-        relaxed, state = finish(inner, state)
-        return filled(relaxed, resting(params)), state
+        relaxed, state, _ = outer_step(without_carry, params, state, None, updates)
+        return relaxed, state
 
     link = optax.GradientTransformationExtraArgs(init, update)
     if if_finite is not None:
         link = guarded(link, if_finite, axis_name)
     return RelaxedOptimizer.of(link, relaxation)
+
+
+def _outer_step(relaxation: Relaxation) -> Callable[..., tuple[Any, Any, Any]]:
+    """Makes `(grad_fn, params, state, carry, grads) -> (relaxed, state, carry)`.
+
+    `grad_fn` threads the carry. `grads`, unless None, are those at `params`, and of i = 0.
+    """
+    step_by_step = compiled(relaxation)
+
+    def outer_step(
+        grad_fn: GradFn, params: Any, state: Any, carry: Any = None, grads: Any = None
+    ) -> tuple[Any, Any, Any]:
+        eager = is_eager(params, state, carry, grads)
+        steps = step_by_step if eager else relaxation
+        inner = steps.begin(inexact_leaves(params), state)
+        first = grads if relaxation.starts_at_params else None
+        if eager:
+            inner, carry = _eager_loop(steps, grad_fn, inner, carry, params, first)
+        elif first is None:
+            inner, carry = _inner_loop(steps, grad_fn, inner, carry, params)
+        else:
+            inner = _inner_loop_from(steps, grad_fn, inner, params, first)
+        relaxed, state = steps.finish(inner, state)
+        return filled(relaxed, resting(params)), state, carry
+
+    return outer_step
 
 
 def _inner_loop(
@@ -228,9 +233,11 @@ def _inner_loop(
 
 
 def _inner_loop_from(
-    relaxation: Relaxation, grad_fn: GradFn, inner: Any, grads: Any, params: Any
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, params: Any, grads: Any
 ) -> Any:
     """Runs all L inner steps, the first with `grads`, and asks for L - 1 further gradients.
+
+    There is no carry: a loop that is handed the first gradients has none.
 
     The gradient of the next step is taken at the end of each, but for the last: the relaxation's
     step, the larger part of the program where there are many leaves, is then traced only once.
@@ -243,7 +250,7 @@ def _inner_loop_from(
 
         def following(point: Any) -> Any:
             there = filled(point, params)
-            found = grad_fn(there, _batch(relaxation, i + 1))
+            found, _ = grad_fn(there, _batch(relaxation, i + 1), None)
             checks.check_like(found, there, "The gradients returned by grad_fn")
             return jax.tree.map(vary_like, _gradients(found, params), grads)
 
@@ -258,18 +265,11 @@ def _inner_loop_from(
 
 
 def _eager_loop(
-    relaxation: Relaxation,
-    grad_fn: GradFn,
-    leaves: Any,
-    state: Any,
-    carry: Any,
-    params: Any,
-    grads: Any = None,
+    relaxation: Relaxation, grad_fn: GradFn, inner: Any, carry: Any, params: Any, grads: Any
 ) -> tuple[Any, Any]:
     """Runs all L inner steps outside of `jit`: a loop in Python, in which i is a Python int."""
-    inner = relaxation.begin(leaves, state)
     for i in range(relaxation.num_steps):
-        if i > 0 or grads is None or not relaxation.starts_at_params:
+        if i > 0 or grads is None:
             point = filled(relaxation.point(inner), params)
             grads, carry = grad_fn(point, 0 if relaxation.one_batch else i, carry)
             checks.check_like(grads, point, "The gradients returned by grad_fn")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from entropix.transforms.keys import generator_of, is_key
-from entropix.transforms.numerics import is_abstract
+from entropix.transforms.keys import generator_of
+from entropix.transforms.numerics import is_abstract, is_key
 
 
 def to_arrays(state: Any) -> Any:

@@ -22,13 +22,13 @@ from entropix.transforms.numerics import (
     rounded,
     wide,
 )
+from entropix.transforms.parts import RelaxedOptimizer
 from entropix.transforms.relaxation import (
     Relaxation,
     check_relaxation,
     check_state,
     restart,
 )
-from entropix.transforms.stability import RelaxedOptimizer
 
 # Extra arguments that speak of the point where the loop took its gradient. A line search would take
 # them for those of x.

@@ -10,7 +10,7 @@ import pytest
 from contract_cases import CASES, drive, every_case, rosenbrock
 
 import entropix
-from entropix.transforms.stability import RelaxedOptimizer
+from entropix.transforms.parts import RelaxedOptimizer
 
 COPIES = {
     "copy": copy.copy,

@@ -426,9 +426,9 @@ def test_a_mask_among_the_parameters_rests(name, option, kind):
     )
     run = one_run(name, problem, budget=(8, 1), seeds=1, learning_rate=0.05, **option)
     programs = make_programs(run)
-    now = programs.place(programs.init())
+    now = programs.starter.place(programs.starter.init())
     after = programs.advance(now, (jnp.asarray(2, jnp.int32), programs.data))
-    point = programs.points(after.state)
+    point = programs.starter.points(after.state)
     assert point.params["mask"].dtype == mask.dtype
     np.testing.assert_array_equal(point.params["mask"][0], mask)
     assert np.all(np.abs(point.params["w"][0] - 3.0)[mask == 1] > 0)
@@ -453,9 +453,9 @@ def test_complex_parameters_descend(name):
     for problem in (whole, parts):
         run = one_run(name, problem, budget=(20, 1), seeds=1, learning_rate=0.01)
         programs = make_programs(run)
-        now = programs.place(programs.init())
+        now = programs.starter.place(programs.starter.init())
         after = programs.advance(now, (jnp.asarray(4, jnp.int32), programs.data))
-        found.append(programs.points(after.state).params[0])
+        found.append(programs.starter.points(after.state).params[0])
     as_one = found[1][0] + 1j * found[1][1]
     if name != "adamw":  # whose second moment is |g|^2 for the number, and of each part for two
         np.testing.assert_allclose(found[0], as_one, rtol=1e-4)

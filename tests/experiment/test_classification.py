@@ -205,7 +205,7 @@ def test_models_of_every_library_train_and_are_measured(name):
     problem = classification(data(), MODELS[name](), batch_size=16)
     run = one_run(optax.adam(0.03), problem, budget=(60, 1))
     programs = make_programs(run)
-    now = programs.place(programs.init())
+    now = programs.starter.place(programs.starter.init())
     before = {n: np.array(v) for n, v in programs.evaluate(now.state).items()}
     starts = jax.tree.leaves(now.state.params)
     same = all(bool(jnp.all(leaf[0] == leaf[1])) for leaf in starts)
@@ -489,7 +489,7 @@ def test_measures_are_means_over_all_examples():
     assert problem.eval_batch_size == 2000
     run = one_run(optax.sgd(0.1), problem, seeds=1, settings=Settings(eval_train_examples=0))
     programs = make_programs(run)
-    state = programs.place(programs.init()).state
+    state = programs.starter.place(programs.starter.init()).state
     found = programs.evaluate(state)
     params, _ = problem.init(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf[0], state.params)

@@ -291,9 +291,9 @@ def test_the_loss_reaches_optimisers_that_ask_for_it():
     """Polyak's step, loss over squared gradient, goes half of the way down a parabola."""
     run = one_run(optax.polyak_sgd(), bowl((1.0,), (2.0,), (0.0,)), budget=(1, 1))
     programs = make_programs(run)
-    now = programs.place(programs.init())
+    now = programs.starter.place(programs.starter.init())
     after = programs.advance(now, (jnp.asarray(1, jnp.int32), programs.data))
-    np.testing.assert_allclose(programs.points(after.state).params, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(programs.starter.points(after.state).params, 1.0, rtol=1e-5)
 
 
 def test_seeds_are_a_number_or_a_choice():

@@ -158,13 +158,14 @@ def test_without_a_guard_it_is_reported_and_other_seeds_go_on(name, tmp_path, mo
         target = target.reshape(sound["state/model_state/count"].shape)
 
         def init(programs, kind=kind, target=target):
-            start = programs.init()
+            start = programs.starter.init()
             changed = start.state.model_state | {kind: jnp.asarray(target)}
             return start._replace(state=start.state._replace(model_state=changed))
 
         def poisoned_programs(run, init=init):
             programs = known(run)
-            return programs._replace(init=lambda: init(programs))
+            starter = programs.starter._replace(init=lambda: init(programs))
+            return programs._replace(starter=starter)
 
         folder = tmp_path / str(case)
         with monkeypatch.context() as patch:

@@ -270,13 +270,13 @@ def test_replicas_join_and_leave(tmp_path, before, later, caplog):
     with pytest.raises(ValueError, match=r"another run: it differs in .*replicas"):
         train(run, tmp_path)
     seen = []
-    place = programs_module.Programs.place
+    place = programs_module.Starter.place
 
     def watched(self, arrays):
         seen.append(jax.device_get(arrays.state.params))
         return place(self, arrays)
 
-    with unittest.mock.patch.object(programs_module.Programs, "place", watched):
+    with unittest.mock.patch.object(programs_module.Starter, "place", watched):
         rows = train(run, tmp_path, fork=True)
     assert rows[-1].gradients == 40
     assert rows[-1].gradients_per_replica == 20 // before + 20 // later

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import entropix
-from entropix.transforms.keys import canonical_key, is_key, step_key
+from entropix.transforms.keys import canonical_key, step_key
+from entropix.transforms.numerics import is_key
 
 SIZE = 400
 X = {"a": jnp.zeros(SIZE), "b": jnp.zeros(SIZE)}  # equal shapes: equal keys would show

@@ -85,6 +85,17 @@ def logarithmic(grid: Grid, V: jax.Array, beta: float) -> Scheme:
     )
 
 
+def uncontrolled(grid: Grid, V: jax.Array, beta: float) -> Scheme:
+    """No quadratic term: the backward Kolmogorov equation, of paths that nobody controls.
+
+    Args:
+      grid: the nodes.
+      V: the terminal value at the nodes.
+      beta: inverse temperature; any.
+    """
+    return Scheme(V, lambda values, dt, linear: linear(values, dt), lambda values: values)
+
+
 SCHEMES = {"upwind": upwind, "linear": logarithmic}
 """The choices of `value_function`, by name."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_all, check_count, check_float64, check_positive
+from entropix.pde.checks import check_all, check_count, check_float64, check_line, check_positive
 from entropix.pde.grid import Function, Grid
 
 Loop = tuple[jax.Array, jax.Array, jax.Array]
@@ -45,8 +45,7 @@ def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax
       Gardiner, Stochastic methods, 2009, sec. 5.5.
     """
     check_positive(temperature=temperature)
-    if grid.ndim != 1:
-        raise ValueError(f"grid must have one dimension; got {grid.ndim}")
+    check_line(grid.shape)
     f = grid.sample(f) / temperature
     if f.max() - f.min() > 600:
         raise ValueError(f"temperature must be above (max f - min f)/600; got {temperature}")

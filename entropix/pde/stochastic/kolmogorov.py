@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_multiple, check_positive
+from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.stochastic.exchange import implicit_step, rates
-from entropix.pde.stochastic.fokker_planck import in_time
-from entropix.pde.stochastic.stepping import saved_steps
+from entropix.pde.stochastic.bellman import uncontrolled, value_function
+from entropix.pde.stochastic.exchange import rates
 
 
 def generator(
@@ -104,15 +103,7 @@ def backward_kolmogorov(
     References:
       Pavliotis, Stochastic processes and applications, 2014, ch. 2 and 4.
     """
-    check_positive(beta=beta, horizon=horizon)
-    num_steps = num_levels if num_steps is None else num_steps
-    check_count(num_levels=num_levels, num_steps=num_steps)
-    check_multiple("num_steps", num_steps, "num_levels", num_levels)
-    V, dt, at = grid.sample(V), horizon / num_steps, in_time(grid, f, horizon)
-
-    def step(values: jax.Array, n: jax.Array) -> jax.Array:
-        potential, diffusion = at(horizon - (n + 0.5) * dt), 1 / (2 * beta)
-        return implicit_step(grid, values, potential, diffusion=diffusion, dt=dt, adjoint=True)
-
-    levels = saved_steps(step, V, num_steps=num_steps, num_saves=num_levels)
-    return jnp.concatenate([V[None], levels])[::-1]
+    return value_function(
+        grid, f, V, beta=beta, horizon=horizon, num_levels=num_levels, num_steps=num_steps,
+        method=uncontrolled,
+    )  # fmt: skip

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
+from entropix.pde.checks import check_count, check_line, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells
+from entropix.pde.stochastic.fokker_planck import mass
 
 
 def free_energy(
@@ -47,10 +48,7 @@ def free_energy(
     """
     check_positive(beta=beta)
     V, rho = grid.sample(potential), grid.sample(density)
-    total = V * rho + entropy_density(rho) / (2 * beta)
-    for axis in reversed(range(grid.ndim)):
-        total = total @ cells(grid, axis)
-    return total
+    return mass(grid, V * rho + entropy_density(rho) / (2 * beta))
 
 
 def entropy_density(rho: jax.Array) -> jax.Array:
@@ -97,8 +95,7 @@ def wasserstein_distance(
     References:
       Villani, Topics in optimal transportation, 2003, sec. 2.2 (the line).
     """
-    if grid.ndim != 1:
-        raise ValueError(f"grid must have one dimension; got shape {grid.shape}")
+    check_line(grid.shape)
     check_count(num_quantiles=num_quantiles)
     quantiles = (np.arange(num_quantiles) + 0.5) / num_quantiles
     first, second = (
