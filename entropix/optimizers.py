@@ -73,12 +73,18 @@ def sgd(
         if params is not None:
             as_update = lambda g, p: g.astype(dtype_of_update(g, p))  # noqa: E731
             grads = jax.tree.map(as_update, grads, params)
-        moves, new = tx.update(grads, state)
+        moves, new = tx.update(grads, tuple(_in_dtypes_of(grads, part) for part in state))
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return cast_like(moves, grads), cast_like(new, state)
 
     of_reals = on_inexact_leaves(optax.GradientTransformation(tx.init, update))
     return RelaxedOptimizer.of(of_reals, relaxation=None)
+
+
+def _in_dtypes_of(grads: Any, state: Any) -> Any:
+    """The momentum in the gradients' dtypes: a wider gradient is not added to a narrow momentum."""
+    known = isinstance(state, optax.TraceState)
+    return state._replace(trace=cast_like(state.trace, grads)) if known else state
 
 
 def entropy_sgd(

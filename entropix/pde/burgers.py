@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -109,17 +108,25 @@ def characteristics(p: Function, x: ArrayLike, t: float) -> jax.Array:
     """
     check_positive(t=t)
     check_float64()
-    x = jnp.asarray(np.asarray(x), jnp.float64)
-    solve = functools.partial(_foot, p, t=t)
-    for _ in range(x.ndim):
-        solve = jax.vmap(solve)
-    feet = jax.jit(solve)(x)
+    x = jnp.asarray(x, jnp.float64)
+    feet = _feet(p, x.reshape(-1), jnp.asarray(t, jnp.float64)).reshape(x.shape)
     return (x - feet) / t
 
 
-def _foot(p: Function, x: jax.Array, t: ArrayLike) -> jax.Array:
-    """The y with y + t p(y) = x: bracketed by doubling, then halved to the last bit."""
-    excess = lambda y: y + t * p(y) - x  # noqa: E731
+@functools.partial(jax.jit, static_argnums=0)
+def _feet(p: Function, points: jax.Array, t: jax.Array) -> jax.Array:
+    """The y with y + t p(y) = x for every point x, with the derivatives of that y."""
+
+    def foot(x: jax.Array) -> jax.Array:
+        excess = lambda y: y + t * p(y) - x  # noqa: E731
+        slope = lambda linear, value: value / linear(jnp.ones_like(value))  # noqa: E731
+        return lax.custom_root(excess, x, _bisected, slope)
+
+    return jax.vmap(foot)(points)
+
+
+def _bisected(excess: Function, x: jax.Array) -> jax.Array:
+    """The zero of a function that rises: bracketed around x by doubling, halved to the last bit."""
 
     def widen(_: int, radius: jax.Array) -> jax.Array:
         inside = (excess(x - radius) <= 0) & (excess(x + radius) >= 0)

@@ -68,6 +68,12 @@ def heat_equation(
             "f must be a function of a point; for values use entropix.pde.heat_on_grid"
         )
     rows = grid.rows(points)
+    shape = jax.eval_shape(f, jax.ShapeDtypeStruct(grid.point_shape, jnp.float64)).shape
+    if shape != ():
+        raise ValueError(
+            f"f must map a point of shape {grid.point_shape} to one number; its value has shape "
+            f"{shape}"
+        )
     value, gradient = _expectations(grid, f, num_nodes, rows, jnp.sqrt(t / beta))
     return grid.relaxed(value, gradient, points)
 

@@ -1,6 +1,9 @@
 """The function phi that many replicas around their own mean descend (Elastic-SGD, period 1)."""
 
 import functools
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.quadrature import (
     Scales,
@@ -67,6 +70,7 @@ def phi(grid: Grid, f: Function | ArrayLike, t: float, beta: float, points: Arra
     """
     check_positive(t=t, beta=beta)
     values, rows = grid.sample(f), grid.rows(points)
+    check_finite("f", values, grid.points, besides=math.inf)
     scales = Scales(jnp.asarray(t, jnp.float64), jnp.asarray(beta, jnp.float64))
     value, gradient, gap, halvings = _invert(grid, values, rows, scales)
     if not isinstance(gap, jax.core.Tracer):
@@ -89,6 +93,11 @@ def _check_result(grid: Grid, rows: jax.Array, gap: jax.Array, halvings: jax.Arr
             f"the grid's nodes are too far apart for this beta and t; got shape {grid.shape}, "
             f"take {finer}"
         )
+
+
+def _solved(linear: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+    """The vector that a linear function maps to `values`."""
+    return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(values)), values)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -125,7 +134,11 @@ def _invert(
             z, count = state
             return (jnp.abs(missing(z, m)).max() > _TOLERANCE * box / 10) & (count < _MOST_STEPS)
 
-        z, _ = lax.while_loop(far, lambda s: (climb(m, s[0]), s[1] + 1), (m, jnp.asarray(0)))
+        def climbed(_: Any, start: jax.Array) -> jax.Array:
+            count = jnp.asarray(0)
+            return lax.while_loop(far, lambda s: (climb(m, s[0]), s[1] + 1), (start, count))[0]
+
+        z = lax.custom_root(lambda z: missing(z, m), m, climbed, _solved)
         h = energies(z)
         bent = seen_curvature(grid, h, curvature, scales)
         halvings = halvings_needed(h, bent, spacing, scales)

@@ -109,6 +109,10 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
       0.5
     """
     lowest = float(jnp.linalg.eigvalsh(_known_hessian(grid, f)).min())
+    if not callable(f):  # below what differences of rounded values are known to, f is convex
+        largest = float(jnp.abs(jnp.asarray(f)).max())
+        rounding = 64 * float(jnp.finfo(jnp.float64).eps) * largest / min(grid.spacing) ** 2
+        lowest = lowest if lowest < -rounding else 0.0
     return -1 / lowest if lowest < 0 else float("inf")
 
 

@@ -137,6 +137,8 @@ def layout(
     if mesh is not None and not isinstance(mesh, Mesh):
         raise refusal("mesh", "a jax.sharding.Mesh, such as jax.make_mesh makes, or None", mesh)
     devices = _check_devices(devices)
+    if mesh is not None and devices is not None:
+        raise refusal("devices", "None with a mesh, which has devices", devices)
     if isinstance(devices, int) and devices > len(jax.devices()):
         raise ValueError(_too_few(f"devices={devices} were asked for", devices))
     if kind == "vmap":
@@ -245,8 +247,10 @@ def _check_devices(devices: Any) -> int | list[jax.Device] | None:
     if devices is None or isinstance(devices, int | np.integer):
         return None if devices is None else check_count("devices", devices)
     known = list(devices) if isinstance(devices, Iterable) else []
-    if not known or not all(isinstance(device, jax.Device) for device in known):
-        raise refusal("devices", "a number >= 1, or devices from jax.devices()", devices)
+    several = all(isinstance(device, jax.Device) for device in known)
+    if not known or not several or len(set(known)) < len(known):
+        accepted = "a number >= 1, or devices from jax.devices(), each once"
+        raise refusal("devices", accepted, devices)
     return known
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from entropix.transforms.checks import check_count
 from entropix.transforms.keys import fold_in
-from entropix.transforms.numerics import is_key, wide
+from entropix.transforms.numerics import dtype_of, is_key, wide
 
 
 def replicate(state: Any, replicas: int) -> Any:
@@ -122,7 +122,7 @@ def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:
 def _mean(leaf: jax.Array) -> jax.Array:
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf[0]
-    leaf, dtype = wide(leaf), leaf.dtype
+    leaf, dtype = wide(leaf), dtype_of(leaf)
     # The mean of equal replicas is each of them, to the bit.
     equal = jnp.all(leaf == leaf[:1], axis=0)
     return jnp.where(equal, leaf[0], jnp.mean(leaf, axis=0)).astype(dtype)

@@ -10,12 +10,17 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, agreed, check_axis_name
-from entropix.transforms.coupling import UPDATE_CALL, elastic_force, replica_mean, vary_like_tree
+from entropix.transforms.coupling import (
+    UPDATE_CALL,
+    elastic_force,
+    moved_by,
+    replica_mean,
+    vary_like_tree,
+)
 from entropix.transforms.numerics import (
     as_real,
     cast_like,
     copy_tree,
-    dtype_of_update,
     factor,
     filled,
     inexact_leaves,
@@ -169,8 +174,7 @@ def elastic_averaging(
 
         def exchanged(g: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
             scope = size / moving_rate  # the force (x - c)/scope is alpha (x - c)
-            move = wide(g) - elastic_force(x, c, scope, size)
-            return move.astype(dtype_of_update(g, x))
+            return moved_by(g, -elastic_force(x, c, scope, size), x)
 
         grads = jax.tree.map(as_real, inexact_part(updates, params), leaves)
         moves = jax.tree.map(exchanged, grads, leaves, target)

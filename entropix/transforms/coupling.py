@@ -23,6 +23,7 @@ from entropix.transforms.numerics import (
     scalar,
     wide,
     wide_copy,
+    wide_dtype,
 )
 
 UPDATE_CALL = (
@@ -118,9 +119,7 @@ def elastic_coupling(
             centre = recalled(state.update_count, leaves, state.centre)
         scope, size = at(gamma, state.update_count), lax.axis_size(axis_name)
         pulled = jax.tree.map(
-            lambda g, x, c: (wide(g) + elastic_force(x, c, scope, size)).astype(
-                dtype_of_update(g, x)  # a pull is lost in the digits of a narrow gradient
-            ),
+            lambda g, x, c: moved_by(g, elastic_force(x, c, scope, size), x),
             jax.tree.map(as_real, inexact_part(updates, params), leaves), leaves, centre,
         )  # fmt: skip
         memory = centre if period > 1 else None
@@ -128,6 +127,16 @@ def elastic_coupling(
         return filled(pulled, resting(params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def moved_by(grad: jax.Array, force: jax.Array, x: jax.Array) -> jax.Array:
+    """The gradient plus a force on x, added in float32 or wider, in the dtype of updates of x.
+
+    That is no narrower than x: a pull is lost in the digits of a narrow gradient.
+    """
+    dtype = dtype_of_update(grad, x)
+    precision = wide_dtype(dtype)
+    return (grad.astype(precision) + force.astype(precision)).astype(dtype)
 
 
 def elastic_force(x: jax.Array, centre: jax.Array, gamma: Any, size: int) -> jax.Array:

@@ -201,8 +201,11 @@ def _add(sums: _Sums, noise: Any, values: jax.Array, temperature: jax.Array) -> 
     low = jnp.minimum(sums.low, jnp.min(values))
 
     def weight(value: jax.Array) -> jax.Array:
-        # The difference first: f/T alone may overflow, and loses the digits that matter.
-        return jnp.where(value == jnp.inf, 0, jnp.exp(-(value - low) / temperature))
+        # The difference first: f/T alone may overflow, and loses the digits that matter. None is
+        # infinite, also where the weight is 0: a derivative by T would be infinity times 0.
+        none = value == jnp.inf
+        above = jnp.where(none, 0, value - low)
+        return jnp.where(none, 0, jnp.exp(-above / temperature))
 
     old, new = weight(sums.low), weight(values)
 

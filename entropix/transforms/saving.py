@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from entropix.transforms.keys import generator_of
-from entropix.transforms.numerics import is_abstract, is_key
+from entropix.transforms.numerics import dtype_of, is_abstract, is_key
 
 
 def to_arrays(state: Any) -> Any:
@@ -109,7 +109,7 @@ def _from_array(name: str, array: Any, like: Any) -> Any:
         )
     if is_key(like):
         return jax.random.wrap_key_data(array, impl=generator_of(like))
-    if words.dtype == like.dtype:
+    if words.dtype == dtype_of(like):
         return array
     if jnp.issubdtype(like.dtype, jnp.integer):
         return array.astype(like.dtype)

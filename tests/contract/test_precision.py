@@ -180,3 +180,18 @@ def test_strict_promotion_of_dtypes(case, dtype):
         # Promotion is refused when a program is traced: nothing has to be compiled for it.
         update = lambda w: tx.update(w, tx.init(w), w, **extra)[0]  # noqa: E731
         assert jax.eval_shape(update, w).dtype == dtype
+
+
+@every_case
+def test_gradients_wider_than_the_parameters_under_strict_promotion(case):
+    w = case.spread(jnp.asarray([1.0, -2.0], jnp.bfloat16))
+    wide = lambda p: p.astype(jnp.float32)  # noqa: E731
+    with jax.numpy_dtype_promotion("strict"):
+        tx = case.make()
+        if ("adam" in repr(case) or case.factory is entropix.diloco) and not takes(
+            optax.adam(0.1), wide(w), w
+        ):
+            pytest.skip("optax.adam does not promote strictly either")
+        extra = {"grad_fn": lambda p, i: wide(p)} if case.face == "scan" else {}
+        update = lambda w: tx.update(wide(w), tx.init(w), w, **extra)[0]  # noqa: E731
+        assert jnp.issubdtype(jax.eval_shape(update, w).dtype, jnp.floating)

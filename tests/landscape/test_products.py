@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 
 from entropix import landscape
 
@@ -245,6 +246,23 @@ def test_bad_arguments(change, message):
     }
     with pytest.raises(ValueError, match=message):
         landscape.hvp(**(arguments | change))
+
+
+def test_parameters_over_explicit_axes_are_refused():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spread = jax.device_put(jnp.ones((4, 2)), NamedSharding(mesh, PartitionSpec("d")))
+    loss, batches = lambda x, batch: jnp.sum(x**2) * jnp.mean(batch), jnp.ones((2, 3))
+    matvec = landscape.hessian(loss, spread, batches)
+    message = r"over Explicit axes .*; got the only leaf with .*'d'.*AxisType.Auto"
+    for measure in (
+        lambda: landscape.trace(matvec, spread, 0, 4),
+        lambda: landscape.eigenvalues(matvec, spread, 2, 0),
+        lambda: landscape.spectrum(matvec, spread, 0),
+        lambda: landscape.local_entropy(loss, spread, 1.0, 0.1, batches, 0),
+        lambda: landscape.pruned(spread, 0.5),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure()
 
 
 def test_bad_batch_sizes():

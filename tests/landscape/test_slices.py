@@ -98,8 +98,12 @@ def test_eigenvectors_are_directions(classifier, row):
         (lambda f, x: landscape.slice2d(f, x, ONE, extent=0.0), "extent must be a number > 0"),
         (lambda f, x: landscape.slice2d(f, x, ONE, normalise="unit"), "normalise must be 'filter'"),
         (
-            lambda f, x: landscape.slice2d(f, x, ONE, directions=(x,)),
+            lambda f, x: landscape.slice2d(f, x, ONE, directions=(x,), normalise="none"),
             "directions must be two trees",
+        ),
+        (
+            lambda f, x: landscape.slice2d(f, x, ONE),
+            "got normalise='filter', of which nothing would move. Write normalise='layer'",
         ),
     ],
 )

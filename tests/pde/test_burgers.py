@@ -1,5 +1,6 @@
 """Burgers: exact shocks and rarefactions, characteristics, mass, and Hamilton-Jacobi's slopes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,18 @@ def test_characteristics_satisfy_28():
     np.testing.assert_allclose(p, bump(x - t * p), rtol=0, atol=1e-14)
     far = characteristics(lambda x: 2 * x - 1, [[1e6, -3.0]], 0.25)
     np.testing.assert_allclose(far, (2 * np.asarray([[1e6, -3.0]]) - 1) / 1.5, rtol=1e-9)
+
+
+def test_characteristics_have_derivatives():
+    """Of p = x/(1 + t), and of a bump by differences; x and t may be traced."""
+    line = lambda x: x  # noqa: E731
+    assert float(jax.grad(characteristics, 1)(line, 1.0, 1.0)) == pytest.approx(0.5)
+    assert float(jax.grad(characteristics, 2)(line, 1.0, 1.0)) == pytest.approx(-0.25)
+    x = jnp.linspace(-2, 2, 9)
+    h = 1e-5
+    by_x = (characteristics(bump, x + h, 0.5) - characteristics(bump, x - h, 0.5)) / (2 * h)
+    rows = jax.jit(jax.jacfwd(lambda x: characteristics(bump, x, 0.5)))(x)
+    np.testing.assert_allclose(rows, np.diag(by_x), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(("left", "right"), [(1.0, 0.0), (0.5, -0.7), (2.0, 1.0)])

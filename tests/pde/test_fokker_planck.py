@@ -171,6 +171,10 @@ class TestErrors:
             ({"beta": -1.0}, "beta must be one number > 0 and finite; got beta=-1.0"),
             ({"num_steps": 0}, "num_steps must be an integer >= 1"),
             ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 10 and 3"),
+            (
+                {"potential": lambda x: jnp.where(x > 1, jnp.inf, x**2)},
+                "f must be finite; its value at 1.* is inf",
+            ),
             ({"potential": np.zeros((3, 7))}, r"\(K \+ 1, \*\(91,\)\).*got shape \(3, 7\)"),
             ({"potential": np.zeros((1, 91))}, r"K \+ 1 >= 2 times; got shape \(1, 91\)"),
         ],

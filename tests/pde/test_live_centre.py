@@ -80,7 +80,25 @@ def test_inside_jit_and_by_values():
     np.testing.assert_allclose(inside, plain.gradient, rtol=0, atol=1e-9)
 
 
+def test_derivatives_are_those_of_the_exact_anchor():
+    """At a critical point, where the climb takes no step, too; by differences of close points."""
+    slope = lambda m, t: phi(LINE, double_well, t, 3.0, m).gradient  # noqa: E731
+    value = lambda m: phi(LINE, double_well, 1.0, 3.0, m).value  # noqa: E731
+    h = 1e-4
+    for m in (0.0, 0.3):
+        by_m = (slope(m + h, 1.0) - slope(m - h, 1.0)) / (2 * h)
+        by_t = (slope(m, 1 + h) - slope(m, 1 - h)) / (2 * h)
+        np.testing.assert_allclose(jax.grad(slope)(m, 1.0), by_m, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(jax.grad(slope, 1)(m, 1.0), by_t, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(jax.jacfwd(slope)(m, 1.0), by_m, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(jax.grad(value)(m), slope(m, 1.0), rtol=0, atol=1e-9)
+
+
 def test_messages():
+    with pytest.raises(
+        ValueError, match=r"f must be finite or \+infinity.*; its value at .* is nan"
+    ):
+        phi(LINE, jnp.log, 1.0, 5.0, [1.0])
     with pytest.raises(ValueError, match=r"points must be means .* \[9.5\] is outside"):
         phi(LINE, double_well, 1.0, 5.0, [0.0, 9.5])
     with pytest.raises(ValueError, match=r"too far apart .* got shape \(41,\), take \(\d+,\)"):

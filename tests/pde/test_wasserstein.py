@@ -69,3 +69,5 @@ def test_messages():
     for bad in (np.zeros(4001), -np.ones(4001)):
         with pytest.raises(ValueError, match="other must be finite, nowhere negative"):
             wasserstein_distance(LINE, gaussian(0, 1), bad)
+    with pytest.raises(ValueError, match="density must be finite and >= 0; got density with -1.0"):
+        free_energy(LINE, lambda x: x**2, -np.ones(4001), beta=1.0)

@@ -21,6 +21,14 @@ from entropix.replicas.layout import _advise_more_devices
             {"replicas": 2, "axis_name": ("a", "b")},
             "axis_name must be one name; got",
         ),
+        (
+            {"replicas": 2, "devices": [*jax.devices()[:1], *jax.devices()[:1]]},
+            "devices must be a number >= 1, or .* each once; got",
+        ),
+        (
+            {"replicas": 2, "devices": 1, "mesh": jax.make_mesh((1,), ("replica",))},
+            "devices must be None with a mesh, which has devices; got devices=1",
+        ),
         ({"replicas": 2, "devices": 0}, "devices must be .*>= 1.*; got devices=0"),
         ({"replicas": 8, "kind": "shard_map"}, "replicas=8 .*JAX sees 1 cpu device. Two ways out"),
         ({"replicas": 8, "kind": "pmap"}, "layout='auto'.*JAX_NUM_CPU_DEVICES=2"),

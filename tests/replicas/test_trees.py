@@ -1,5 +1,7 @@
 """Copies, means, joining and leaving."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +89,14 @@ def test_infinite_and_huge_numbers_of_equal_replicas_stay(value):
     np.testing.assert_array_equal(replicas.centre(states), states[0])
     opposite = jnp.asarray([[1e38], [-1e38]])
     np.testing.assert_array_equal(replicas.centre(opposite), [0.0])
+
+
+def test_arrays_of_numpy_have_the_dtype_that_jax_gives_them():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        states = {"w": np.asarray([[1.0], [3.0]])}  # float64
+        assert replicas.centre(states)["w"].tolist() == [2.0]
+        assert replicas.resize(states, 3)["w"].tolist() == [[1.0], [3.0], [2.0]]
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "bfloat16", "complex64", "float32"])

@@ -48,7 +48,16 @@ class TestEscape:
         assert order == pytest.approx(1, abs=0.3)
         assert errors[-1] < 0.05
 
+    def test_a_temperature_may_be_traced(self):
+        grid = Grid(-1.8, 1.0, 101)
+        exact = lambda T: exit_time(grid, double_well, temperature=T)[0]  # noqa: E731
+        asymptotic = lambda T: kramers_time(double_well, -1.0, 0.0, temperature=T)  # noqa: E731
+        for time in (exact, asymptotic):
+            assert float(jax.jit(time)(0.2)) == pytest.approx(float(time(0.2)), rel=1e-12)
+
     def test_bad_values(self):
+        with pytest.raises(ValueError, match="f must be finite; its value at -4.0 is nan"):
+            exit_time(Grid(-4.0, 1.0, 101), jnp.log, temperature=1.0)
         with pytest.raises(ValueError, match="f must curve up at well=0.0"):
             kramers_time(double_well, 0.0, 1.0, temperature=0.1)
         with pytest.raises(ValueError, match="temperature must be above"):

@@ -298,3 +298,5 @@ def test_rejections():
     with pytest.raises(ValueError, match="is not a number"):
         pde.shock_time(grid, values)
     assert pde.shock_time(grid, grid.sample(lambda x: -(x**2))) == pytest.approx(0.5)
+    for convex in (lambda x: 3 * x, jnp.abs, lambda x: 0 * x + 1e6):  # differences are rounding
+        assert pde.shock_time(grid, grid.sample(convex)) == float("inf")

@@ -201,6 +201,14 @@ class TestLogSpace:
         assert np.isfinite(got.prox)
         assert np.isfinite(got.value)
 
+    def test_derivatives_by_the_temperature(self, x64):
+        """The first batch begins at an infinite lowest value, which no derivative may see."""
+        value = lambda T, f: entropix.hj_prox(f, 0.5, 0.3, temperature=T).value  # noqa: E731
+        by_differences = (value(0.5 + 1e-5, rugged) - value(0.5 - 1e-5, rugged)) / 2e-5
+        np.testing.assert_allclose(jax.grad(value)(0.5, rugged), by_differences, rtol=1e-6)
+        constrained = lambda y: jnp.where(y < 0.6, rugged(y), jnp.inf)  # noqa: E731
+        assert np.isfinite(jax.grad(value)(0.5, constrained))
+
     def test_constraints_are_infinite_values(self):
         """f = 0 on y >= 0, infinite elsewhere: the mean of a half normal law."""
         f = lambda y: jnp.where(y >= 0, 0.0, jnp.inf)  # noqa: E731

@@ -3,6 +3,7 @@
 import functools
 import io
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +194,14 @@ def test_whole_numbers_of_few_bits_are_saved_too(dtype):
     found = entropix.from_arrays(loaded, like=state)
     assert found["q"].dtype == dtype
     np.testing.assert_array_equal(found["q"].astype(jnp.int32), state["q"].astype(jnp.int32))
+
+
+def test_arrays_of_numpy_may_be_what_is_like():
+    saved = np.arange(3, dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (restored,) = entropix.from_arrays([saved], like=[np.zeros(3)])  # float64
+    np.testing.assert_array_equal(restored, saved)
 
 
 @pytest.mark.parametrize("dtype", [">i4", ">f4", "<i8"])

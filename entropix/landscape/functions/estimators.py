@@ -17,6 +17,7 @@ from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
 from entropix.pde.sup_convolution import ball_maximum
 from entropix.pde.viscous import MassSpreadError, cole_hopf
+from entropix.transforms.checks import refusal
 from entropix.transforms.hamilton_jacobi import hamilton_jacobi
 from entropix.transforms.heat import heat
 from entropix.transforms.local_entropy import local_entropy
@@ -279,6 +280,8 @@ def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
       (1.0, 0.816, 0.408)
     """
     samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
+    if len(samples) < 2:
+        raise refusal("samples", "of two chains or more", samples)
     spread = samples.std(axis=0, ddof=1)
     parts = truth, samples.mean(axis=0) - truth, spread / len(samples) ** 0.5, spread
     return Accuracy(*(float(np.sqrt(np.mean(part**2))) for part in parts))

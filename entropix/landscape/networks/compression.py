@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from entropix.landscape.networks.parameters import Tree
+from entropix.landscape.networks.parameters import Tree, check_automatic
 from entropix.transforms import checks
 from entropix.transforms.numerics import dtype_of, is_inexact, mean_dtype, wide
 
@@ -75,6 +75,7 @@ def pruned(params: Tree, share: Any) -> Tree:
              [3. , 0. ]], dtype=float32)}
     """
     share = checks.check_fraction("share", share)
+    check_automatic(params)
     sizes = [jnp.abs(wide(leaf)).ravel() for leaf in jax.tree.leaves(params) if _is_matrix(leaf)]
     if not sizes:
         raise ValueError("pruned needs a leaf with two axes or more; got a tree without one.")

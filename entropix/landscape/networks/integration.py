@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from entropix.landscape.networks.batches import check_loss, value_and_gradient
 from entropix.landscape.networks.eigenvalues import eigenvalues
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
-from entropix.landscape.networks.parameters import Tree, at_point, movable, size
+from entropix.landscape.networks.parameters import Tree, at_point, check_automatic, movable, size
 from entropix.landscape.networks.products import LossFn, hessian
 from entropix.transforms import checks
 from entropix.transforms.numerics import scalar
@@ -73,6 +73,7 @@ def integrate(
     Returns:
       An `Estimate`, NaN below `sampling.min_effective`, and the size.
     """
+    check_automatic(params)
     x, unravel = ravel_pytree(movable(params))
     root, heat = jnp.sqrt(scalar(gamma, x)), scalar(temperature, x)
 

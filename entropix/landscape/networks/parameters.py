@@ -61,6 +61,24 @@ def as_vector(part: Tree, params: Tree) -> Tree:
     return filled(part, resting(params))
 
 
+def check_automatic(params: Tree) -> None:
+    """Raises `ValueError` for leaves divided over Explicit axes of a mesh.
+
+    Flat vectors and inner products of such leaves have no sharding that JAX would infer.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not isinstance(leaf, jax.Array):
+            continue
+        sharding: Any = jax.typeof(leaf).sharding
+        if sharding.mesh.explicit_axes and any(part is not None for part in sharding.spec):
+            raise ValueError(
+                "params must not be divided over Explicit axes of a mesh; got "
+                f"{jax.tree_util.keystr(path) or 'the only leaf'} with {sharding.spec}. Make the "
+                "mesh with axis_types=(jax.sharding.AxisType.Auto,), one for each axis, or put the "
+                "parameters on one device: jax.device_put(params, jax.devices()[0])."
+            )
+
+
 def flattened(matvec: Callable[[Tree], Tree], params: Tree) -> tuple[Product, jax.Array]:
     """An operator on trees as one on flat vectors, and the flat parameters.
 
@@ -71,6 +89,7 @@ def flattened(matvec: Callable[[Tree], Tree], params: Tree) -> tuple[Product, ja
     Returns:
       `product(vector) -> vector`, and the movable parameters as one vector of n numbers.
     """
+    check_automatic(params)
     flat, unravel = ravel_pytree(movable(params))
 
     def product(vector: jax.Array) -> jax.Array:

@@ -140,7 +140,7 @@ def slice2d(
       A `Slice2d`.
 
     Raises:
-      ValueError: for arguments of other forms.
+      ValueError: for arguments of other forms, and for "filter" where no leaf has two axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -159,8 +159,11 @@ def slice2d(
     num_points = checks.check_count("num_points", num_points)
     if num_points < 2:
         raise checks.refusal("num_points", ">= 2", num_points)
+    point = movable(params)
+    if normalise == "filter" and all(leaf.ndim < 2 for leaf in jax.tree.leaves(point)):
+        way_out = ", of which nothing would move. Write normalise='layer'."
+        raise checks.refusal("normalise", "'layer' or 'none' without a matrix", "filter", way_out)
     if directions is None:
-        point = movable(params)
         keys = jax.random.split(one_key(key))
         directions = [as_vector(noise_like(k, point), params) for k in keys]
     if len(directions) != 2:

@@ -16,7 +16,14 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
-from entropix.landscape.networks.parameters import Tree, as_vector, movable, size, vector_part
+from entropix.landscape.networks.parameters import (
+    Tree,
+    as_vector,
+    check_automatic,
+    movable,
+    size,
+    vector_part,
+)
 from entropix.landscape.networks.products import MatVec
 from entropix.landscape.networks.spectrum import check_samples
 from entropix.transforms import checks
@@ -120,6 +127,7 @@ def _arguments(
 ) -> Callable[..., Estimate]:
     """Checks the arguments; the compiled estimator for that many samples."""
     checks.check_function("matvec", matvec, "a function of a vector")
+    check_automatic(params)
     num_samples = check_samples(num_samples)
     if checks.check_choice("method", method, METHODS) == "hutchinson":
         return functools.partial(_estimate, rank=0, num_samples=num_samples)

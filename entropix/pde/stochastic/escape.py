@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_all, check_count, check_float64, check_line, check_positive
 from entropix.pde.grid import Function, Grid
+from entropix.pde.stochastic.fokker_planck import sampled_finite
 
 Loop = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -46,8 +47,9 @@ def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax
     """
     check_positive(temperature=temperature)
     check_line(grid.shape)
-    f = grid.sample(f) / temperature
-    if f.max() - f.min() > 600:
+    f = sampled_finite(grid, "f", f) / temperature
+    exponent = f.max() - f.min()
+    if not isinstance(exponent, jax.core.Tracer) and exponent > 600:
         raise ValueError(f"temperature must be above (max f - min f)/600; got {temperature}")
     inner = _cumulative(jnp.exp(f.min() - f), grid.spacing[0])
     outer = _cumulative(jnp.exp(f - f.max()) * inner, grid.spacing[0])
@@ -94,7 +96,8 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
     curvature = jax.grad(jax.grad(f))
     low, top = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
     up, down = curvature(low), -curvature(top)
-    if up <= 0 or down <= 0:
+    traced = isinstance(up, jax.core.Tracer) or isinstance(down, jax.core.Tracer)
+    if not traced and (up <= 0 or down <= 0):
         raise ValueError(f"f must curve up at well={well} and down at saddle={saddle}")
     return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(top) - f(low)) / temperature)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64, check_positive
+from entropix.pde.checks import check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
 from entropix.pde.stochastic.stepping import check_saves, saved_steps
@@ -78,13 +78,24 @@ def fokker_planck(
     return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
 
 
+def sampled_finite(grid: Grid, name: str, values: Function | ArrayLike) -> jax.Array:
+    """`Grid.sample` of a potential, which must be finite: the edge of the grid is its wall.
+
+    Raises:
+      ValueError: for a value that is not finite.
+    """
+    sampled = grid.sample(values)
+    check_finite(name, sampled, grid.points)
+    return sampled
+
+
 def in_time(
     grid: Grid, values: Function | ArrayLike, horizon: float
 ) -> Callable[[ArrayLike], jax.Array]:
     """A function of time from values at the nodes, constant, or linear between K + 1 times."""
     check_float64()
     if callable(values) or jnp.ndim(values) == grid.ndim:
-        constant = grid.sample(values)
+        constant = sampled_finite(grid, "f", values)
         return lambda s: constant
     levels = jnp.asarray(values, jnp.float64)
     if levels.shape[1 : 1 + grid.ndim] != grid.shape or len(levels) < 2:

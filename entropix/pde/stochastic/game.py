@@ -13,7 +13,7 @@ from entropix.pde.checks import check_count, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import logarithmic, value_function
 from entropix.pde.stochastic.exchange import implicit_step
-from entropix.pde.stochastic.fokker_planck import fokker_planck, mass
+from entropix.pde.stochastic.fokker_planck import fokker_planck, mass, sampled_finite
 from entropix.pde.stochastic.mean_field import distance_squared, mean
 from entropix.pde.stochastic.stepping import saved_steps
 
@@ -129,7 +129,7 @@ def _equilibrium(
     horizon: float,
     damping: float,
 ) -> Game:
-    loss, dt = grid.sample(f), horizon / num_levels
+    loss, dt = sampled_finite(grid, "f", f), horizon / num_levels
 
     def around(centre: jax.Array) -> jax.Array:
         return loss + distance_squared(grid, centre) / (2 * gamma)

@@ -8,6 +8,7 @@ from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import uncontrolled, value_function
 from entropix.pde.stochastic.exchange import rates
+from entropix.pde.stochastic.fokker_planck import sampled_finite
 
 
 def generator(
@@ -43,7 +44,7 @@ def generator(
       -1.5
     """
     check_positive(beta=beta)
-    potential, v = grid.sample(f), grid.sample(values)
+    potential, v = sampled_finite(grid, "f", f), grid.sample(values)
     total = jnp.zeros_like(v)
     for axis in range(grid.ndim):
         right, left, cell = rates(grid, potential, axis, diffusion=1 / (2 * beta))

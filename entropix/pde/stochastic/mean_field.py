@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
+from entropix.pde.stochastic.fokker_planck import sampled_finite
 from entropix.pde.stochastic.stepping import check_saves, saved_steps
 from entropix.pde.stochastic.wasserstein import free_energy
 
@@ -64,7 +65,7 @@ def mean_field(
     """
     check_positive(gamma=gamma, temperature=temperature, horizon=horizon)
     check_saves(num_steps, num_saves)
-    loss, dt = grid.sample(f), horizon / num_steps
+    loss, dt = sampled_finite(grid, "f", f), horizon / num_steps
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:
         potential = loss + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
@@ -118,7 +119,7 @@ def mean_field_energy(
     """
     check_positive(gamma=gamma, temperature=temperature)
     rho = grid.sample(density)
-    potential = grid.sample(f) + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
+    potential = sampled_finite(grid, "f", f) + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
     return free_energy(grid, potential, rho, beta=1 / (2 * temperature))
 
 

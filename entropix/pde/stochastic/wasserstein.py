@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_line, check_positive
+from entropix.pde.checks import check_all, check_count, check_line, check_positive, not_negative
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells
 from entropix.pde.stochastic.fokker_planck import mass
@@ -48,6 +48,7 @@ def free_energy(
     """
     check_positive(beta=beta)
     V, rho = grid.sample(potential), grid.sample(density)
+    check_all("density", rho, not_negative)
     return mass(grid, V * rho + entropy_density(rho) / (2 * beta))
 
 
