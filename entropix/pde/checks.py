@@ -132,6 +132,18 @@ def check_line(shape: tuple[int, ...]) -> None:
         raise ValueError(f"grid must have one dimension; got shape {shape}")
 
 
+def hashable(value: Any) -> Any:
+    """The value as an argument that programs are made of: a function without a hash, wrapped.
+
+    A program is compiled once for a function with a hash, and anew for one without.
+    """
+    try:
+        hash(value)
+    except TypeError:
+        return lambda *arguments: value(*arguments)
+    return value
+
+
 def check_multiple(name: str, value: int, of: str, unit: int) -> None:
     """Raises a ValueError unless the count called `name` is a multiple of the one called `of`."""
     if value % unit:

@@ -1,5 +1,6 @@
 """Simulated annealing and scoping, written out in their plainest form, to be compared."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_all, check_count, check_float64, check_positive, not_negative
+from entropix.pde.checks import (
+    check_all,
+    check_count,
+    check_float64,
+    check_positive,
+    hashable,
+    not_negative,
+)
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback
 from entropix.pde.stochastic.sde import simulate
@@ -92,7 +100,13 @@ def simulated_annealing(
     check_positive(step_size=step_size)
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
     check_all("schedule", schedule, not_negative, "finite temperatures >= 0")
+    return _annealed(hashable(gradient), start, key, step_size, schedule)
 
+
+@functools.partial(jax.jit, static_argnames=("gradient",))
+def _annealed(
+    gradient: Gradient, start: jax.Array, key: jax.Array, step_size: jax.Array, schedule: jax.Array
+) -> jax.Array:
     def step(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         T, k = level
         noise = jax.random.normal(jax.random.fold_in(key, k), x.shape, x.dtype)
@@ -151,7 +165,19 @@ def scoped_descent(
     start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
     accepted = f"scopes above step_size/2 = {step_size / 2}, or inner steps diverge"
     check_all("schedule", schedule, lambda gamma: gamma > step_size / 2, accepted)
+    return _descended(hashable(gradient), num_steps, start, key, step_size, schedule, temperature)
 
+
+@functools.partial(jax.jit, static_argnames=("gradient", "num_steps"))
+def _descended(
+    gradient: Gradient,
+    num_steps: int,
+    start: jax.Array,
+    key: jax.Array,
+    step_size: jax.Array,
+    schedule: jax.Array,
+    temperature: jax.Array,
+) -> jax.Array:
     def outer(x: jax.Array, level: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         gamma, k = level
 

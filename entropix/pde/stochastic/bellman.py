@@ -1,7 +1,7 @@
 """The Hamilton-Jacobi-Bellman equation of controlled gradient descent, and the optimal control."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from entropix.pde.checks import check_count, check_multiple, check_positive, cho
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov, one_sided
 from entropix.pde.stochastic.exchange import implicit_step
-from entropix.pde.stochastic.fokker_planck import in_time
+from entropix.pde.stochastic.fokker_planck import at_time, potentials
 from entropix.pde.stochastic.sde import Drift
-from entropix.pde.stochastic.stepping import saved_steps
+from entropix.pde.stochastic.stepping import Step, saved_steps
 
 _CFL = 0.9
 _LARGEST_EXPONENT = 600.0
@@ -159,11 +159,29 @@ def value_function(
     num_steps = num_levels if num_steps is None else num_steps
     check_count(num_levels=num_levels, num_steps=num_steps)
     check_multiple("num_steps", num_steps, "num_levels", num_levels)
-    V, dt, at = grid.sample(V), horizon / num_steps, in_time(grid, f, horizon)
-    scheme = chosen("method", method, SCHEMES)(grid, V, beta)
+    V, method = grid.sample(V), chosen("method", method, SCHEMES)
+    scheme = method(grid, V, beta)
+    arrays = V, potentials(grid, f), beta, horizon, horizon / num_steps
+    levels = saved_steps(
+        _step, (grid, method), arrays, scheme.start, num_steps=num_steps, num_saves=num_levels
+    )
+    return jnp.concatenate([V[None], scheme.read(levels)])[::-1]
+
+
+def _step(
+    grid: Grid,
+    method: Callable[[Grid, jax.Array, float], Scheme],
+    V: jax.Array,
+    potentials: jax.Array,
+    beta: Any,
+    horizon: Any,
+    dt: Any,
+) -> Step:
+    """A step back in time, in the potential at the middle of the step."""
+    scheme = method(grid, V, beta)
 
     def step(values: jax.Array, n: jax.Array) -> jax.Array:
-        potential = at(horizon - (n + 0.5) * dt)
+        potential = at_time(potentials, horizon, horizon - (n + 0.5) * dt)
 
         def linear(values: jax.Array, dt: jax.Array | float) -> jax.Array:
             diffusion = 1 / (2 * beta)
@@ -171,8 +189,7 @@ def value_function(
 
         return scheme.advance(values, dt, linear)
 
-    levels = saved_steps(step, scheme.start, num_steps=num_steps, num_saves=num_levels)
-    return jnp.concatenate([V[None], scheme.read(levels)])[::-1]
+    return step
 
 
 def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
@@ -207,5 +224,5 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (25).
     """
     check_positive(horizon=horizon)
-    slopes = in_time(grid, jax.vmap(grid.gradient)(jnp.asarray(values)), horizon)
-    return lambda x, s: grid.interpolate(slopes(s), x)
+    slopes = potentials(grid, jax.vmap(grid.gradient)(jnp.asarray(values)))
+    return lambda x, s: grid.interpolate(at_time(slopes, horizon, s), x)

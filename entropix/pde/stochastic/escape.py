@@ -1,5 +1,6 @@
 """Escape from a well in one dimension (section 2.4): exact, asymptotic, and by paths."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_all, check_count, check_float64, check_line, check_positive
+from entropix.pde.checks import (
+    check_all,
+    check_count,
+    check_float64,
+    check_line,
+    check_positive,
+    hashable,
+)
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.fokker_planck import sampled_finite
 
@@ -152,8 +160,22 @@ def first_passage(
     check_float64()
     check_positive(temperature=temperature, dt=dt)
     check_count(max_steps=max_steps)
-    start, slope = jnp.asarray(start, jnp.float64), jax.vmap(gradient)
+    start = jnp.asarray(start, jnp.float64)
     check_all("barrier - start", barrier - start, lambda gap: gap > 0, "> 0")
+    return _passage(hashable(gradient), start, barrier, key, temperature, dt, max_steps)
+
+
+@functools.partial(jax.jit, static_argnames=("gradient",))
+def _passage(
+    gradient: Callable[[jax.Array], jax.Array],
+    start: jax.Array,
+    barrier: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array,
+    dt: jax.Array,
+    max_steps: jax.Array,
+) -> jax.Array:
+    slope = jax.vmap(gradient)
 
     def step(loop: Loop) -> Loop:
         n, x, times = loop

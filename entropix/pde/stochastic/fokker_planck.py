@@ -1,6 +1,6 @@
 """The density of noisy gradient descent, and the Gibbs density (10) that it tends to."""
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
-from entropix.pde.stochastic.stepping import check_saves, saved_steps
+from entropix.pde.stochastic.stepping import Step, check_saves, saved_steps
 
 
 def fokker_planck(
@@ -68,14 +68,21 @@ def fokker_planck(
     """
     check_positive(beta=beta, horizon=horizon)
     check_saves(num_steps, num_saves)
-    at, dt = in_time(grid, potential, horizon), horizon / num_steps
+    arrays = potentials(grid, potential), beta, horizon, horizon / num_steps
+    start = grid.sample(density)
+    return saved_steps(
+        _step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves
+    )  # fmt: skip
+
+
+def _step(grid: Grid, levels: jax.Array, beta: Any, horizon: Any, dt: Any) -> Step:
+    """An implicit step of the density, in the potential at the middle of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:
-        V = at((n + 0.5) * dt)
+        V = at_time(levels, horizon, (n + 0.5) * dt)
         return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt)
 
-    start = grid.sample(density)
-    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
+    return step
 
 
 def sampled_finite(grid: Grid, name: str, values: Function | ArrayLike) -> jax.Array:
@@ -89,28 +96,31 @@ def sampled_finite(grid: Grid, name: str, values: Function | ArrayLike) -> jax.A
     return sampled
 
 
-def in_time(
-    grid: Grid, values: Function | ArrayLike, horizon: float
-) -> Callable[[ArrayLike], jax.Array]:
-    """A function of time from values at the nodes, constant, or linear between K + 1 times."""
+def potentials(grid: Grid, values: Function | ArrayLike) -> jax.Array:
+    """Values at the nodes for `at_time`: shape (1, *grid.shape) for a constant, or (K + 1, ...)."""
     check_float64()
     if callable(values) or jnp.ndim(values) == grid.ndim:
-        constant = sampled_finite(grid, "f", values)
-        return lambda s: constant
+        return sampled_finite(grid, "f", values)[None]
     levels = jnp.asarray(values, jnp.float64)
     if levels.shape[1 : 1 + grid.ndim] != grid.shape or len(levels) < 2:
         raise ValueError(
             f"values must have the shape {grid.shape}, or (K + 1, *{grid.shape}) with K + 1 >= 2 "
             f"times; got shape {levels.shape}"
         )
+    return levels
+
+
+def at_time(levels: jax.Array, horizon: ArrayLike, s: ArrayLike) -> jax.Array:
+    """What has the values `levels` at equally spaced times from 0 to the horizon, at time s.
+
+    Linear between two times; one level is a constant.
+    """
     K = len(levels) - 1
-
-    def at(s: ArrayLike) -> jax.Array:
-        index = jnp.clip(jnp.asarray(s) / horizon * K, 0, K)
-        k = jnp.minimum(index.astype(int), K - 1)
-        return levels[k] + (index - k) * (levels[k + 1] - levels[k])
-
-    return at
+    if K == 0:
+        return levels[0]
+    index = jnp.clip(jnp.asarray(s) / horizon * K, 0, K)
+    k = jnp.minimum(index.astype(int), K - 1)
+    return levels[k] + (index - k) * (levels[k + 1] - levels[k])
 
 
 def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:

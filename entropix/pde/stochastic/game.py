@@ -12,9 +12,8 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_count, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import logarithmic, value_function
-from entropix.pde.stochastic.exchange import implicit_step
 from entropix.pde.stochastic.fokker_planck import fokker_planck, mass, sampled_finite
-from entropix.pde.stochastic.mean_field import distance_squared, mean
+from entropix.pde.stochastic.mean_field import distance_squared, mean, pulled_step
 from entropix.pde.stochastic.stepping import saved_steps
 
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
@@ -154,10 +153,10 @@ def _equilibrium(
         change = mean_of(respond(means)[1]) - means
         return means + damping * change, jnp.abs(change).max()
 
-    def free_step(rho: jax.Array, n: jax.Array) -> jax.Array:
-        return implicit_step(grid, rho, around(mean(grid, rho)), diffusion=1 / (2 * beta), dt=dt)
-
-    free = saved_steps(free_step, start, num_steps=num_levels, num_saves=num_levels)
+    free = saved_steps(
+        pulled_step, (grid,), (loss, gamma, 1 / (2 * beta), dt), start,
+        num_steps=num_levels, num_saves=num_levels,
+    )  # fmt: skip
     free = jnp.concatenate([start[None], free])
     means, residuals = lax.scan(play, mean_of(free), None, length=num_rounds)
     values, rho = respond(means)

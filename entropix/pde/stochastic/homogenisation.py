@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_count, check_float64, check_positive, chosen
 from entropix.pde.grid import Function
 from entropix.pde.stochastic.sde import simulate
+from entropix.pde.stochastic.stepping import Step, saved_steps
 
 Velocities = Callable[[Function, float, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -159,13 +159,18 @@ def gradient_flow(
     check_positive(horizon=horizon)
     check_count(num_steps=num_steps)
     h, start = horizon / num_steps, jnp.asarray(start, jnp.float64)
+    later = saved_steps(
+        _runge_kutta, (gradient,), (h,), start, num_steps=num_steps, num_saves=num_steps
+    )
+    return jnp.concatenate([start[None], later])
 
-    def step(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+
+def _runge_kutta(gradient: Function, h: jax.Array) -> Step:
+    def step(x: jax.Array, n: jax.Array) -> jax.Array:
         a = -gradient(x)
         b = -gradient(x + h / 2 * a)
         c = -gradient(x + h / 2 * b)
         d = -gradient(x + h * c)
-        x = x + h / 6 * (a + 2 * b + 2 * c + d)
-        return x, x
+        return x + h / 6 * (a + 2 * b + 2 * c + d)
 
-    return jnp.concatenate([start[None], lax.scan(step, start, length=num_steps)[1]])
+    return step

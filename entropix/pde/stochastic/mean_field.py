@@ -1,5 +1,7 @@
 """Very many replicas around their own mean: the equation of their density (Remark 7)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -8,7 +10,7 @@ from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
 from entropix.pde.stochastic.fokker_planck import sampled_finite
-from entropix.pde.stochastic.stepping import check_saves, saved_steps
+from entropix.pde.stochastic.stepping import Step, check_saves, saved_steps
 from entropix.pde.stochastic.wasserstein import free_energy
 
 
@@ -65,14 +67,21 @@ def mean_field(
     """
     check_positive(gamma=gamma, temperature=temperature, horizon=horizon)
     check_saves(num_steps, num_saves)
-    loss, dt = sampled_finite(grid, "f", f), horizon / num_steps
+    arrays = sampled_finite(grid, "f", f), gamma, temperature, horizon / num_steps
+    start = grid.sample(density)
+    return saved_steps(
+        pulled_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves
+    )
+
+
+def pulled_step(grid: Grid, loss: jax.Array, gamma: Any, temperature: Any, dt: Any) -> Step:
+    """An implicit step of a density that is pulled to its mean at the beginning of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:
         potential = loss + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
         return implicit_step(grid, rho, potential, diffusion=temperature, dt=dt)
 
-    start = grid.sample(density)
-    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
+    return step
 
 
 def mean_field_energy(

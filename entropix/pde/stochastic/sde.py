@@ -1,7 +1,7 @@
 """Stochastic differential equations with additive noise, for many paths at once."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,36 +94,38 @@ def simulate(
     if antithetic and len(start) % 2:
         raise ValueError(f"antithetic paths come in pairs; got {len(start)} paths")
 
-    dt = horizon / num_steps
-    b = jax.vmap(drift, in_axes=(0, None))
-    noise = _noise(start, sigma, antithetic)
-
-    def step(x: jax.Array, n: jax.Array) -> jax.Array:
-        dw = noise(jax.random.fold_in(key, n)) * dt**0.5
-        return advance(b, x, n * dt, dt, dw)
-
-    return saved_steps(step, start, num_steps=num_steps, num_saves=num_saves)
-
-
-def _noise(
-    start: jax.Array, sigma: jax.Array, antithetic: bool
-) -> Callable[[jax.Array], jax.Array]:
-    """Draws sigma xi, xi ~ N(0, I), for all paths; shape like `start`."""
     point = start.shape[1:]
     if sigma.ndim > 2 or (sigma.ndim and sigma.shape[:1] != point):
         raise ValueError(
             "sigma must be a number, a vector of one factor a component, or a matrix with one row "
             f"a component; got shape {sigma.shape} for points of shape {point}"
         )
-    paths = len(start) // 2 if antithetic else len(start)
-    shape = (paths, sigma.shape[1]) if sigma.ndim == 2 else (paths, *point)
+    return saved_steps(
+        _step, (drift, advance, bool(antithetic)), (key, sigma, horizon / num_steps), start,
+        num_steps=num_steps, num_saves=num_saves,
+    )  # fmt: skip
 
-    def draw(key: jax.Array) -> jax.Array:
-        xi = jax.random.normal(key, shape, jnp.float64)
-        xi = xi @ sigma.T if sigma.ndim == 2 else sigma * xi
-        return jnp.concatenate([xi, -xi]) if antithetic else xi
 
-    return draw
+def _step(
+    drift: Drift, advance: Step, antithetic: bool, key: jax.Array, sigma: jax.Array, dt: Any
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A step of all paths, with noise of the key and the number of the step."""
+    b = jax.vmap(drift, in_axes=(0, None))
+
+    def step(x: jax.Array, n: jax.Array) -> jax.Array:
+        dw = _noise(jax.random.fold_in(key, n), x, sigma, antithetic) * dt**0.5
+        return advance(b, x, n * dt, dt, dw)
+
+    return step
+
+
+def _noise(key: jax.Array, x: jax.Array, sigma: jax.Array, antithetic: bool) -> jax.Array:
+    """Draws sigma xi, xi ~ N(0, I), for all paths; shaped like x."""
+    paths = len(x) // 2 if antithetic else len(x)
+    shape = (paths, sigma.shape[1]) if sigma.ndim == 2 else (paths, *x.shape[1:])
+    xi = jax.random.normal(key, shape, jnp.float64)
+    xi = xi @ sigma.T if sigma.ndim == 2 else sigma * xi
+    return jnp.concatenate([xi, -xi]) if antithetic else xi
 
 
 class Estimate(NamedTuple):

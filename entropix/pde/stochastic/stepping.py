@@ -1,16 +1,23 @@
 """Many steps, and the states that are kept on the way."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from entropix.pde.checks import check_count, check_multiple
+from entropix.pde.checks import check_count, check_multiple, hashable
+
+Step = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(state, n) -> state`, the n-th step."""
 
 
 def saved_steps(
-    step: Callable[[jax.Array, jax.Array], jax.Array],
+    make: Callable[..., Step],
+    static: tuple[Any, ...],
+    arrays: tuple[Any, ...],
     start: jax.Array,
     *,
     num_steps: int,
@@ -18,8 +25,13 @@ def saved_steps(
 ) -> jax.Array:
     """Takes steps from `start`, and returns the states after equally many of them.
 
+    One compiled program serves all calls with the same `make`, `static` and counts.
+
     Args:
-      step: `step(state, n) -> state`, n = 0 ... num_steps - 1.
+      make: `make(*static, *arrays)`, whose value is the step, with n = 0 ... num_steps - 1; a
+        function of a module, which is the same at every call.
+      static: what the program is made of: the grid, functions.
+      arrays: numbers and arrays that the program is called with.
       start: the first state.
       num_steps: steps, a multiple of `num_saves`.
       num_saves: how many states are returned, the last being the last of all.
@@ -27,6 +39,20 @@ def saved_steps(
     Returns:
       Array of shape (num_saves, *start.shape).
     """
+    static = tuple(map(hashable, static))
+    return _saved_steps(make, static, arrays, start, num_steps, num_saves)
+
+
+@functools.partial(jax.jit, static_argnames=("make", "static", "num_steps", "num_saves"))
+def _saved_steps(
+    make: Callable[..., Step],
+    static: tuple[Any, ...],
+    arrays: tuple[Any, ...],
+    start: jax.Array,
+    num_steps: int,
+    num_saves: int,
+) -> jax.Array:
+    step = make(*static, *arrays)
 
     def until_saved(state: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
         state, _ = lax.scan(lambda state, n: (step(state, n), None), state, counts)
