@@ -12,7 +12,7 @@ from entropix.pde.checks import check_count, check_multiple, check_positive, cho
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov, one_sided
 from entropix.pde.stochastic.exchange import implicit_step
-from entropix.pde.stochastic.fokker_planck import at_time, potentials
+from entropix.pde.stochastic.fokker_planck import InTime, in_time
 from entropix.pde.stochastic.sde import Drift
 from entropix.pde.stochastic.stepping import Step, saved_steps
 
@@ -161,7 +161,7 @@ def value_function(
     check_multiple("num_steps", num_steps, "num_levels", num_levels)
     V, method = grid.sample(V), chosen("method", method, SCHEMES)
     scheme = method(grid, V, beta)
-    arrays = V, potentials(grid, f), beta, horizon, horizon / num_steps
+    arrays = V, in_time(grid, f, horizon), beta, horizon / num_steps
     levels = saved_steps(
         _step, (grid, method), arrays, scheme.start, num_steps=num_steps, num_saves=num_levels
     )
@@ -172,16 +172,15 @@ def _step(
     grid: Grid,
     method: Callable[[Grid, jax.Array, float], Scheme],
     V: jax.Array,
-    potentials: jax.Array,
+    f: InTime,
     beta: Any,
-    horizon: Any,
     dt: Any,
 ) -> Step:
     """A step back in time, in the potential at the middle of the step."""
     scheme = method(grid, V, beta)
 
     def step(values: jax.Array, n: jax.Array) -> jax.Array:
-        potential = at_time(potentials, horizon, horizon - (n + 0.5) * dt)
+        potential = f(f.horizon - (n + 0.5) * dt)
 
         def linear(values: jax.Array, dt: jax.Array | float) -> jax.Array:
             diffusion = 1 / (2 * beta)
@@ -224,5 +223,5 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (25).
     """
     check_positive(horizon=horizon)
-    slopes = potentials(grid, jax.vmap(grid.gradient)(jnp.asarray(values)))
-    return lambda x, s: grid.interpolate(at_time(slopes, horizon, s), x)
+    slopes = in_time(grid, jax.vmap(grid.gradient)(jnp.asarray(values)), horizon)
+    return lambda x, s: grid.interpolate(slopes(s), x)

@@ -1,6 +1,6 @@
 """The density of noisy gradient descent, and the Gibbs density (10) that it tends to."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,18 +68,16 @@ def fokker_planck(
     """
     check_positive(beta=beta, horizon=horizon)
     check_saves(num_steps, num_saves)
-    arrays = potentials(grid, potential), beta, horizon, horizon / num_steps
+    arrays = in_time(grid, potential, horizon), beta, horizon / num_steps
     start = grid.sample(density)
-    return saved_steps(
-        _step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves
-    )  # fmt: skip
+    return saved_steps(_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves)
 
 
-def _step(grid: Grid, levels: jax.Array, beta: Any, horizon: Any, dt: Any) -> Step:
+def _step(grid: Grid, potential: "InTime", beta: Any, dt: Any) -> Step:
     """An implicit step of the density, in the potential at the middle of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:
-        V = at_time(levels, horizon, (n + 0.5) * dt)
+        V = potential((n + 0.5) * dt)
         return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt)
 
     return step
@@ -96,31 +94,44 @@ def sampled_finite(grid: Grid, name: str, values: Function | ArrayLike) -> jax.A
     return sampled
 
 
-def potentials(grid: Grid, values: Function | ArrayLike) -> jax.Array:
-    """Values at the nodes for `at_time`: shape (1, *grid.shape) for a constant, or (K + 1, ...)."""
+class InTime(NamedTuple):
+    """Values at the nodes as a function of time: linear between equally spaced times.
+
+    Attributes:
+      levels: the values at the times 0, ..., horizon, along the first axis; one level is a
+        constant.
+      horizon: the last time.
+    """
+
+    levels: jax.Array
+    horizon: Any
+
+    def __call__(self, s: ArrayLike) -> jax.Array:
+        """The values at time s."""
+        K = len(self.levels) - 1
+        if K == 0:
+            return self.levels[0]
+        index = jnp.clip(jnp.asarray(s) / self.horizon * K, 0, K)
+        k = jnp.minimum(index.astype(int), K - 1)
+        return self.levels[k] + (index - k) * (self.levels[k + 1] - self.levels[k])
+
+
+def in_time(grid: Grid, values: Function | ArrayLike, horizon: float) -> InTime:
+    """A function of time from a function or values at the nodes, or at the nodes and K + 1 times.
+
+    Raises:
+      ValueError: for values of another shape, and for a constant that is not finite.
+    """
     check_float64()
     if callable(values) or jnp.ndim(values) == grid.ndim:
-        return sampled_finite(grid, "f", values)[None]
+        return InTime(sampled_finite(grid, "f", values)[None], horizon)
     levels = jnp.asarray(values, jnp.float64)
     if levels.shape[1 : 1 + grid.ndim] != grid.shape or len(levels) < 2:
         raise ValueError(
             f"values must have the shape {grid.shape}, or (K + 1, *{grid.shape}) with K + 1 >= 2 "
             f"times; got shape {levels.shape}"
         )
-    return levels
-
-
-def at_time(levels: jax.Array, horizon: ArrayLike, s: ArrayLike) -> jax.Array:
-    """What has the values `levels` at equally spaced times from 0 to the horizon, at time s.
-
-    Linear between two times; one level is a constant.
-    """
-    K = len(levels) - 1
-    if K == 0:
-        return levels[0]
-    index = jnp.clip(jnp.asarray(s) / horizon * K, 0, K)
-    k = jnp.minimum(index.astype(int), K - 1)
-    return levels[k] + (index - k) * (levels[k + 1] - levels[k])
+    return InTime(levels, horizon)
 
 
 def mass(grid: Grid, density: Function | ArrayLike) -> jax.Array:
