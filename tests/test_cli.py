@@ -154,6 +154,18 @@ def test_a_broken_config_says_where(text, message, capsys, tmp_path):
     assert "Traceback" not in error
 
 
+def test_a_config_may_have_dataclasses_with_later_annotations(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "from entropix.experiment import make_config\n"
+        "@dataclasses.dataclass\nclass Rate:\n    value: float = 0.3\n"
+        "def get_config(runs=''):\n    return make_config(dataset='digits', algorithms=runs,\n"
+        "        model={'name': 'mlp'}, optimizers={'sgd': {'learning_rate': Rate().value}})\n"
+    )
+    assert read_config(f"{path}:sgd").optimizer.learning_rate == 0.3
+
+
 def test_help_and_version(capsys):
     for argv in ([], ["--help"], ["help"]):
         assert main(argv) == 0

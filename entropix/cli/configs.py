@@ -163,6 +163,7 @@ def _execute(file: pathlib.Path) -> types.ModuleType:
     """The module of a file."""
     module = types.ModuleType("entropix_config")
     module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
     try:
         exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     except Exception as error:

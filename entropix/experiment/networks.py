@@ -1,9 +1,10 @@
 """Models of any library as pure functions: NNX, Linen, Equinox, Haiku, or a pair of functions."""
 
 import dataclasses
+import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -75,13 +76,25 @@ def network_functions(model: Any, example: Any) -> NetworkFunctions:
     if _is_equinox(model):
         return _equinox(model, lambda key: model)
     if callable(model):
-        made_by = getattr(model, "__init__") if isinstance(model, type) else model  # noqa: B009
-        names = inspect.signature(made_by).parameters
+        names = _arguments(model)
         if "rngs" in names:
             return _nnx(model(rngs=nnx.Rngs(0)), lambda key: model(rngs=nnx.Rngs(key)))
         if "key" in names:
             return _equinox(model(key=jax.random.key(0)), lambda key: model(key=key))
     raise refusal("model", ACCEPTED, model)
+
+
+def _arguments(model: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a function or of a class that makes a model, or of a partial call of one.
+
+    Those of a class are its `__init__`'s: the calls of NNX's modules take anything.
+    """
+    partial = model if isinstance(model, functools.partial) else functools.partial(model)
+    if not isinstance(partial.func, type):
+        return inspect.signature(model).parameters
+    made_by = getattr(partial.func, "__init__")  # noqa: B009
+    bound = functools.partial(made_by, None, *partial.args, **partial.keywords)
+    return inspect.signature(bound).parameters
 
 
 def _pair(init: Callable[..., Any], apply: Callable[..., Any]) -> NetworkFunctions:

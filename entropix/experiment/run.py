@@ -29,6 +29,11 @@ from entropix.transforms.checks import (
 from entropix.transforms.eval_params import remembers_parameters
 from entropix.transforms.probe import refuse_incomplete
 
+_USUAL = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+}
 _MOST_CHECKED = 10_000_000  # outer steps whose schedules are looked at, for the memory they take
 
 
@@ -187,7 +192,7 @@ class Run:
                 "at": settings.flatness_at, "examples": settings.flatness_examples
             }  # fmt: skip
         fields = {
-            "problem": self.problem.identity,
+            "problem": self.problem.identity | _jax_settings(),
             "algorithm": option,
             "budget": dataclasses.asdict(self.budget),
             "replicas": self.replicas,
@@ -232,6 +237,16 @@ class Run:
         if not is_built_in(self.algorithm):
             with named(self.name):
                 check_foreign(self, method)
+
+
+def _jax_settings() -> dict[str, Any]:
+    """JAX's settings that change random numbers or precision, where they are not the usual ones.
+
+    Only then, so that runs with the usual ones stay what they were.
+    """
+    found = {name: getattr(jax.config, name) for name in _USUAL}
+    other = {name: value for name, value in found.items() if value != _USUAL[name]}
+    return {"jax": other} if other else {}
 
 
 def check_foreign(run: Run, method: Method) -> None:

@@ -218,8 +218,9 @@ class Loop:
         losses = np.asarray(self._arrays.loss_sum) / self.record.since_eval
         at = self._step, self.record.gradients
         for place in self._running():
-            if not all(np.isfinite(of_seeds[place]) for of_seeds in values.values()):
-                self._fail(place, self._step - 1, None, at)
+            bad = [name for name, of_seeds in values.items() if not np.isfinite(of_seeds[place])]
+            if bad:
+                self._fail(place, self._step - 1, None, at, measure=bad[0])
         flatness: dict[int, dict[str, Measurement]] = {}
         if self._measures_flatness() and (places := self._running()):
             points = self._starter.points(self._arrays.state)
@@ -253,14 +254,22 @@ class Loop:
             for callback in self._callbacks:
                 callback(row)
 
-    def _fail(self, place: int, outer_step: int, inner: int | None, at: tuple[int, int]) -> None:
+    def _fail(
+        self,
+        place: int,
+        outer_step: int,
+        inner: int | None,
+        at: tuple[int, int],
+        measure: str = "",
+    ) -> None:
         """Notes that a seed has diverged, and puts its last saved state in its place.
 
         Its row, at the evaluation that it did not reach, has no measurements: whoever reads the
         metric file alone can tell a seed that diverged from one that never was.
         """
         num_steps = self._starter.method.relaxation.num_steps
-        failure = Failure(self._run.name, self._run.seeds[place], outer_step, inner, num_steps)
+        seed = self._run.seeds[place]
+        failure = Failure(self._run.name, seed, outer_step, inner, num_steps, measure)
         _log.error("%s", failure)
         self.record.failures.append(failure)
         self._write(self._rows.row(place, at, self.record))

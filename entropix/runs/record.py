@@ -17,6 +17,8 @@ class Failure(NamedTuple):
       inner_step: whose loss was not finite; L where the parameters were not, None where the
         evaluation was not.
       num_steps: L.
+      measure: the first one that was not finite, where the evaluation was not; empty in records
+        from before it was noted.
     """
 
     run: str
@@ -24,10 +26,16 @@ class Failure(NamedTuple):
     outer_step: int
     inner_step: int | None
     num_steps: int
+    measure: str = ""
 
     def __str__(self) -> str:
+        way_out = ""
         if self.inner_step is None:
-            what, where = "a measure at x is", "its evaluation"
+            what, where = f"{self.measure or 'a measure'} at x is", "its evaluation"
+            way_out = (
+                " If the training loss is finite, the measure may not be defined on every batch "
+                "(see eval_batch_size), or the examples that are measured hold a NaN."
+            )
         elif self.inner_step == self.num_steps:
             what, where = "its parameters are", "the move of x"
         else:
@@ -36,7 +44,7 @@ class Failure(NamedTuple):
             f"{self.run}: seed {self.seed} stopped, because {what} not finite: outer step "
             f"{self.outer_step}, {where} (counted from 0). Other seeds go on. Lower the learning "
             "rate or, where there is an inner step_size, raise gamma (step_size/gamma must stay "
-            "below 2), in a new workdir."
+            f"below 2), in a new workdir.{way_out}"
         )
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from entropix.experiment.names import check_run_name
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
 from entropix.rows import PARTS, Row, has_results
@@ -63,6 +64,7 @@ def train_run(
       Interrupted: after a signal that asks to stop.
     """
     check_callbacks(callbacks)
+    check_run_name(pathlib.Path(workdir).name)
     progress = sys.stderr.isatty() if progress is None else progress
     same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
     agree_on(same, timeout=_LOADING_SECONDS)

@@ -1,5 +1,6 @@
 """Classification: arrays of any kind, models of four libraries, labels that fit."""
 
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -157,6 +158,7 @@ MODELS = {
     "nnx": lambda: NnxNet(rngs=nnx.Rngs(0)),
     "nnx, a function of rngs": lambda: lambda rngs: NnxNet(rngs=rngs),
     "nnx, the class": lambda: NnxNet,
+    "nnx, the class with an argument": lambda: functools.partial(NnxNet, width=5),
     "linen": lambda: LinenNet(),
     "equinox": lambda: EquinoxNet(jax.random.key(0)),
     "equinox, a function of key": lambda: one_keyed,
@@ -191,6 +193,7 @@ RANDOM = {
     "nnx",
     "nnx, a function of rngs",
     "nnx, the class",
+    "nnx, the class with an argument",
     "linen",
     "equinox",
     "equinox, the class",

@@ -168,6 +168,19 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("of[1]/run", r"workdir must be a path without '\['; got .*choose another"),
+        ("seeds_2", r"called by a name unlike 'seeds_\*'.*; got a run='seeds_2'"),
+    ],
+)
+def test_folders_that_could_not_be_found_again_are_refused(tmp_path, folder, message):
+    with pytest.raises(ValueError, match=message):
+        train(one_run(budget=(20, 1)), tmp_path / folder)
+    assert not (tmp_path / folder).exists()
+
+
 def test_a_part_of_many_seeds_has_a_short_name(tmp_path):
     train(one_run(budget=(10, 1), seeds=1), tmp_path)
     for _ in range(2):  # the second time all of them are there

@@ -82,3 +82,9 @@ def test_what_is_no_record_is_refused_in_a_sentence(record, what):
 )
 def test_a_failure_says_where(inner, said):
     assert said in str(Failure("hj", 1, 7, inner, 5))
+
+
+def test_a_failure_of_a_measure_names_the_measure():
+    told = str(Failure("hj", 1, 7, None, 5, "val_recall"))
+    assert "because val_recall at x is not finite" in told
+    assert "may not be defined on every batch (see eval_batch_size)" in told
