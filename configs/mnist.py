@@ -12,16 +12,17 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 
 Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
 error at the end, %. A run takes 30 to 103 minutes on one core, other work beside;
-`results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as two of the
-five seeds of `mlp`'s `entropy_sgd_paper` and `adamw`; all others on an AMD EPYC.
+`results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as `mlp`'s
+`entropy_sgd`, and two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there; all
+others on an AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*
     entropy_sgd_authors    1.18*   0.60*
-    sgd                    1.17    0.70
-    entropy_sgd            1.22+   0.62
+    sgd                    1.17*   0.70
+    entropy_sgd            1.21*   0.62
     entropy_sgd_paper      1.22*   0.59
-    hj                     1.21    0.60*
+    hj                     1.21*   0.60*
     heat                   1.21    0.85
     elastic_sgd            1.18    0.62
     parle                  1.22+   0.65
