@@ -111,7 +111,10 @@ def report(options: _Options) -> None:
 def landscape(options: _Options) -> None:
     """Flatness of finished runs."""
     from entropix import instruments
+    from entropix.cli.configs import execute, find
 
+    if options.register is not None:
+        execute(find(options.register))
     folder = options.workdir
     instruments.landscape(
         options.folders,

@@ -50,10 +50,7 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
     """
     text, colon, argument = given.partition(":")
     file = find(text)
-    folder = str(file.parent.absolute())
-    if folder not in sys.path:
-        sys.path.append(folder)
-    make = getattr(_execute(file), "get_config", None)
+    make = getattr(execute(file), "get_config", None)
     if not callable(make):
         raise UsageError(f"--config={text} has no function get_config. {_pointer()}")
     try:
@@ -159,8 +156,17 @@ def parse_value(text: str, current: Any) -> Any:
     return (value,) if several and not isinstance(value, list | tuple) else value
 
 
-def _execute(file: pathlib.Path) -> types.ModuleType:
-    """The module of a file."""
+def execute(file: pathlib.Path) -> types.ModuleType:
+    """The module of a file, which may register algorithms.
+
+    The file's folder is on Python's path from then on, last.
+
+    Raises:
+      UsageError: for a file that fails.
+    """
+    folder = str(file.parent.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
     module = types.ModuleType("entropix_config")
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # where dataclasses look their annotations up

@@ -133,6 +133,8 @@ def _landscape(parser: Parser) -> None:
     spectra = "seeds of every run whose spectrum is drawn (default: 0)"
     parser.add_argument("folders", nargs="*", type=path, help="of runs or of comparisons")
     _workdir(parser, "runs/landscape")
+    register = "a Python file to execute first, such as the config that registers these algorithms"
+    parser.option("--register", register, path, metavar="FILE")
     parser.option("--examples", "of the training set (default: 4096)", count(1), 4096, "N")
     parser.option("--batch_size", "in memory at once (default: 128)", count(1), 128, "N")
     parser.option("--eigenvalues", "the largest ones (default: 3)", count(1), 3, "N")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.fields import FIELDS
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
@@ -127,9 +128,30 @@ def _made_again(
         config["data_dir"] = os.fspath(data_dir)
     elif not os.path.isdir(config["data_dir"]):
         config["data_dir"] = ""
+    if "optimizers" in config:
+        config["optimizers"] = _of_run(saved, config["optimizers"])
+    for options in config.get("optimizers", {"": config.get("optimizer", {})}).values():
+        _check_registered(saved.run, options)
     made = plan(ConfigDict(config))
     chosen = [run for run in made if run.name == saved.run]
     if not chosen:
         names = ", ".join(run.name for run in made)
         raise ValueError(f"{folder} says it is run {saved.run!r}; its config has {names}.")
     return chosen[0]
+
+
+def _of_run(saved: RunFile, optimizers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The run's options alone: other runs may be of algorithms that nobody has registered here."""
+    name = saved.run.removesuffix(f"_p{saved.identity.get('replicas')}")
+    alone = {run: options for run, options in optimizers.items() if run in (saved.run, name)}
+    return alone or optimizers
+
+
+def _check_registered(run: str, options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a run of an algorithm that has no name here."""
+    algorithm = options.get("algorithm")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"the run {run!r} is of the algorithm {algorithm!r}, which is not registered. Import "
+            "the file that registers it first (entropix landscape: --register=FILE)."
+        )

@@ -12,7 +12,7 @@ import entropix
 from entropix.experiment import Budget, classification, load, make_config
 from entropix.experiment.making import make_runs
 from entropix.runs.train import train_run
-from entropix.workflow import train
+from entropix.workflow import compare, train
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,23 @@ def test_a_run_of_a_config_needs_nothing_else(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(saved))
     assert load(tmp_path, seed=0).identity == trained.identity
     assert trained.identity["problem"]["name"] == "digits"
+
+
+def test_an_algorithm_that_is_not_registered_is_named_and_others_load(tmp_path):
+    config = make_config(
+        dataset="digits", model={"name": "mlp", "widths": (4,)}, optimizers={"sgd": {}, "hj": {}},
+        seeds=1, gradients_per_eval=20, num_evals=1,
+    )  # fmt: skip
+    compare(config, workdir=tmp_path, progress=False)
+    for run in ("sgd", "hj"):  # as if a file had registered HJ that is not executed here
+        file = tmp_path / run / "run.json"
+        saved = json.loads(file.read_text())
+        saved["config"]["optimizers"]["hj"]["algorithm"] = "mine"
+        del saved["digest"]
+        file.write_text(json.dumps(saved))
+    assert load(tmp_path / "sgd", seed=0).seeds == (0,)
+    with pytest.raises(ValueError, match="algorithm 'mine', which is not registered. Import the"):
+        load(tmp_path / "hj", seed=0)
 
 
 def test_seeds_that_were_added_later_are_found(tmp_path):
