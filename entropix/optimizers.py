@@ -73,7 +73,7 @@ def sgd(
         if params is not None:
             as_update = lambda g, p: g.astype(dtype_of_update(g, p))  # noqa: E731
             grads = jax.tree.map(as_update, grads, params)
-        moves, new = tx.update(grads, tuple(_in_dtypes_of(grads, part) for part in state))
+        moves, new = tx.update(*_in_one_dtype(grads, state))
         # Traced numbers have a dtype, which Optax would hand on to updates and momentum.
         return cast_like(moves, grads), cast_like(new, state)
 
@@ -81,10 +81,17 @@ def sgd(
     return RelaxedOptimizer.of(of_reals, relaxation=None)
 
 
-def _in_dtypes_of(grads: Any, state: Any) -> Any:
-    """The momentum in the gradients' dtypes: a wider gradient is not added to a narrow momentum."""
-    known = isinstance(state, optax.TraceState)
-    return state._replace(trace=cast_like(state.trace, grads)) if known else state
+def _in_one_dtype(grads: Any, state: Any) -> tuple[Any, Any]:
+    """Gradients and momentum, both in the wider dtype of the two: nothing is left to promotion."""
+    first, *rest = state
+    if not isinstance(first, optax.TraceState):
+        return grads, state
+    dtypes = jax.tree.map(dtype_of_update, grads, first.trace)
+    grads, trace = (
+        jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, dtypes)
+        for tree in (grads, first.trace)
+    )
+    return grads, (first._replace(trace=trace), *rest)
 
 
 def entropy_sgd(

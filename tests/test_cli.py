@@ -166,6 +166,20 @@ def test_a_config_may_have_dataclasses_with_later_annotations(tmp_path):
     assert read_config(f"{path}:sgd").optimizer.learning_rate == 0.3
 
 
+def test_landscape_executes_the_file_that_registers_algorithms(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import pathlib\npathlib.Path(__file__).with_suffix('.seen').touch()\n")
+    folders = ["landscape", str(tmp_path / "none"), f"--workdir={tmp_path / 'measured'}"]
+    assert main([*folders, f"--register={path}"]) == 2
+    assert "none is no folder" in capsys.readouterr().err
+    assert (tmp_path / "mine.seen").exists()
+    path.write_text("import no_such_package\n")
+    assert main([*folders, f"--register={path}"]) == 2
+    assert re.search("--register=.*line 1 of the file fails", capsys.readouterr().err)
+    assert main([*folders, "--register=nowhere.py"]) == 2
+    assert "--register=nowhere.py: there is no such file." in capsys.readouterr().err
+
+
 def test_help_and_version(capsys):
     for argv in ([], ["--help"], ["help"]):
         assert main(argv) == 0

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import sys
 from typing import Any
 
@@ -111,10 +112,10 @@ def report(options: _Options) -> None:
 def landscape(options: _Options) -> None:
     """Flatness of finished runs."""
     from entropix import instruments
-    from entropix.cli.configs import execute, find
+    from entropix.cli.configs import execute
 
     if options.register is not None:
-        execute(find(options.register))
+        execute(pathlib.Path(options.register), "--register")
     folder = options.workdir
     instruments.landscape(
         options.folders,

@@ -156,14 +156,20 @@ def parse_value(text: str, current: Any) -> Any:
     return (value,) if several and not isinstance(value, list | tuple) else value
 
 
-def execute(file: pathlib.Path) -> types.ModuleType:
+def execute(file: pathlib.Path, option: str = "--config") -> types.ModuleType:
     """The module of a file, which may register algorithms.
 
     The file's folder is on Python's path from then on, last.
 
+    Args:
+      file: to execute.
+      option: that names the file, for messages.
+
     Raises:
-      UsageError: for a file that fails.
+      UsageError: for a file that is missing or fails.
     """
+    if not file.is_file():
+        raise UsageError(f"{option}={file}: there is no such file.")
     folder = str(file.parent.absolute())
     if folder not in sys.path:
         sys.path.append(folder)
@@ -173,7 +179,7 @@ def execute(file: pathlib.Path) -> types.ModuleType:
     try:
         exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     except Exception as error:
-        raise UsageError(f"--config={file}: {_where(error, file)}") from error
+        raise UsageError(f"{option}={file}: {_where(error, file)}") from error
     return module
 
 

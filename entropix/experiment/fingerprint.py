@@ -52,6 +52,7 @@ def digest_training(
       ValueError: as `digest_program`.
 
     Example:
+      >>> import jax, jax.numpy as jnp
       >>> def loss(w, model_state, batch, key):
       ...   return jnp.sum(w * batch), model_state
       >>> def frozen(w, *rest):
@@ -82,6 +83,7 @@ def digest_program(function: Callable[..., Any], *arguments: Any) -> str:
         `jax.experimental.io_callback`: its text does not say what Python does.
 
     Example:
+      >>> import jax, jax.numpy as jnp
       >>> x = jax.ShapeDtypeStruct((2,), jnp.float32)
       >>> digest_program(lambda x: 2 * x, x) == digest_program(lambda y: 2 * y, x)
       True

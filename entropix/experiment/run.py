@@ -240,7 +240,7 @@ class Run:
 
 
 def _jax_settings() -> dict[str, Any]:
-    """JAX's settings that change random numbers or precision, where they are not the usual ones.
+    """JAX's settings of double precision and of random numbers, where they are not the usual ones.
 
     Only then, so that runs with the usual ones stay what they were.
     """

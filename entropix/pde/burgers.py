@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_finite, check_float64, check_line, check_positive
+from entropix.pde.checks import (
+    check_count,
+    check_finite,
+    check_float64,
+    check_line,
+    check_positive,
+    hashable,
+)
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov
 
@@ -109,7 +116,7 @@ def characteristics(p: Function, x: ArrayLike, t: float) -> jax.Array:
     check_positive(t=t)
     check_float64()
     x = jnp.asarray(x, jnp.float64)
-    feet = _feet(p, x.reshape(-1), jnp.asarray(t, jnp.float64)).reshape(x.shape)
+    feet = _feet(hashable(p), x.reshape(-1), jnp.asarray(t, jnp.float64)).reshape(x.shape)
     return (x - feet) / t
 
 

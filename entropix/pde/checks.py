@@ -48,15 +48,15 @@ def check_positive(**values: Any) -> None:
             raise ValueError(f"{name} must be one number > 0 and finite; got {name}={value!r}")
 
 
-def not_negative(values: jax.Array) -> jax.Array:
+def not_negative(values: np.ndarray) -> np.ndarray:
     """Where values are finite and >= 0."""
-    return (values >= 0) & jnp.isfinite(values)
+    return (values >= 0) & np.isfinite(values)
 
 
 def check_all(
     name: str,
     values: ArrayLike,
-    good: Callable[[jax.Array], jax.Array],
+    good: Callable[[np.ndarray], np.ndarray],
     accepted: str = "finite and >= 0",
 ) -> None:
     """Raises a ValueError naming the first value that is not accepted; traced ones pass.
@@ -68,7 +68,7 @@ def check_all(
       accepted: the same in words.
     """
     if not isinstance(values, jax.core.Tracer):
-        values = jnp.ravel(jnp.asarray(values))
+        values = np.ravel(np.asarray(values))  # NumPy's: in a program, JAX would trace constants
         bad = values[~good(values)]
         if bad.size:
             raise ValueError(f"{name} must be {accepted}; got {name} with {float(bad[0])}")

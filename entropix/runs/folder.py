@@ -23,7 +23,6 @@ from entropix.run_file import (
     write_run_file,
 )
 from entropix.runs.record import Failure
-from entropix.transforms.checks import refusal
 
 _log = logging.getLogger(__name__)
 _FORKS = "forks.jsonl"
@@ -179,12 +178,9 @@ def claimed(path: pathlib.Path) -> Iterator[None]:
     """Makes a folder of results and keeps other processes out of it.
 
     Raises:
-      ValueError: if another process is at work there, or the path has a bracket.
+      ValueError: if another process is at work there.
       OSError: if the folder cannot be made or written.
     """
-    if "[" in str(path.resolve()):  # Orbax takes the path of a checkpoint for a pattern
-        way_out = ". Checkpoints below such a folder cannot be read again: choose another."
-        raise refusal("workdir", "a path without '['", str(path.resolve()), way_out)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-{os.getpid()}"

@@ -64,7 +64,7 @@ def train_run(
       Interrupted: after a signal that asks to stop.
     """
     check_callbacks(callbacks)
-    check_run_name(pathlib.Path(workdir).name)
+    _check_path(pathlib.Path(workdir))
     progress = sys.stderr.isatty() if progress is None else progress
     same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
     agree_on(same, timeout=_LOADING_SECONDS)
@@ -130,6 +130,14 @@ def _part(seeds: Sequence[int]) -> str:
     if len(name) > _LONGEST:
         name = f"{seeds[0]}_to_{seeds[-1]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return f"seeds_{name}"
+
+
+def _check_path(workdir: pathlib.Path) -> None:
+    """Raises `ValueError` for a folder whose results could not be found again."""
+    check_run_name(workdir.name)
+    if "[" in (path := str(workdir.resolve())):  # Orbax takes a checkpoint's path for a pattern
+        way_out = ". Checkpoints below such a folder cannot be read again: choose another."
+        raise refusal("workdir", "a path without '['", path, way_out)
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -182,6 +182,15 @@ def test_strict_promotion_of_dtypes(case, dtype):
         assert jax.eval_shape(update, w).dtype == dtype
 
 
+def test_the_momentum_of_sgd_keeps_its_digits_without_the_parameters():
+    """Of 60 unit gradients of bfloat16, whose sum a buffer of bfloat16 would round."""
+    tx, g = entropix.sgd(0.1), jnp.ones(2, jnp.bfloat16)
+    state = tx.init(jnp.ones(2))
+    for _ in range(60):
+        _, state = tx.update(g, state)
+    np.testing.assert_allclose(state[0].trace, (1 - 0.9**60) / 0.1, rtol=1e-5)
+
+
 @every_case
 def test_gradients_wider_than_the_parameters_under_strict_promotion(case):
     w = case.spread(jnp.asarray([1.0, -2.0], jnp.bfloat16))

@@ -22,6 +22,10 @@ def drift(x, s):
     return -x
 
 
+def drift_at_0(x):
+    return 0.3 * x
+
+
 def bump(x):
     return jnp.exp(-(x**2))
 
@@ -51,6 +55,7 @@ SOLVERS = {
     "scoped_descent": lambda a: pde.scoped_descent(
         slope, a * jnp.ones(4), KEY, step_size=0.01 * a, schedule=a * jnp.ones(3), temperature=a
     ),
+    "characteristics": lambda a: pde.characteristics(drift_at_0, a * jnp.ones(3), a),
     "gradient_flow": lambda a: pde.gradient_flow(slope, a, horizon=a, num_steps=10),
 }  # fmt: skip
 
@@ -75,6 +80,8 @@ def test_a_function_without_a_hash_is_as_good():
 
     flow = pde.gradient_flow(Slope(), 0.5, horizon=1.0, num_steps=10)
     assert jnp.array_equal(flow, pde.gradient_flow(slope, 0.5, horizon=1.0, num_steps=10))
+    feet = pde.characteristics(Slope(), jnp.asarray([2.0]), 0.1)
+    assert jnp.array_equal(feet, pde.characteristics(slope, jnp.asarray([2.0]), 0.1))
     x = pde.simulated_annealing(
         Slope(), jnp.ones(2), KEY, step_size=0.01, schedule=jnp.ones(5)
     )  # fmt: skip

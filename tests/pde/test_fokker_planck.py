@@ -173,7 +173,11 @@ class TestErrors:
             ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 10 and 3"),
             (
                 {"potential": lambda x: jnp.where(x > 1, jnp.inf, x**2)},
-                "f must be finite; its value at 1.* is inf",
+                "potential must be finite; its value at 1.* is inf",
+            ),
+            (
+                {"potential": np.full((3, 91), np.nan)},
+                "potential must be finite; its value at -.* is nan",
             ),
             ({"potential": np.zeros((3, 7))}, r"\(K \+ 1, \*\(91,\)\).*got shape \(3, 7\)"),
             ({"potential": np.zeros((1, 91))}, r"K \+ 1 >= 2 times; got shape \(1, 91\)"),

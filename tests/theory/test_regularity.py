@@ -278,6 +278,8 @@ def test_bounds_refuse_what_is_out_of_range(bound, arguments, message):
 def test_bounds_take_traced_values_and_the_flat_limit():
     assert float(pde.curvature_bound(0.0, 1.0)) == 0
     np.testing.assert_allclose(jax.jit(pde.curvature_bound)(2.0, 1.5), 0.5, rtol=1e-15)
+    beside_a_number = jax.jit(lambda C: pde.curvature_bound(C, 1.5))
+    np.testing.assert_allclose(beside_a_number(2.0), 0.5, rtol=1e-15)
 
 
 def test_rejections():

@@ -161,7 +161,7 @@ def value_function(
     check_multiple("num_steps", num_steps, "num_levels", num_levels)
     V, method = grid.sample(V), chosen("method", method, SCHEMES)
     scheme = method(grid, V, beta)
-    arrays = V, in_time(grid, f, horizon), beta, horizon / num_steps
+    arrays = V, in_time(grid, "f", f, horizon), beta, horizon / num_steps
     levels = saved_steps(
         _step, (grid, method), arrays, scheme.start, num_steps=num_steps, num_saves=num_levels
     )
@@ -223,5 +223,6 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, equation (25).
     """
     check_positive(horizon=horizon)
-    slopes = in_time(grid, jax.vmap(grid.gradient)(jnp.asarray(values)), horizon)
+    gradients = jax.vmap(grid.gradient)(jnp.asarray(values))
+    slopes = in_time(grid, "values", gradients, horizon)
     return lambda x, s: grid.interpolate(slopes(s), x)

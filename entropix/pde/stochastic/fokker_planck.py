@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_finite, check_float64, check_positive
@@ -68,7 +69,7 @@ def fokker_planck(
     """
     check_positive(beta=beta, horizon=horizon)
     check_saves(num_steps, num_saves)
-    arrays = in_time(grid, potential, horizon), beta, horizon / num_steps
+    arrays = in_time(grid, "potential", potential, horizon), beta, horizon / num_steps
     start = grid.sample(density)
     return saved_steps(_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves)
 
@@ -116,21 +117,30 @@ class InTime(NamedTuple):
         return self.levels[k] + (index - k) * (self.levels[k + 1] - self.levels[k])
 
 
-def in_time(grid: Grid, values: Function | ArrayLike, horizon: float) -> InTime:
+def in_time(grid: Grid, name: str, values: Function | ArrayLike, horizon: float) -> InTime:
     """A function of time from a function or values at the nodes, or at the nodes and K + 1 times.
 
+    Args:
+      grid: the nodes.
+      name: of the argument that has the values.
+      values: numbers at the nodes, or vectors at the nodes and times.
+      horizon: the last time.
+
     Raises:
-      ValueError: for values of another shape, and for a constant that is not finite.
+      ValueError: for values of another shape, and for numbers that are not finite.
     """
     check_float64()
     if callable(values) or jnp.ndim(values) == grid.ndim:
-        return InTime(sampled_finite(grid, "f", values)[None], horizon)
+        return InTime(sampled_finite(grid, name, values)[None], horizon)
     levels = jnp.asarray(values, jnp.float64)
     if levels.shape[1 : 1 + grid.ndim] != grid.shape or len(levels) < 2:
         raise ValueError(
-            f"values must have the shape {grid.shape}, or (K + 1, *{grid.shape}) with K + 1 >= 2 "
+            f"{name} must have the shape {grid.shape}, or (K + 1, *{grid.shape}) with K + 1 >= 2 "
             f"times; got shape {levels.shape}"
         )
+    if levels.ndim == 1 + grid.ndim and not isinstance(levels, jax.core.Tracer):
+        for level in np.asarray(levels):
+            check_finite(name, level, grid.points)
     return InTime(levels, horizon)
 
 

@@ -53,7 +53,8 @@ def simulate(
     then a small variance (common random numbers).
 
     Args:
-      drift: b(x, s) for one path: x of a point's shape, s a number; its value has x's shape.
+      drift: b(x, s) for one path: x of a point's shape, s a number; its value has x's shape. It is
+        compiled at the first call: a number that it reads from outside counts as it was then.
       start: X(0) for every path, shape (paths, *point), a point being a number or a vector.
       key: a JAX key.
       sigma: a number; or a vector of a factor for each component (0 for one without noise); or a
