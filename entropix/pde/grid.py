@@ -147,11 +147,7 @@ class Grid:
         if callable(f):
             points = jnp.asarray(self.points).reshape(-1, *self.point_shape)
             values = jnp.asarray(jax.vmap(f)(points), jnp.float64)
-            if values.shape != (len(points),):
-                raise ValueError(
-                    f"f must map a point of shape {self.point_shape} to one number; its value "
-                    f"has shape {values.shape[1:]}"
-                )
+            self.check_value(values.shape[1:])
             return values.reshape(self.shape)
         values = jnp.asarray(f, jnp.float64)
         if values.shape != self.shape:
@@ -159,6 +155,14 @@ class Grid:
                 f"values must have the grid's shape {self.shape}; got shape {values.shape}"
             )
         return values
+
+    def check_value(self, shape: tuple[int, ...]) -> None:
+        """Raises a ValueError unless the shape is that of one number, as a function's value is."""
+        if shape != ():
+            raise ValueError(
+                f"f must map a point of shape {self.point_shape} to one number; its value has "
+                f"shape {shape}"
+            )
 
     def rows(self, points: ArrayLike | None) -> jax.Array:
         """The points, or all nodes, as rows of shape (count, ndim), for loops over points.

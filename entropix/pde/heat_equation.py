@@ -68,12 +68,6 @@ def heat_equation(
             "f must be a function of a point; for values use entropix.pde.heat_on_grid"
         )
     rows = grid.rows(points)
-    shape = jax.eval_shape(f, jax.ShapeDtypeStruct(grid.point_shape, jnp.float64)).shape
-    if shape != ():
-        raise ValueError(
-            f"f must map a point of shape {grid.point_shape} to one number; its value has shape "
-            f"{shape}"
-        )
     value, gradient = _expectations(grid, f, num_nodes, rows, jnp.sqrt(t / beta))
     return grid.relaxed(value, gradient, points)
 
@@ -89,6 +83,7 @@ def _expectations(
 
     def at(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = jax.vmap(lambda z: f((x + s * z).reshape(grid.point_shape)))(jnp.asarray(z))
+        grid.check_value(values.shape[1:])
         mean = weights @ values
         return mean, weights @ (z * (values - mean)[:, None]) / s  # E z = 0: less cancellation
 

@@ -70,6 +70,14 @@ def second_differences(grid: Grid, u: Array) -> list[list[Array]]:
     return [[xx, xy], [xy, yy]]
 
 
+def difference_rounding(grid: Grid, values: np.ndarray) -> float:
+    """How far second differences of values may be off by the values' rounding.
+
+    Values are known to some units in the last place, which differences divide by h^2.
+    """
+    return float(64 * np.finfo(float).eps * np.abs(values).max() / min(grid.spacing) ** 2)
+
+
 def _known_hessian(grid: Grid, f: Function | ArrayLike) -> jax.Array:
     """`hessian`, refused where an entry is not a number: no comparison would notice."""
     second = hessian(grid, f)
@@ -110,9 +118,7 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
     """
     lowest = float(jnp.linalg.eigvalsh(_known_hessian(grid, f)).min())
     if not callable(f):  # below what differences of rounded values are known to, f is convex
-        largest = float(jnp.abs(jnp.asarray(f)).max())
-        rounding = 64 * float(jnp.finfo(jnp.float64).eps) * largest / min(grid.spacing) ** 2
-        lowest = lowest if lowest < -rounding else 0.0
+        lowest = lowest if lowest < -difference_rounding(grid, np.asarray(f)) else 0.0
     return -1 / lowest if lowest < 0 else float("inf")
 
 

@@ -128,9 +128,10 @@ def _made_again(
         config["data_dir"] = os.fspath(data_dir)
     elif not os.path.isdir(config["data_dir"]):
         config["data_dir"] = ""
+    runs: Mapping[str, Any] = {saved.run: config.get("optimizer", {})}
     if "optimizers" in config:
-        config["optimizers"] = _of_run(saved, config["optimizers"])
-    for options in config.get("optimizers", {"": config.get("optimizer", {})}).values():
+        config["optimizers"] = runs = _of_run(saved, config["optimizers"])
+    for options in runs.values():
         _check_registered(saved.run, options)
     made = plan(ConfigDict(config))
     chosen = [run for run in made if run.name == saved.run]

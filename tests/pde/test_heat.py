@@ -49,6 +49,8 @@ class TestWholeSpace:
         np.testing.assert_allclose(v.value, LINE.points**2 + 0.02, rtol=0, atol=1e-7)
 
     def test_rejects(self):
+        with pytest.raises(ValueError, match=r"to one number; its value has shape \(1,\)"):
+            heat_equation(Grid(-1.0, 1.0, 5), lambda x: jnp.asarray([x]), 0.5, 1.0)
         with pytest.raises(ValueError, match="t must be one number > 0"):
             heat_equation(LINE, jnp.cos, 0.0, 1.0)
         for wrong in (0, 2, 18, -3, 40.0):

@@ -24,7 +24,7 @@ from entropix.landscape.functions.equations import (
 )
 from entropix.pde.checks import check_count, check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.regularity import second_differences
+from entropix.pde.regularity import difference_rounding, second_differences
 from entropix.pde.viscous import check_beta
 
 _STEPS = 4  # of the descent, per frame
@@ -239,8 +239,7 @@ def convex_nodes(grid: Grid, values: np.ndarray, *, uncertain: float = 0.0) -> n
     else:
         (xx, xy), (_, yy) = second
         smallest = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
-    # Values are known to some units in the last place, which differences divide by h^2.
-    last_place = 64 * np.finfo(float).eps * np.abs(values).max() / min(grid.spacing) ** 2
+    last_place = difference_rounding(grid, np.asarray(values, float))
     rounding = max(1e-6 * np.abs(smallest).max(), last_place)
     return np.pad(smallest > max(uncertain, rounding), 1, mode="edge")
 

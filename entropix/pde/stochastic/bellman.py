@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_multiple, check_positive, chosen
+from entropix.pde.checks import check_count, check_multiple, check_positive, chosen, hashable
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov, one_sided
 from entropix.pde.stochastic.exchange import implicit_step
 from entropix.pde.stochastic.fokker_planck import InTime, in_time
 from entropix.pde.stochastic.sde import Drift
-from entropix.pde.stochastic.stepping import Step, saved_steps
+from entropix.pde.stochastic.stepping import NumberedStep, saved_steps
 
 _CFL = 0.9
 _LARGEST_EXPONENT = 600.0
@@ -163,8 +163,9 @@ def value_function(
     scheme = method(grid, V, beta)
     arrays = V, in_time(grid, "f", f, horizon), beta, horizon / num_steps
     levels = saved_steps(
-        _step, (grid, method), arrays, scheme.start, num_steps=num_steps, num_saves=num_levels
-    )
+        _step, (grid, hashable(method)), arrays, scheme.start,
+        num_steps=num_steps, num_saves=num_levels,
+    )  # fmt: skip
     return jnp.concatenate([V[None], scheme.read(levels)])[::-1]
 
 
@@ -175,7 +176,7 @@ def _step(
     f: InTime,
     beta: Any,
     dt: Any,
-) -> Step:
+) -> NumberedStep:
     """A step back in time, in the potential at the middle of the step."""
     scheme = method(grid, V, beta)
 

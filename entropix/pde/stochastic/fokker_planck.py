@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
-from entropix.pde.stochastic.stepping import Step, check_saves, saved_steps
+from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 
 
 def fokker_planck(
@@ -74,7 +74,7 @@ def fokker_planck(
     return saved_steps(_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves)
 
 
-def _step(grid: Grid, potential: "InTime", beta: Any, dt: Any) -> Step:
+def _step(grid: Grid, potential: "InTime", beta: Any, dt: Any) -> NumberedStep:
     """An implicit step of the density, in the potential at the middle of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:

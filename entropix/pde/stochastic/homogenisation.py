@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive, chosen
+from entropix.pde.checks import check_count, check_float64, check_positive, chosen, hashable
 from entropix.pde.grid import Function
 from entropix.pde.stochastic.sde import simulate
-from entropix.pde.stochastic.stepping import Step, saved_steps
+from entropix.pde.stochastic.stepping import NumberedStep, saved_steps
 
 Velocities = Callable[[Function, float, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -160,12 +160,12 @@ def gradient_flow(
     check_count(num_steps=num_steps)
     h, start = horizon / num_steps, jnp.asarray(start, jnp.float64)
     later = saved_steps(
-        _runge_kutta, (gradient,), (h,), start, num_steps=num_steps, num_saves=num_steps
+        _runge_kutta, (hashable(gradient),), (h,), start, num_steps=num_steps, num_saves=num_steps
     )
     return jnp.concatenate([start[None], later])
 
 
-def _runge_kutta(gradient: Function, h: jax.Array) -> Step:
+def _runge_kutta(gradient: Function, h: jax.Array) -> NumberedStep:
     def step(x: jax.Array, n: jax.Array) -> jax.Array:
         a = -gradient(x)
         b = -gradient(x + h / 2 * a)

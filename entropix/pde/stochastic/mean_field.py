@@ -10,7 +10,7 @@ from entropix.pde.checks import check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
 from entropix.pde.stochastic.fokker_planck import sampled_finite
-from entropix.pde.stochastic.stepping import Step, check_saves, saved_steps
+from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 from entropix.pde.stochastic.wasserstein import free_energy
 
 
@@ -74,7 +74,7 @@ def mean_field(
     )
 
 
-def pulled_step(grid: Grid, loss: jax.Array, gamma: Any, temperature: Any, dt: Any) -> Step:
+def pulled_step(grid: Grid, loss: jax.Array, gamma: Any, temperature: Any, dt: Any) -> NumberedStep:
     """An implicit step of a density that is pulled to its mean at the beginning of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64, check_positive, chosen
-from entropix.pde.stochastic.stepping import check_saves, saved_steps
+from entropix.pde.checks import check_float64, check_positive, chosen, hashable
+from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 
 Drift = Callable[[jax.Array, jax.Array], jax.Array]
 Step = Callable[[Drift, jax.Array, jax.Array, float, jax.Array], jax.Array]
@@ -101,15 +101,16 @@ def simulate(
             "sigma must be a number, a vector of one factor a component, or a matrix with one row "
             f"a component; got shape {sigma.shape} for points of shape {point}"
         )
+    static = hashable(drift), hashable(advance), bool(antithetic)
     return saved_steps(
-        _step, (drift, advance, bool(antithetic)), (key, sigma, horizon / num_steps), start,
+        _step, static, (key, sigma, horizon / num_steps), start,
         num_steps=num_steps, num_saves=num_saves,
     )  # fmt: skip
 
 
 def _step(
     drift: Drift, advance: Step, antithetic: bool, key: jax.Array, sigma: jax.Array, dt: Any
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> NumberedStep:
     """A step of all paths, with noise of the key and the number of the step."""
     b = jax.vmap(drift, in_axes=(0, None))
 

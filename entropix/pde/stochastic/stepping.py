@@ -1,22 +1,23 @@
 """Many steps, and the states that are kept on the way."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from entropix.pde.checks import check_count, check_multiple, hashable
+from entropix.pde.checks import check_count, check_multiple
 
-Step = Callable[[jax.Array, jax.Array], jax.Array]
+NumberedStep = Callable[[jax.Array, jax.Array], jax.Array]
 """`(state, n) -> state`, the n-th step."""
 
 
+@functools.partial(jax.jit, static_argnames=("make", "static", "num_steps", "num_saves"))
 def saved_steps(
-    make: Callable[..., Step],
-    static: tuple[Any, ...],
+    make: Callable[..., NumberedStep],
+    static: tuple[Hashable, ...],
     arrays: tuple[Any, ...],
     start: jax.Array,
     *,
@@ -30,7 +31,7 @@ def saved_steps(
     Args:
       make: `make(*static, *arrays)`, whose value is the step, with n = 0 ... num_steps - 1; a
         function of a module, which is the same at every call.
-      static: what the program is made of: the grid, functions.
+      static: what the program is made of: the grid, and functions that have a hash (`hashable`).
       arrays: numbers and arrays that the program is called with.
       start: the first state.
       num_steps: steps, a multiple of `num_saves`.
@@ -39,19 +40,6 @@ def saved_steps(
     Returns:
       Array of shape (num_saves, *start.shape).
     """
-    static = tuple(map(hashable, static))
-    return _saved_steps(make, static, arrays, start, num_steps, num_saves)
-
-
-@functools.partial(jax.jit, static_argnames=("make", "static", "num_steps", "num_saves"))
-def _saved_steps(
-    make: Callable[..., Step],
-    static: tuple[Any, ...],
-    arrays: tuple[Any, ...],
-    start: jax.Array,
-    num_steps: int,
-    num_saves: int,
-) -> jax.Array:
     step = make(*static, *arrays)
 
     def until_saved(state: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
