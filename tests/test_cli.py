@@ -436,12 +436,31 @@ def test_tune_prints_the_best_values_and_says_where_the_trials_are(tmp_path, mon
     assert (tmp_path / "runs" / "digits" / "tune" / "tuning.md").exists()
 
 
-def test_tune_says_that_no_trial_was_finite(tmp_path, capsys):
+def test_a_comparison_whose_seeds_all_diverged_is_no_success(tmp_path, capsys):
+    argv = ["compare", "--config=digits:sgd,hj", *SHORT, "--config.seeds=2"]
+    wild = "--config.optimizers.{}.learning_rate=1e30".format
+    assert main([*argv, f"--workdir={tmp_path}/one", wild("sgd")]) == 0
+    assert main([*argv, f"--workdir={tmp_path}/all", wild("sgd"), wild("hj")]) == 2
+    said = capsys.readouterr()
+    assert said.err.endswith(
+        f"entropix: every seed of every run diverged: {tmp_path}/all/ holds no result. Lower the "
+        "learning rate, in another workdir.\n"
+    )
+    assert said.out.count("seed 1 stopped, because") == 3
+    assert (tmp_path / "all" / "table.md").read_text() in said.out
+    assert (tmp_path / "all" / "figure.png").exists()
+
+
+def test_a_search_without_a_finite_trial_is_no_success(tmp_path, capsys):
     argv = ["tune", "--config=digits:sgd", *SHORT, "--trials=1", f"--workdir={tmp_path}"]
-    assert main([*argv, "--config.search.sgd.learning_rate=(1e20,1e21)"]) == 0
-    printed = capsys.readouterr().out
+    assert main([*argv, "--config.search.sgd.learning_rate=(1e20,1e21)"]) == 2
+    printed, error = capsys.readouterr()
     assert printed.startswith("sgd: no trial was finite, so that there is no best one. Search low")
     assert "learning_rate=" not in printed
+    assert error.endswith(
+        "entropix: the search found no value: no trial of any run was finite. "
+        f"{tmp_path}/tuning.md has all of them.\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["figure1", "accuracy"])

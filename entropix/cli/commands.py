@@ -57,6 +57,7 @@ def compare(options: _Options) -> None:
     """Several algorithms."""
     config, _ = _prepare(options)
     from entropix import workflow
+    from entropix.report.series import by_run, seeds_by_state
 
     workdir = options.workdir or os.path.join("runs", config.name)
     rows = workflow.compare(
@@ -67,6 +68,11 @@ def compare(options: _Options) -> None:
         [os.path.join(workdir, run) for run in dict.fromkeys(row.run for row in rows)],
         workdir,
     )
+    if not any(seeds_by_state(of_run)["finished"] for of_run in by_run(rows).values()):
+        raise FloatingPointError(
+            f"every seed of every run diverged: {workdir}/ holds no result. Lower the learning "
+            "rate, in another workdir."
+        )
 
 
 def tune(options: _Options) -> None:
@@ -92,6 +98,11 @@ def tune(options: _Options) -> None:
         values = ", ".join(f"{name}={trials[0][name]:.4g}" for name in ranges if name in trials[0])
         _say(f"{run}: {values}")
     _say(f"{workdir}/ now holds tuning.md and the trials")
+    if not any(is_finite(trials[0]) for trials in tried.values()):
+        raise FloatingPointError(
+            f"the search found no value: no trial of any run was finite. {workdir}/tuning.md has "
+            "all of them."
+        )
 
 
 def report(options: _Options) -> None:
