@@ -1,6 +1,7 @@
 """What people call to run experiments: `train`, `compare` and `tune`, from Python or a config."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from entropix.experiment.algorithms import Algorithm
+from entropix.experiment.classification import MEASURES
 from entropix.experiment.making import make_runs
 from entropix.experiment.names import check_name, folder_name, is_file_name
-from entropix.experiment.plan import plan
+from entropix.experiment.plan import check_entry, check_plan, entries, plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Budget, Run, Settings
-from entropix.experiment.search import named_ranges, searched
+from entropix.experiment.search import Ranges, check_ends, named_ranges, searched
 from entropix.files import write_atomic
 from entropix.report import check_workdir, gather
 from entropix.report.tuning import tuning_page
@@ -231,12 +234,13 @@ def tune(
             algorithms=algorithms, budget=budget, seeds=seeds, replicas=replicas, search=search,
             settings=settings,
         )  # fmt: skip
+        ranges = _checked_ranges(problem, objective)
         runs = plan(problem)
-        ranges = _ranges(runs, _of_config(problem, runs))
     else:
         seeds = 1 if seeds is None else seeds
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
-        ranges = _ranges(runs, _of_search({} if search is None else search, runs))
+        named = _of_search({} if search is None else search, runs)
+        ranges = _ranges({run.name: run.algorithm for run in runs}, named)
     folder = _folder(workdir, runs[0].problem, "tune")
     tried = tune_runs(
         runs, ranges, folder, trials=trials, seed=seed, objective=objective, progress=progress
@@ -253,17 +257,33 @@ def tune(
     return {run.label: tried[run.name] for run in runs}
 
 
-def _of_config(config: ConfigDict, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def _checked_ranges(config: ConfigDict, objective: str | None) -> dict[str, Ranges]:
+    """Run -> option -> range, of a config; refused before anything is loaded."""
+    check_plan(config)
+    if objective is not None and "dataset" in config:
+        check_name("objective", objective, MEASURES)
+    runs = entries(config)
+    algorithms = {name: algorithm for name, _, algorithm, _ in runs}
+    ranges = _ranges(algorithms, _of_config(config, algorithms))
+    for name, _, algorithm, p in runs:
+        check = functools.partial(check_entry, config, name, p=p)
+        check_ends(name, algorithm, ranges[name], check)
+    return ranges
+
+
+def _of_config(
+    config: ConfigDict, algorithms: Mapping[str, Algorithm]
+) -> dict[str, Mapping[str, Any]]:
     """Run -> the ranges that a config has for the run, or for its algorithm."""
     ranges = {name: dict(r) for name, r in config.search.to_dict().items()}
-    if len(runs) > len(ranges):
+    if len(algorithms) > len(ranges):
         raise ValueError(
             f"tune searches for one number of replicas; got config.replicas={config.replicas}. "
             "Choose one, and search for another in another workdir."
         )
     return {
-        run.name: named_ranges(run.algorithm, ranges.get(run.name) or ranges[run.algorithm.name])
-        for run in runs
+        run: named_ranges(algorithm, ranges.get(run) or ranges[algorithm.name])
+        for run, algorithm in algorithms.items()
     }
 
 
@@ -278,13 +298,15 @@ def _of_search(search: Any, runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]
     return {names[name]: ranges for name, ranges in search.items()}
 
 
-def _ranges(runs: Sequence[Run], named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _ranges(
+    algorithms: Mapping[str, Algorithm], named: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Ranges]:
     """Run -> option -> range: those that are named, and the algorithm's others."""
-    ranges = {run.name: searched(run.name, run.algorithm, named.get(run.name, {})) for run in runs}
-    for run in runs:
-        off = [name for name in run.algorithm.search if name not in ranges[run.name]]
+    ranges = {run: searched(run, a, named.get(run, {})) for run, a in algorithms.items()}
+    for run, algorithm in algorithms.items():
+        off = [name for name in algorithm.search if name not in ranges[run]]
         if off:
-            _log.info("%s: not searched, since 0 switches it off: %s", run.name, ", ".join(off))
+            _log.info("%s: not searched, since 0 switches it off: %s", run, ", ".join(off))
     if empty := [name for name, of_run in ranges.items() if not of_run]:
         raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", dict(named))
     return ranges

@@ -463,6 +463,25 @@ def test_a_search_without_a_finite_trial_is_no_success(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--config=digits:hj --objective=eror", "unknown objective 'eror'.*Did you mean 'error'"),
+        ("--config=digits:hj --config.search.hj.gamma=2,1", "0 < low <= high"),
+        ("--config=digits:hj --config.search.hj.gama=1,2", "Did you mean 'gamma'"),
+        ("--config=digits:hj --config.search.hj.gamma=0.01,1", "at gamma=0.01, hj: .*be below"),
+        ("--config=digits:parle --config.replicas=3,6", "searches for one number of replicas"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_data_are_loaded(
+    argv, message, tmp_path, capsys, caplog
+):
+    assert main(["tune", *argv.split(), f"--workdir={tmp_path}/new"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert "loading" not in caplog.text
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("command", ["figure1", "accuracy"])
 def test_a_folder_that_cannot_be_written_is_found_before_work(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")

@@ -27,6 +27,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "lenet": {"dropout": 0.5},
     "all_cnn": {"input_dropout": 0.2, "dropout": 0.5},
 }
+MEASURES = ("loss", "error")  # of every classification
 
 
 def classification(

@@ -79,21 +79,33 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
 def check_plan(config: ConfigDict) -> None:
     """Raises `ValueError` for what would only fail, or be unfair, after work has started."""
     check_fields(config)
-    budget = budget_of(config)
     for name, _, algorithm, p in entries(config):
-        with named(name):
-            method = build(algorithm, gradients=budget.gradients, replicas=p)
-        if p is not None:
-            layout(p, config.layout, devices=config.devices or None)
-        if config.gradients_per_eval % method.cycle:
-            raise ValueError(
-                f"gradients_per_eval must be a multiple of the {method.cycle} gradients of one "
-                f"outer step of {name} (num_steps x replicas), so that all algorithms are "
-                f"evaluated after equally many; got config.gradients_per_eval="
-                f"{config.gradients_per_eval}."
-            )
-        if not algorithm.all_options.get("normalise_gamma"):
-            check_method(name, method, budget)
+        check_entry(config, name, algorithm, p)
+
+
+def check_entry(config: ConfigDict, name: str, algorithm: Algorithm, p: int | None) -> None:
+    """Raises `ValueError` for what is wrong with one run; a search asks for every end of a range.
+
+    Args:
+      config: whose fields are in their ranges.
+      name: of the run.
+      algorithm: with its options.
+      p: number of replicas; None for an algorithm without.
+    """
+    budget = budget_of(config)
+    with named(name):
+        method = build(algorithm, gradients=budget.gradients, replicas=p)
+    if p is not None:
+        layout(p, config.layout, devices=config.devices or None)
+    if config.gradients_per_eval % method.cycle:
+        raise ValueError(
+            f"gradients_per_eval must be a multiple of the {method.cycle} gradients of one "
+            f"outer step of {name} (num_steps x replicas), so that all algorithms are "
+            f"evaluated after equally many; got config.gradients_per_eval="
+            f"{config.gradients_per_eval}."
+        )
+    if not algorithm.all_options.get("normalise_gamma"):
+        check_method(name, method, budget)
 
 
 def entries(config: ConfigDict) -> list[tuple[str, str, Algorithm, int | None]]:

@@ -1,7 +1,7 @@
 """Where to look for hyper-parameters: ranges, and the trials drawn from them."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,40 @@ def searched(run: str, algorithm: Algorithm, named: Mapping[str, Any]) -> Ranges
             raise refusal(f"search[{run!r}]", f"a range of {name} too", dict(named), way_out)
         ranges[name] = max(low, end), high  # a smaller scope would act as its end
     return {name: (float(low), float(high)) for name, (low, high) in sorted(ranges.items())}
+
+
+def check_ends(
+    run: str, algorithm: Algorithm, ranges: Ranges, check: Callable[[Algorithm], Any]
+) -> None:
+    """Raises `ValueError` unless a run accepts both ends of every range.
+
+    Everything else is as it is. The algorithm's own ranges are not looked at.
+
+    Args:
+      run: its name.
+      algorithm: with its options.
+      ranges: option -> (low, high).
+      check: raises `ValueError` for an algorithm with options that the run refuses.
+    """
+    for name, pair in ranges.items():
+        for value in pair if pair != algorithm.search.get(name) else ():
+            try:
+                check(algorithm.with_options(**_end_of_range(name, value, ranges)))
+            except ValueError as error:
+                raise ValueError(
+                    f"search {run}: both ends of a range must be values that the run accepts; "
+                    f"got {name}={pair}. Choose another range: at {name}={value:g}, {error}"
+                ) from error
+
+
+def _end_of_range(name: str, value: float, ranges: Ranges) -> dict[str, float]:
+    """One value; a scope and its end that are both searched are compared at their farthest."""
+    farthest: dict[str, float] = {}
+    for scope in SCOPES:
+        end = f"{scope}_end"
+        if scope in ranges and end in ranges and name in (scope, end):
+            farthest = {scope: ranges[scope][1], end: ranges[end][0]}
+    return {**farthest, name: value}
 
 
 def named_ranges(algorithm: Algorithm, ranges: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from tqdm import tqdm
 
 from entropix.experiment.arrays import evenly_spread
 from entropix.experiment.names import check_name
-from entropix.experiment.options import SCOPES
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run, first_step, on_replicas
-from entropix.experiment.search import Ranges, draw
+from entropix.experiment.search import Ranges, check_ends, draw
 from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.log import Log
@@ -107,18 +106,14 @@ def tune_runs(
 def check_ranges(run: Run, ranges: Ranges) -> None:
     """Raises `ValueError` for what a search would only find out from trial to trial.
 
-    Of a range that is not the algorithm's own, the run must accept both ends, everything else being
-    as it is. What a trial varies must be a number that the compiled program is called with.
+    The run must accept both ends of a range. What a trial varies must be a number that the compiled
+    program is called with.
     """
-    for name, pair in ranges.items():
-        for value in pair if pair != run.algorithm.search.get(name) else ():
-            try:
-                _with_values(run, _end_of_range(name, value, ranges)).check()
-            except ValueError as error:
-                raise ValueError(
-                    f"search {run.name}: both ends of a range must be values that the run accepts; "
-                    f"got {name}={pair}. Choose another range: at {name}={value:g}, {error}"
-                ) from error
+    check_ends(
+        run.name, run.algorithm, ranges,
+        lambda algorithm: dataclasses.replace(run, algorithm=algorithm).check(),
+    )  # fmt: skip
+    for name in ranges:
         try:
             _trace(run, name)
         except (TypeError, ValueError) as error:
@@ -128,16 +123,6 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
                 f"know when the program is made ({type(error).__name__}: {why}). Search with one "
                 f"value of {name} at a time."
             ) from error
-
-
-def _end_of_range(name: str, value: float, ranges: Ranges) -> Trial:
-    """One value; a scope and its end that are both searched are compared at their farthest."""
-    farthest: Trial = {}
-    for scope in SCOPES:
-        end = f"{scope}_end"
-        if scope in ranges and end in ranges and name in (scope, end):
-            farthest = {scope: ranges[scope][1], end: ranges[end][0]}
-    return {**farthest, name: value}
 
 
 def _with_values(run: Run, values: Trial) -> Run:
