@@ -517,6 +517,15 @@ def test_figure1_without_animation_leaves_precision_alone(tmp_path):
     assert jnp.zeros(1).dtype == before
 
 
+def test_figure1_leaves_no_animation_of_an_earlier_call(tmp_path):
+    for name in ("mine.txt", "scoping.npz", "scoping.gif"):
+        (tmp_path / name).write_text("of another function")
+    argv = ["figure1", "--function=x**2", "--nodes=21", "--frames=0", f"--workdir={tmp_path}"]
+    assert main([*argv, "--equations=hj"]) == 0
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["figure1.png", "mine.txt", "relaxations.npz"]
+
+
 @pytest.mark.parametrize(
     ("function", "threshold"), [("x**2/4 + cos(3*x)/9", 2.0), ("x**2 + cos(3*y)/9", 1.0)]
 )

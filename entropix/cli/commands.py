@@ -156,6 +156,8 @@ def figure1(options: _Options) -> None:
         start=options.start, nodes=options.nodes, frames=options.frames,
         equations=options.equations,
     )  # fmt: skip
+    for drawn in ("figure1.png", "scoping.gif"):  # of an earlier call, perhaps another function's
+        pathlib.Path(folder, drawn).unlink(missing_ok=True)
     made = ["relaxations.npz", "figure1.png"]
     figure1(load_landscape(f"{folder}/relaxations.npz"), f"{folder}/figure1.png")
     if options.frames:

@@ -37,7 +37,8 @@ def save_landscape(
     """Writes `relaxations.npz` and, with frames, `scoping.npz`, in double precision.
 
     Args:
-      folder: where to; it is made when all is computed.
+      folder: where to; it is made when all is computed. Files of these names of an earlier call are
+        replaced; without frames, that `scoping.npz` is removed.
       text: the function, see `entropix.landscape.functions.expression`.
       interval: low, high; in 2-D perhaps low, high, low, high of x and y.
       times: of the relaxations, all > 0; the largest is the first gamma of scoping.
@@ -84,6 +85,7 @@ def save_landscape(
             files["scoping"] = common | descent._asdict()
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scoping.npz").unlink(missing_ok=True)  # perhaps of another function
     for name, arrays in files.items():
         np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
