@@ -7,6 +7,7 @@ The core needs JAX and Optax only. The rooms `entropix.models`, `entropix.data`,
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from entropix import ctrl_c, replicas  # noqa: F401  ctrl_c before all that takes seconds
 from entropix.optimizers import (
@@ -46,6 +47,16 @@ from entropix.transforms import (
     stepwise,
     to_arrays,
 )
+
+if TYPE_CHECKING:
+    from entropix import data as data
+    from entropix import experiment as experiment
+    from entropix import figures as figures
+    from entropix import landscape as landscape
+    from entropix import models as models
+    from entropix import pde as pde
+    from entropix import report as report
+    from entropix import training as training
 
 __version__ = "0.2.0"
 

@@ -1,5 +1,7 @@
 """Calls as the pages have them, for the type checker: `mypy` reads this file, nothing runs it."""
 
+from typing import assert_type
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,10 @@ import optax
 
 import entropix
 from entropix import landscape, pde
-from entropix.experiment import Budget, Problem, Settings, algorithm, compare, train
+from entropix.experiment import Budget, Problem, Settings, algorithm, compare, load, runs, train
+from entropix.experiment.run import Run
+from entropix.rows import Row
+from entropix.runs.loading import Trained
 
 
 def mean_square(w: jax.Array, batch: jax.Array) -> jax.Array:
@@ -46,6 +51,14 @@ def experiments() -> None:
     compare(
         problem, {"Adam": optax.adam(0.1), "SGD": "sgd"}, budget=Budget(10, 1), callbacks=[print]
     )
+    # What is imported on first use has its types all the same.
+    assert_type(train(problem, "sgd", budget=Budget(10, 2)), list[Row])
+    assert_type(runs(problem, {"SGD": "sgd"}, budget=Budget(10, 1)), list[Run])
+    assert_type(load("runs/line/sgd", seed=0), Trained)
+    assert_type(
+        entropix.experiment.tune(problem, {"sgd": "sgd"}), dict[str, list[dict[str, float]]]
+    )
+    compare(problem, {"SGD": "sgd"}, bugdet=Budget(10, 1))  # type: ignore[call-arg]
 
 
 def instruments() -> None:

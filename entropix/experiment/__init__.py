@@ -4,7 +4,7 @@
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm, algorithm, register
 from entropix.experiment.classification import classification
@@ -14,6 +14,10 @@ from entropix.experiment.language import language_model
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Measure, Problem
 from entropix.experiment.run import Budget, Run, Settings
+
+if TYPE_CHECKING:
+    from entropix.runs.loading import load
+    from entropix.workflow import compare, runs, train, tune
 
 _LATER = {
     "compare": "entropix.workflow",
