@@ -78,12 +78,22 @@ def write_run_file(folder: pathlib.Path, content: RunFile) -> None:
     write_atomic(folder / RUN_FILE, (json.dumps(fields, indent=2) + "\n").encode())
 
 
+def check_folder(folder: str | pathlib.Path) -> None:
+    """Raises `ValueError` for a folder of results that there is not."""
+    path = pathlib.Path(folder)
+    if not path.is_dir():
+        state = "is no folder" if path.exists() else "does not exist"
+        raise ValueError(f"{folder} {state}. Name a folder of results, such as runs/digits/hj.")
+
+
 def read_run_file(folder: str | pathlib.Path) -> RunFile:
     """Reads whose results a folder holds.
 
     Raises:
-      ValueError: if that cannot be known, because `run.json` is missing, damaged or changed.
+      ValueError: if there is no such folder, or that cannot be known, because `run.json` is
+        missing, damaged or changed.
     """
+    check_folder(folder)
     path = pathlib.Path(folder) / RUN_FILE
     if not path.exists() and path.with_name("config.json").exists():
         raise ValueError(

@@ -35,7 +35,8 @@ SHORT += ["--config.model.widths=8", "--noprogress"]
         ),
         ("train", "--config=FILE is missing, for instance --config=digits"),
         ("report", "report needs folders of runs"),
-        ("report nowhere", "nowhere is no folder"),
+        ("report nowhere", "nowhere does not exist"),
+        ("report /dev/null", "/dev/null is no folder"),
         ("report nowhere --trials=3", "--trials is an option of tune, and not of report"),
         ("report nowhere --config.seeds=3", "report takes no --config.seeds"),
         ("train --config=digits:hjj", "unknown algorithm 'hjj'.*Did you mean 'hj'"),
@@ -171,7 +172,7 @@ def test_landscape_executes_the_file_that_registers_algorithms(capsys, tmp_path)
     path.write_text("import pathlib\npathlib.Path(__file__).with_suffix('.seen').touch()\n")
     folders = ["landscape", str(tmp_path / "none"), f"--workdir={tmp_path / 'measured'}"]
     assert main([*folders, f"--register={path}"]) == 2
-    assert "none is no folder" in capsys.readouterr().err
+    assert "none does not exist" in capsys.readouterr().err
     assert (tmp_path / "mine.seen").exists()
     path.write_text("import no_such_package\n")
     assert main([*folders, f"--register={path}"]) == 2

@@ -15,7 +15,7 @@ from entropix.rows import (
     has_results,
     read_rows,
 )
-from entropix.run_file import RUN_FILE, read_run_file
+from entropix.run_file import RUN_FILE, check_folder, read_run_file
 
 
 class SavedRun(NamedTuple):
@@ -108,8 +108,7 @@ def _saved_run(folder: pathlib.Path) -> SavedRun:
 
 def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folder itself if it is a run's, or those of the runs of a comparison."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder. Name folders of runs or of comparisons.")
+    check_folder(folder)
     if (folder / RUN_FILE).exists():
         return [folder]
     parts = set(folder.glob(PARTS))

@@ -126,5 +126,5 @@ def pressed(command, delay):
     imports = ("import time:",)
     left = [line for line in said.splitlines(keepends=True) if not line.startswith(imports)]
     status, text = process.returncode, "".join(left)
-    refused = status == 2 and "no/such/folder is no folder" in text  # it was done before
+    refused = status == 2 and "no/such/folder does not exist" in text  # it was done before
     return 0 if refused else status, "" if refused else text, time.monotonic() - start

@@ -121,7 +121,7 @@ def test_bytes_that_are_no_text_are_no_row(comparison):
 
 
 def test_other_folders_are_refused(comparison, tmp_path):
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
         gather([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no run: neither run.json nor"):

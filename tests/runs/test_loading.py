@@ -101,6 +101,8 @@ def test_seeds_that_were_added_later_are_found(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere does not exist\. Name a folder of results"):
+        load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         load(tmp_path)
     run = one_run("hj", budget=(20, 1))
