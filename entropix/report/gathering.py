@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from entropix.files import write_atomic
-from entropix.report.saved import SavedRun, read_runs, unfinished
+from entropix.report.saved import SavedRun, read_runs, told_apart, unfinished
 from entropix.report.table import make_table
 from entropix.rows import METRICS_FILE, TABLE_FILE, Row, rows_as_lines
 from entropix.run_file import COMPARED, RUN_FILE, differing
@@ -28,6 +28,7 @@ def gather(
       folders: of runs or of comparisons.
       workdir: gets `metrics.jsonl` (all rows) and `table.md`; None for neither.
       mixed: whether runs may differ in problem, budget or evaluation; the table says in what.
+        Different runs of one name are then called by their folders.
       baseline: see `make_table`.
       measures: see `make_table`.
       report: called with the finished table.
@@ -54,6 +55,7 @@ def gather(
     if workdir is not None:
         check_workdir(workdir)
     runs = read_runs(folders)
+    runs = told_apart(runs) if mixed else runs
     rows = [row for run in runs for row in run.rows]
     if not rows:
         raise ValueError("a comparison needs at least one measurement; the runs have none.")
@@ -81,7 +83,8 @@ def colours(folders: Iterable[str | pathlib.Path]) -> dict[str, str | None]:
       folders: of runs or of comparisons.
 
     Returns:
-      Run -> colour, as Matplotlib takes colours; None where a run has none.
+      Run -> colour, as Matplotlib takes colours; None where a run has none. Different runs of one
+      name are called by their folders.
 
     Raises:
       ValueError: if a folder has no run, or files of a run are missing, damaged, or those of
@@ -97,7 +100,7 @@ def colours(folders: Iterable[str | pathlib.Path]) -> dict[str, str | None]:
       ...     colours([f"{folder}/sgd"])
       {'sgd': '#000000'}
     """
-    return {run.name: run.colour for run in read_runs(folders)}
+    return {run.name: run.colour for run in told_apart(read_runs(folders))}
 
 
 def check_workdir(workdir: str | pathlib.Path) -> None:
@@ -145,7 +148,8 @@ def check_names(runs: Sequence[SavedRun]) -> None:
         if fields := _differences(other.identity, run.identity):
             raise ValueError(
                 f"{run.folder} and {other.folder} hold two runs of one name, {run.name}: they "
-                f"differ in {fields}. Report them apart, or rename one."
+                f"differ in {fields}. Name them in two calls; a report takes both with mixed=True "
+                "(--mixed), and calls them by their folders."
             )
         for row in run.rows:
             key = (row.run, row.seed, row.gradients)

@@ -1,8 +1,10 @@
 """Saved runs: the rows in a folder, whose they are, and whether the run is finished."""
 
 import collections
+import dataclasses
+import fnmatch
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from entropix.report.series import seeds_by_state
@@ -15,7 +17,7 @@ from entropix.rows import (
     has_results,
     read_rows,
 )
-from entropix.run_file import RUN_FILE, check_folder, read_run_file
+from entropix.run_file import RUN_FILE, check_folder, differing, read_run_file
 
 
 class SavedRun(NamedTuple):
@@ -64,6 +66,22 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
     # Where nothing came of the seeds that were to be added, others may have them since.
     added = {run: [p for p in sorted(run.glob(PARTS)) if has_results(p)] for run in runs}
     return [_saved_run(part) for run in runs for part in (run, *added[run])]
+
+
+def told_apart(runs: Sequence[SavedRun]) -> list[SavedRun]:
+    """The runs, where those of one name that are different runs are called by their folders."""
+    first: dict[str, SavedRun] = {}
+    for run in runs:
+        first.setdefault(run.name, run)
+    several = {run.name for run in runs if differing(first[run.name].identity, run.identity)}
+    return [_by_folder(run) if run.name in several else run for run in runs]
+
+
+def _by_folder(run: SavedRun) -> SavedRun:
+    """The run, called by its folder; its parts lie in that folder."""
+    is_part = fnmatch.fnmatchcase(run.folder.name, PARTS)
+    name = str(run.folder.parent if is_part else run.folder)
+    return run._replace(name=name, rows=[dataclasses.replace(row, run=name) for row in run.rows])
 
 
 def states(runs: Iterable[SavedRun]) -> dict[str, dict[str, list[int]]]:

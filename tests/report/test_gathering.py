@@ -168,6 +168,25 @@ def test_algorithms_may_differ(comparison, make_rows, save, tmp_path):
     assert "Not comparable" not in tables[0]
 
 
+def test_mixed_runs_of_one_name_are_called_by_their_folders(comparison, make_rows, save, tmp_path):
+    folder, _ = comparison
+    other = make_rows("hj", val_error=HJ - 1)
+    save(tmp_path / "wide" / "hj", other, budget__gradients=99, colour="#111111")
+    added = make_rows("hj", seeds=[7], val_error=HJ[:, :1])
+    save(tmp_path / "wide" / "hj" / "seeds_7", added, budget__gradients=99)
+    folders, printed = [folder, tmp_path / "wide"], []
+    with pytest.raises(ValueError, match=r"two runs of one name, hj.*takes both with mixed=True"):
+        gather(folders, report=quiet)
+    rows = gather(folders, mixed=True, report=printed.append)
+    narrow, wide = str(folder / "hj"), str(tmp_path / "wide" / "hj")
+    assert {row.run for row in rows} == {"sgd", narrow, wide}
+    assert {row.seed for row in rows if row.run == wide} == {0, 1, 7}
+    assert [row["val_error"] for row in rows if row.run == wide][:6] == [*(HJ - 1).flat]
+    assert f"| HJ ({narrow})" in printed[0]
+    assert f"| HJ ({wide})" in printed[0]
+    assert colours(folders) == {"sgd": "#000000", narrow: None, wide: None}
+
+
 def test_one_name_is_one_run(comparison, make_rows, save, tmp_path):
     folder, rows = comparison
     with pytest.raises(
@@ -179,7 +198,7 @@ def test_one_name_is_one_run(comparison, make_rows, save, tmp_path):
     assert gather([folder / "hj", tmp_path / "more"], report=quiet) == rows[6:] + more
     save(tmp_path / "other" / "hj", more, algorithm__options={"gamma": 3})
     with pytest.raises(ValueError, match=r"two runs of one name, hj: .*algorithm.options.gamma"):
-        gather([folder, tmp_path / "other"], mixed=True)
+        gather([folder, tmp_path / "other"])
 
 
 def test_unfinished_runs_are_said_to_be(comparison, make_rows, save):
