@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from entropix import experiment
 from entropix.cli import main
 from entropix.instruments import landscape
+from entropix.run_file import read_run_file, write_run_file
 from entropix.training.keys import split_seed
 
 SCALES = np.asarray([1.0, 2.0, 3.0], np.float32)
@@ -90,6 +92,16 @@ def test_what_was_measured_is_not_measured_again(trained, tmp_path):
     assert said == [(tmp_path / "landscape.md").read_text()]
     assert "SGD, seed 0" in said[0]  # the table of spectra
     assert (tmp_path / "landscape.jsonl").read_bytes() == stored
+
+
+def test_a_changed_label_needs_no_new_measurement(trained, tmp_path):
+    folder, runs = shutil.copytree(trained[0] / "SGD", tmp_path / "SGD"), trained[1]
+    first, said = measure([folder], tmp_path / "flat", runs), []
+    write_run_file(folder, read_run_file(folder)._replace(label="plain"))
+    again = measure([folder], tmp_path / "flat", runs, said.append)
+    assert again == [entry._replace(label="plain") for entry in first]
+    assert said == [(tmp_path / "flat" / "landscape.md").read_text()]
+    assert "| plain" in said[0]
 
 
 def test_runs_join_a_table(trained, tmp_path):

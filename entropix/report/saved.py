@@ -118,6 +118,7 @@ def _saved_run(folder: pathlib.Path) -> SavedRun:
                 f"beside that file is of {told.run}, seeds {told.seeds}: the files belong to "
                 "different runs. Move the folder away and run again."
             )
+    rows = [dataclasses.replace(row, label=told.label) for row in rows]  # it may have changed since
     return SavedRun(
         folder, told.run, told.label, told.colour, told.seeds, told.identity, told.versions, rows,
         finished,

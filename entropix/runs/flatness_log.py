@@ -35,7 +35,9 @@ class FlatnessLog:
         path, index = workdir / "landscape.jsonl", ("landscape.json", "landscape")
         self._log = Log(path, how, index, ("measurement", "sample"), read=_read, write=_write)
         known = {line.entry.run: line.identity for line in self._log.records}
+        self._labels: dict[str, str] = {}
         for run in runs:
+            self._labels[run.name] = run.label
             if known.get(run.name, _digest(run)) != _digest(run):
                 raise ValueError(
                     f"{workdir} holds measurements of another run called {run.name} than that in "
@@ -44,8 +46,12 @@ class FlatnessLog:
 
     @property
     def entries(self) -> dict[tuple[str, int], Entry]:
-        """Run and seed -> what was measured last."""
-        return {(entry.run, entry.seed): entry for _, entry in self._log.records}
+        """Run and seed -> what was measured last, under the label that the run has now."""
+        labels = self._labels
+        return {
+            (entry.run, entry.seed): entry._replace(label=labels.get(entry.run, entry.label))
+            for _, entry in self._log.records
+        }
 
     def has(self, run: SavedRun, seed: int) -> bool:
         """Whether a seed was measured where its run has come to."""

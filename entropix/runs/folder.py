@@ -1,6 +1,7 @@
 """The folder of one run: whose it is, what was asked of it, and whether it is finished."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import logging
@@ -126,7 +127,8 @@ class RunFolder:
             failures = [Failure(**failure) for failure in complete["failures"]]
             rows = read_rows(self.path)
             if complete["digest"] == digest_of_rows(rows):
-                return rows, failures
+                label = self._run.label
+                return [dataclasses.replace(row, label=label) for row in rows], failures
         except (ValueError, KeyError, TypeError):
             pass
         _log.warning("%s: the metrics are damaged; they are made again", self.path)
@@ -153,6 +155,12 @@ class RunFolder:
             before if old is not None and not changed else versions, run.config,
         )  # fmt: skip
         write_run_file(self.path, content)
+
+    def relabel(self) -> None:
+        """Takes over the run's label, which is no part of its identity."""
+        saved = read_run_file(self.path)
+        if saved.label != self._run.label:
+            write_run_file(self.path, saved._replace(label=self._run.label))
 
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
         """Marks the run as finished, with these rows."""

@@ -153,6 +153,8 @@ def _train_part(
     folder = RunFolder(path, run)
     folder.check(fork)
     finished = folder.finished() if is_lead() else None
+    if finished is not None:
+        folder.relabel()
     if agree([finished is not None])[0]:
         return finished or ([], [])
     with claimed(path) if is_lead() else contextlib.nullcontext():

@@ -7,13 +7,14 @@ import logging
 import numpy as np
 import optax
 import pytest
-from small import arrays, line
+from small import arrays, line, one_run
 
 import entropix
 from entropix.experiment import Budget, Settings, algorithm, compare, make_config, train, tune
 from entropix.report import gather
 from entropix.rows import read_rows, rows_as_lines
 from entropix.run_file import read_run_file, write_run_file
+from entropix.runs.train import train_run
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 ALGORITHMS = {
@@ -225,6 +226,20 @@ def test_names_with_spaces_are_kept_by_searches_and_labels_by_single_runs(tmp_pa
     assert all(0.1 <= trial["learning_rate"] <= 1.0 for trial in tried["My SGD"])
     rows = train(line(), "hj", budget=budget, seeds=1, workdir=tmp_path / "hj", progress=False)
     assert {(row.run, row.label) for row in rows} == {("hj", "HJ")}
+
+
+def test_a_changed_label_is_taken_over_by_finished_runs(tmp_path):
+    run = one_run("sgd", budget=(20, 1), seeds=1)
+    first = train_run(run, tmp_path / "sgd", progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "sgd").glob("*.jsonl")}
+    renamed = dataclasses.replace(run, label="mean of the weights")
+    again = train_run(renamed, tmp_path / "sgd", progress=False)
+    assert again == [dataclasses.replace(row, label="mean of the weights") for row in first]
+    assert {path: path.read_bytes() for path in before} == before
+    assert gather([tmp_path / "sgd"], report=lambda text: None) == again
+    wider = dataclasses.replace(renamed, label="more seeds", seeds=(0, 1))
+    rows = train_run(wider, tmp_path / "sgd", progress=False)
+    assert {(row.label, row.seed) for row in rows} == {("more seeds", 0), ("more seeds", 1)}
 
 
 def test_a_number_of_replicas_may_be_numpys(tmp_path):
