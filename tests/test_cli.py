@@ -167,6 +167,19 @@ def test_a_config_may_have_dataclasses_with_later_annotations(tmp_path):
     assert read_config(f"{path}:sgd").optimizer.learning_rate == 0.3
 
 
+def test_a_config_may_lie_in_a_folder_with_a_colon(tmp_path, capsys):
+    path = tmp_path / "some:where" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from entropix.experiment import make_config\n"
+        "def get_config(runs=''):\n    return make_config(dataset='digits', algorithms=runs,\n"
+        "        model={'name': 'mlp'}, optimizers={'sgd': {}, 'hj': {}})\n"
+    )
+    assert read_config(f"{path}:hj").optimizer.algorithm == "hj"
+    assert main(["train", f"--config={path}"]) == 2
+    assert f"for instance --config={path}:sgd, or use" in capsys.readouterr().err
+
+
 def test_landscape_executes_the_file_that_registers_algorithms(capsys, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import pathlib\npathlib.Path(__file__).with_suffix('.seen').touch()\n")

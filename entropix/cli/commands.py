@@ -45,7 +45,9 @@ def _choose_one(given: str, config: Any, names: list[str]) -> str:
     # A run with several numbers of replicas has several names, which begin with its own.
     place = lambda run: [name.startswith(run) for name in names].index(True)  # noqa: E731
     known = sorted(config.optimizers, key=place)
-    file, _, behind = given.partition(":")
+    from entropix.cli.configs import split
+
+    file, _, behind = split(given)
     kept = [word for word in behind.split(",") if word and word not in known]  # a network
     return (
         f"train runs one algorithm; choose one of {', '.join(known)} behind a colon, for instance "

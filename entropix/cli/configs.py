@@ -48,7 +48,7 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
       UsageError: for a file that is missing, cannot be executed, or has no `get_config`.
       ValueError: for an unknown field.
     """
-    text, colon, argument = given.partition(":")
+    text, colon, argument = split(given)
     file = find(text)
     make = getattr(execute(file), "get_config", None)
     if not callable(make):
@@ -74,6 +74,19 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
     if config.name == "":
         config.name = "".join(c if c.isalnum() or c in "_-." else "_" for c in file.stem)
     return config
+
+
+def split(given: str) -> tuple[str, str, str]:
+    """The config's file or name, the colon if there is one, and what stands behind it.
+
+    A path may have colons of its own: the shortest one that is there counts.
+    """
+    places = [k for k, sign in enumerate(given) if sign == ":"]
+    names = known()
+    for end in (*places, len(given)):
+        if given[:end] in names or os.path.isfile(os.path.expanduser(given[:end])):
+            return given[:end], given[end : end + 1], given[end + 1 :]
+    return given.partition(":")
 
 
 def known() -> dict[str, pathlib.Path]:

@@ -27,6 +27,9 @@ def make_runs(
         raise refusal("problem", "an entropix.experiment.Problem", problem)
     if not isinstance(budget, Budget):
         raise refusal("budget", "an entropix.experiment.Budget", budget)
+    if not isinstance(settings, Settings | None):
+        accepted = "an entropix.experiment.Settings, such as Settings(layout='vmap')"
+        raise refusal("settings", accepted, settings)
     if not isinstance(algorithms, Mapping) or not algorithms:
         accepted = "run -> an Optax transformation or an Algorithm, and not empty"
         raise refusal("algorithms", accepted, algorithms)

@@ -175,6 +175,10 @@ def test_an_accuracy_is_measured_too(tmp_path):
         (lambda: compare(line(), budget=BUDGET), "algorithms must be run ->"),
         (lambda: compare(3, ALGORITHMS, budget=BUDGET), "problem must be an entropix.experiment.P"),
         (lambda: train(line(), budget=BUDGET), "must be an Optax transformation"),
+        (
+            lambda: train(line(), "sgd", budget=BUDGET, settings={"layout": "vmap"}),
+            r"settings must be an .*Settings, such as Settings\(layout='vmap'\); got settings={'",
+        ),
     ],
 )
 def test_what_is_missing_is_named(call, message):
