@@ -19,6 +19,7 @@ from faults.rehearsal import cases, drawn
 import entropix.workflow
 from entropix.cli import commands, main
 from entropix.experiment.plan import check_plan
+from entropix.rows import Row
 
 HUGE, DIGITS = "1" + "0" * 400, "9" * 5_000
 WRONG_NUMBERS = (
@@ -123,7 +124,9 @@ def without_work(monkeypatch):
     for name in ("report", "figure1", "accuracy"):
         monkeypatch.setattr(commands, name, lambda options: None)
     monkeypatch.setattr(commands, "_draw", lambda *arguments: None)
-    for name, result in (("train", []), ("compare", []), ("tune", {})):
+    row = Row("sgd", "sgd", "SGD", 0, 1, 1, 60, 60, 1.0, 60, None, 1e-3, 0.5, {})
+    tried = {"sgd": [{"learning_rate": 0.1}]}
+    for name, result in (("train", []), ("compare", [row]), ("tune", tried)):
         checked = lambda config, result=result, **options: check_plan(config) or result  # noqa: E731
         monkeypatch.setattr(entropix.workflow, name, checked)
 
