@@ -37,6 +37,8 @@ def train(options: _Options) -> None:
 
 def _choose_one(given: str, config: Any, names: list[str]) -> str:
     """What to say to `train` where a config has several runs, of the `names`."""
+    from entropix.cli.configs import split
+
     if "optimizers" not in config:
         return (
             f"train runs one number of replicas; got config.replicas={config.replicas}. Choose "
@@ -45,8 +47,6 @@ def _choose_one(given: str, config: Any, names: list[str]) -> str:
     # A run with several numbers of replicas has several names, which begin with its own.
     place = lambda run: [name.startswith(run) for name in names].index(True)  # noqa: E731
     known = sorted(config.optimizers, key=place)
-    from entropix.cli.configs import split
-
     file, _, behind = split(given)
     kept = [word for word in behind.split(",") if word and word not in known]  # a network
     return (
