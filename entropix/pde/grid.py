@@ -29,6 +29,7 @@ class Relaxed(NamedTuple):
     gradient: jax.Array
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """A uniform grid on a box of one or two dimensions, both ends included.
@@ -36,7 +37,8 @@ class Grid:
     A *point* is a number in 1-D and an array of shape (2,) in 2-D, in every function of
     `entropix.pde`: so f takes a number in 1-D, `jax.grad(f)` is shaped like the point, and 1-D
     code needs no `[..., 0]`. What belongs to the grid alone (`axes`, `points`, `spacing`) is
-    NumPy, hence static inside `jax.jit`; values are JAX arrays. Grids are hashable.
+    NumPy, hence static inside `jax.jit`; values are JAX arrays. Grids are hashable, and may be
+    arguments of compiled functions.
 
     A function f is compiled when a solver first sees it, as by `jax.jit`: a number that f reads
     from outside counts as it was then. Where it has changed, hand over a new function.

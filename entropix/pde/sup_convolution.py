@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_finite, check_positive
+from entropix.pde.checks import check_count, check_finite, check_positive, hashable
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.hopf_lax import Proximal, hopf_lax
 
@@ -100,7 +100,8 @@ def ball_maximum(
     if not callable(f):
         raise ValueError("f must be a function of a point, because a ball ends between nodes")
     rows = grid.rows(points)
-    value, gradient = _over_ball(grid, f, (num_radii, num_angles), rows, jnp.asarray(rho))
+    counts = num_radii, num_angles
+    value, gradient = _over_ball(grid, hashable(f), counts, rows, jnp.asarray(rho))
     return grid.relaxed(value, gradient, points)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import (
@@ -18,7 +19,7 @@ from entropix.pde.checks import (
 )
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback
-from entropix.pde.stochastic.sde import simulate
+from entropix.pde.stochastic.sde import Drift, simulate
 from entropix.pde.viscous import cole_hopf
 
 Gradient = Callable[[jax.Array], jax.Array]
@@ -243,6 +244,10 @@ def scoped_flow(
     solved = [cole_hopf(grid, f, float(scope), beta).value for scope in scopes]
     control = feedback(grid, jnp.stack([*solved, grid.sample(f)]), horizon=horizon)
     return simulate(
-        lambda x, s: -control(x, s), start, jax.random.key(0) if key is None else key,
+        Partial(_against, control), start, jax.random.key(0) if key is None else key,
         sigma=0.0 if key is None else beta**-0.5, horizon=horizon, num_steps=num_steps,
     )[-1]  # fmt: skip
+
+
+def _against(control: Drift, x: jax.Array, s: jax.Array) -> jax.Array:
+    return -control(x, s)

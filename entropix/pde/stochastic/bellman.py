@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_count, check_multiple, check_positive, chosen, hashable
@@ -203,8 +204,8 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
       horizon: S > 0.
 
     Returns:
-      A function of a point and a time, interpolated linearly in both. CSGD's drift is
-      -grad f - a.
+      A function of a point and a time, interpolated linearly in both; a `jax.tree_util.Partial`,
+      which compiled functions may take as an argument. CSGD's drift is -grad f - a.
 
     Raises:
       ValueError: for a horizon that is not positive, for values of another shape, and without
@@ -226,4 +227,8 @@ def feedback(grid: Grid, values: ArrayLike, *, horizon: float) -> Drift:
     check_positive(horizon=horizon)
     gradients = jax.vmap(grid.gradient)(jnp.asarray(values))
     slopes = in_time(grid, "values", gradients, horizon)
-    return lambda x, s: grid.interpolate(slopes(s), x)
+    return Partial(_control, grid, slopes)
+
+
+def _control(grid: Grid, slopes: InTime, x: jax.Array, s: jax.Array) -> jax.Array:
+    return grid.interpolate(slopes(s), x)

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_positive, hashable
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback, value_function
-from entropix.pde.stochastic.sde import Estimate, estimate, simulate
+from entropix.pde.stochastic.sde import Drift, Estimate, estimate, simulate
 
 
 class ControlGap(NamedTuple):
@@ -92,14 +93,8 @@ def control_gap(
     if values is None:
         values = value_function(grid, f, V, beta=beta, horizon=horizon)
     paths, d = len(start), grid.ndim
-    slope, control = jax.grad(f), feedback(grid, values, horizon=horizon)
-
-    def drift(state: jax.Array, s: jax.Array) -> jax.Array:
-        x = state[:d].reshape(grid.point_shape)
-        z = state[d : 2 * d].reshape(grid.point_shape)
-        a = control(x, s)
-        parts = -slope(x) - a, -slope(z), jnp.sum(a**2) / 2
-        return jnp.concatenate([part.reshape(-1) for part in parts])
+    control = feedback(grid, values, horizon=horizon)
+    drift = Partial(_drift, grid, Partial(hashable(f)), control)
 
     # Controlled point, uncontrolled point and effort are one state; the points share their noise.
     flat = start.reshape(paths, d)
@@ -119,3 +114,13 @@ def control_gap(
         value=grid.interpolate(jnp.asarray(values)[0], start).mean(),
         points=x,
     )
+
+
+def _drift(grid: Grid, f: Function, control: Drift, state: jax.Array, s: jax.Array) -> jax.Array:
+    """Of the controlled point, of the uncontrolled one, and of the effort."""
+    d, slope = grid.ndim, jax.grad(f)
+    x = state[:d].reshape(grid.point_shape)
+    z = state[d : 2 * d].reshape(grid.point_shape)
+    a = control(x, s)
+    parts = -slope(x) - a, -slope(z), jnp.sum(a**2) / 2
+    return jnp.concatenate([part.reshape(-1) for part in parts])

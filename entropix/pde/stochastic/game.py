@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive
+from entropix.pde.checks import check_count, check_positive, hashable
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import logarithmic, value_function
 from entropix.pde.stochastic.fokker_planck import fokker_planck, mass, sampled_finite
@@ -112,7 +112,8 @@ def mean_field_game(
     start = start / mass(grid, start)
     first_cost = grid.sample(lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
-    return _equilibrium(grid, f, V, num_levels, num_rounds, start, gamma, beta, horizon, damping)
+    static = grid, hashable(f), hashable(V), num_levels, num_rounds
+    return _equilibrium(*static, start, gamma, beta, horizon, damping)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -1,10 +1,11 @@
 """The fast-slow systems of section 4, which homogenise to the flows of relaxed losses."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_count, check_float64, check_positive, chosen, hashable
@@ -109,16 +110,11 @@ def fast_slow(
     check_positive(gamma=gamma, temperature=temperature, epsilon=epsilon)
     velocities, starts_at_x = chosen("form", form, FORMS)
     check_float64()
-    start, slope = jnp.asarray(start, jnp.float64), jax.grad(f)
-    point = start.shape[1:]
+    start = jnp.asarray(start, jnp.float64)
     flat = start.reshape(len(start), -1)
-    d = flat.shape[1]
-
-    def drift(state: jax.Array, s: jax.Array) -> jax.Array:
-        x, y = state[:d].reshape(point), state[d:].reshape(point)
-        slow, fast = velocities(slope, gamma, x, y)
-        return -jnp.concatenate([slow.reshape(-1), fast.reshape(-1) / epsilon])
-
+    d, point = flat.shape[1], jnp.zeros(start.shape[1:])
+    functions = Partial(hashable(velocities)), Partial(hashable(f))
+    drift = Partial(_drift, *functions, point, gamma, epsilon)
     state = jnp.concatenate([flat, flat if starts_at_x else 0 * flat], axis=1)
     size = (2 * temperature / epsilon) ** 0.5
     sigma = size * jnp.concatenate([jnp.zeros((d, d)), jnp.eye(d)])
@@ -127,6 +123,21 @@ def fast_slow(
     )
     shape = (num_saves, *start.shape)
     return paths[..., :d].reshape(shape), paths[..., d:].reshape(shape)
+
+
+def _drift(
+    velocities: Velocities,
+    f: Function,
+    point: jax.Array,
+    gamma: Any,
+    epsilon: Any,
+    state: jax.Array,
+    s: jax.Array,
+) -> jax.Array:
+    """Of x and y, which are one vector; both are shaped like `point`."""
+    x, y = (half.reshape(point.shape) for half in jnp.split(state, 2))
+    slow, fast = velocities(jax.grad(f), gamma, x, y)
+    return -jnp.concatenate([slow.reshape(-1), fast.reshape(-1) / epsilon])
 
 
 def gradient_flow(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_float64, check_positive, chosen, hashable
@@ -54,7 +55,9 @@ def simulate(
 
     Args:
       drift: b(x, s) for one path: x of a point's shape, s a number; its value has x's shape. It is
-        compiled at the first call: a number that it reads from outside counts as it was then.
+        compiled at the first call: a number that it reads from outside counts as it was then. Hand
+        over numbers that change as `jax.tree_util.Partial(function, *numbers)`, whose value is
+        function(*numbers, x, s).
       start: X(0) for every path, shape (paths, *point), a point being a number or a vector.
       key: a JAX key.
       sigma: a number; or a vector of a factor for each component (0 for one without noise); or a
@@ -101,15 +104,15 @@ def simulate(
             "sigma must be a number, a vector of one factor a component, or a matrix with one row "
             f"a component; got shape {sigma.shape} for points of shape {point}"
         )
-    static = hashable(drift), hashable(advance), bool(antithetic)
+    drift = drift if isinstance(drift, Partial) else Partial(hashable(drift))
     return saved_steps(
-        _step, static, (key, sigma, horizon / num_steps), start,
-        num_steps=num_steps, num_saves=num_saves,
+        _step, (hashable(advance), bool(antithetic)), (drift, key, sigma, horizon / num_steps),
+        start, num_steps=num_steps, num_saves=num_saves,
     )  # fmt: skip
 
 
 def _step(
-    drift: Drift, advance: Step, antithetic: bool, key: jax.Array, sigma: jax.Array, dt: Any
+    advance: Step, antithetic: bool, drift: Drift, key: jax.Array, sigma: jax.Array, dt: Any
 ) -> NumberedStep:
     """A step of all paths, with noise of the key and the number of the step."""
     b = jax.vmap(drift, in_axes=(0, None))

@@ -32,7 +32,7 @@ def saved_steps(
       make: `make(*static, *arrays)`, whose value is the step, with n = 0 ... num_steps - 1; a
         function of a module, which is the same at every call.
       static: what the program is made of: the grid, and functions that have a hash (`hashable`).
-      arrays: numbers and arrays that the program is called with.
+      arrays: numbers, arrays and trees of them that the program is called with.
       start: the first state.
       num_steps: steps, a multiple of `num_saves`.
       num_saves: how many states are returned, the last being the last of all.
