@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import optimize
 
@@ -114,6 +115,23 @@ class TestSharpness:
         found = landscape.sharpness(net.loss, net.params, 0.1, net.batches)
         assert found >= net.mean_loss(sam) - net.mean_loss(net.params) - 1e-6
         assert landscape.sharpness(net.loss, net.params, 0.0, net.batches) == 0
+
+    @pytest.mark.parametrize("adaptive", [False, True])
+    def test_its_derivative_at_0_is_the_gradients_norm(self, classifier, adaptive):
+        net = classifier()
+        gradient = jax.grad(net.mean_loss)(net.params)
+        parts = jax.tree.map(lambda g, x: jnp.abs(x) * g if adaptive else g, gradient, net.params)
+        rise = lambda rho: landscape.sharpness(  # noqa: E731
+            net.loss, net.params, rho, net.batches, adaptive
+        )
+        np.testing.assert_allclose(jax.grad(rise)(0.0), optax.tree.norm(parts), rtol=1e-5)
+
+    def test_its_derivative_at_a_minimum(self):
+        curvature = jnp.asarray([1.0, 5.0])
+        rise = lambda rho: landscape.sharpness(  # noqa: E731
+            lambda x, batch: jnp.sum(curvature * x**2) / 2, jnp.zeros(2), rho, ONE
+        )
+        np.testing.assert_allclose(jax.grad(rise)(0.2), 5 * 0.2, rtol=1e-4)
 
     def test_a_flat_loss(self):
         assert landscape.sharpness(lambda x, batch: 0 * jnp.sum(x), jnp.ones(3), 1.0, ONE) == 0

@@ -120,6 +120,30 @@ def test_strict_promotion(quadratic):
         landscape.eigenvalues(f.matvec, jnp.ones(2), 1, 0)
 
 
+def test_strict_promotion_of_leaves_of_two_precisions():
+    """f = |a|^2/2 + 4|b|^2/2, whose eigenvalues are 1, 1, 4, 4, 4."""
+
+    def loss(x, batch):
+        return jnp.sum(x["a"] ** 2).astype(jnp.float64) / 2 + 2 * jnp.sum(x["b"] ** 2)
+
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        x, batches = {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros(3)}, jnp.ones(1)
+        A = landscape.hessian(loss, x, batches)
+        np.testing.assert_allclose(landscape.trace(A, x, 0, 6).value, 14, rtol=1e-6)
+        for method in ("hutchinson", "hutch++"):
+            size = landscape.frobenius_norm(A, x, 0, 15, method=method).value
+            np.testing.assert_allclose(size, 50**0.5, rtol=1e-6)
+        values, _, vectors = landscape.eigenpairs(A, x, 1, 0)
+        np.testing.assert_allclose(values, [4], rtol=1e-6)
+        np.testing.assert_allclose(vectors["a"], 0, atol=1e-4)
+        np.testing.assert_allclose(landscape.sharpness(loss, x, 0.1, batches), 0.02, rtol=1e-4)
+        for method in ("quadratic", "integration"):
+            found, error = landscape.local_entropy(loss, x, 0.5, 0.1, batches, 0, method=method)
+            assert abs(found - 0.05 * (2 * np.log(1.5) + 3 * np.log(3.0))) < 4 * error
+        nodes = landscape.spectrum(A, x, 0, num_steps=2, num_samples=2).nodes
+        np.testing.assert_allclose(nodes, [[1, 4]] * 2, rtol=1e-5)
+
+
 def test_seeds_can_be_vmapped(classifier, row):
     net = classifier()
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), net.params)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate
 from entropix.landscape.networks.lanczos import ROUNDING, ritz, tridiagonalise
@@ -14,6 +13,7 @@ from entropix.landscape.networks.parameters import (
     as_vector,
     flattened,
     movable,
+    raveled,
     size,
 )
 from entropix.landscape.networks.products import MatVec
@@ -165,7 +165,7 @@ def _eigenpairs(
     rounding = ROUNDING * float(eps) * jnp.max(jnp.abs(found.values))
     trees = None
     if vectors:
-        _, unravel = ravel_pytree(movable(params))
+        _, unravel = raveled(movable(params))
         rows = found.coefficients[chosen] @ krylov.basis
         trees = jax.vmap(lambda row: as_vector(unravel(row), params))(rows)
     return Eigenpairs(found.values[chosen], jnp.maximum(found.residuals[chosen], rounding), trees)

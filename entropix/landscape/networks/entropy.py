@@ -12,12 +12,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.batches import Tree, check_loss, value_and_gradient
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.integration import Sampling, integrate
-from entropix.landscape.networks.parameters import at_point, flattened, movable, size
+from entropix.landscape.networks.parameters import (
+    at_point,
+    flattened,
+    movable,
+    raveled,
+    size,
+)
 from entropix.landscape.networks.products import LossFn, hessian
 from entropix.landscape.networks.spectrum import check_samples, quadratures
 from entropix.transforms import checks
@@ -141,7 +146,7 @@ def _quadratic(
         return loss(at_point(point, params), batch)
 
     _, slope = value_and_gradient(of_batch, movable(params), batches)
-    flat_slope = ravel_pytree(slope)[0]
+    flat_slope = raveled(slope)[0]
     nodes, weights = quadratures(product, x, key, num_steps, num_samples, first=flat_slope)
     pulled = jnp.sum(weights[0] / (nodes[0] + 1 / gamma))
     descent = flat_slope @ flat_slope * pulled / 2

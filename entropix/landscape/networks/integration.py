@@ -19,12 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.batches import check_loss, value_and_gradient
 from entropix.landscape.networks.eigenvalues import eigenvalues
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
-from entropix.landscape.networks.parameters import Tree, at_point, check_automatic, movable, size
+from entropix.landscape.networks.parameters import (
+    Tree,
+    at_point,
+    check_automatic,
+    movable,
+    raveled,
+    size,
+)
 from entropix.landscape.networks.products import LossFn, hessian
 from entropix.transforms import checks
 from entropix.transforms.numerics import scalar
@@ -74,7 +80,7 @@ def integrate(
       An `Estimate`, NaN below `sampling.min_effective`, and the size.
     """
     check_automatic(params)
-    x, unravel = ravel_pytree(movable(params))
+    x, unravel = raveled(movable(params))
     root, heat = jnp.sqrt(scalar(gamma, x)), scalar(temperature, x)
 
     def energy(xi: jax.Array, s: jax.Array, batch: Tree) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 
 from entropix.transforms import checks
@@ -18,6 +19,7 @@ from entropix.transforms.numerics import (
     inexact_leaves,
     inexact_part,
     resting,
+    root,
     wide,
 )
 
@@ -61,6 +63,33 @@ def as_vector(part: Tree, params: Tree) -> Tree:
     return filled(part, resting(params))
 
 
+# Leaves of several precisions make one vector, and one number, of the widest of them. Strict
+# promotion forbids implicit casts, not these.
+
+
+def raveled(part: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
+    """The leaves as one vector, and the function that makes such a tree of a vector."""
+    with jax.numpy_dtype_promotion("standard"):
+        return ravel_pytree(part)
+
+
+def inner_product(a: Tree, b: Tree) -> jax.Array:
+    """The sum over all elements of a times b."""
+    with jax.numpy_dtype_promotion("standard"):
+        return optax.tree.vdot(a, b)
+
+
+def norm_squared(part: Tree) -> jax.Array:
+    """The sum of the squares of all elements."""
+    with jax.numpy_dtype_promotion("standard"):
+        return optax.tree.norm(part, squared=True)
+
+
+def norm(part: Tree) -> jax.Array:
+    """The root of `norm_squared`, with no derivative at 0."""
+    return root(norm_squared(part))
+
+
 def check_automatic(params: Tree) -> None:
     """Raises `ValueError` for leaves divided over Explicit axes of a mesh.
 
@@ -90,12 +119,12 @@ def flattened(matvec: Callable[[Tree], Tree], params: Tree) -> tuple[Product, ja
       `product(vector) -> vector`, and the movable parameters as one vector of n numbers.
     """
     check_automatic(params)
-    flat, unravel = ravel_pytree(movable(params))
+    flat, unravel = raveled(movable(params))
 
     def product(vector: jax.Array) -> jax.Array:
         result = matvec(as_vector(unravel(vector), params))
         part = vector_part(result, params, "matvec's result")
-        return ravel_pytree(part)[0].astype(flat.dtype)
+        return raveled(part)[0].astype(flat.dtype)
 
     return product, flat
 

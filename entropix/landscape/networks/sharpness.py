@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from entropix.landscape.networks.batches import check_loss, value_and_gradient
-from entropix.landscape.networks.parameters import Tree, at_point, movable
+from entropix.landscape.networks.parameters import Tree, at_point, movable, norm
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
@@ -40,7 +39,8 @@ def sharpness(
     direction, for points whose gradient is zero. The highest loss that any step has seen counts.
 
     It is a lower bound, because ascent finds one maximum out of many. At a minimum it tends to
-    :math:`\rho^2 \lambda_{max}/2` for small rho.
+    :math:`\rho^2 \lambda_{max}/2` for small rho. Its derivative by rho at rho = 0 is that of the
+    rise itself, :math:`|D \nabla f(x)|`.
 
     Args:
       loss: `loss(params, batch) -> number`, the mean over the batch's examples.
@@ -100,24 +100,27 @@ def _sharpness(
         check_loss(loss, point, batch)
         return loss(point, batch)
 
-    def step(u: Tree, _: None) -> tuple[Tree, jax.Array]:
+    def step(u: Tree, _: None) -> tuple[Tree, tuple[jax.Array, jax.Array]]:
         value, slope = value_and_gradient(of_batch, u, batches)
-        stretch = rho / _positive(optax.tree.norm(slope))
+        steepness = norm(slope)
+        stretch = rho / _positive(steepness)
         moved = jax.tree.map(lambda u, g: u + scalar(stretch, u) * g, u, slope)
-        shrink = jnp.minimum(1, rho / _positive(optax.tree.norm(moved)))
-        return jax.tree.map(lambda m: scalar(shrink, m) * m, moved), value
+        shrink = jnp.minimum(1, rho / _positive(norm(moved)))
+        return jax.tree.map(lambda m: scalar(shrink, m) * m, moved), (value, steepness)
 
     noise = noise_like(key, x)
-    length = _positive(optax.tree.norm(noise))
+    length = _positive(norm(noise))
     rho = scalar(rho, length)
 
-    def ascend(size: jax.Array) -> jax.Array:
+    def ascend(size: jax.Array) -> tuple[jax.Array, jax.Array]:
         start = jax.tree.map(lambda z: scalar(size / length, z) * z, noise)
         return lax.scan(step, start, length=num_steps + 1)[1]
 
     # From x itself, whose value comes first, and from a random point of the sphere.
-    values = lax.map(ascend, jnp.stack([0 * rho, rho]))
-    return jnp.max(values) - values[0, 0]
+    values, steepness = lax.map(ascend, jnp.stack([0 * rho, rho]))
+    rise = jnp.max(values) - values[0, 0]
+    # In a ball of one point all steps tie, and no derivative of theirs is that of the rise.
+    return jnp.where(rho > 0, rise, scalar(rho * steepness[0, 0], rise))
 
 
 def _positive(length: jax.Array) -> jax.Array:

@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from entropix.landscape.networks.estimate import Estimate, mean_of_samples
 from entropix.landscape.networks.parameters import (
     Tree,
     as_vector,
     check_automatic,
+    inner_product,
     movable,
+    norm_squared,
+    raveled,
     size,
     vector_part,
 )
@@ -141,11 +143,11 @@ def _arguments(
 
 
 def _form(matvec: MatVec, vector: Tree) -> jax.Array:
-    return optax.tree.vdot(vector, matvec(vector))
+    return inner_product(vector, matvec(vector))
 
 
 def _square(matvec: MatVec, vector: Tree) -> jax.Array:
-    return optax.tree.norm(matvec(vector), squared=True)
+    return norm_squared(matvec(vector))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("rank", "num_samples"))
@@ -175,8 +177,8 @@ def _estimate(
         )
         return mean_of_samples(samples)
 
-    _, unravel = ravel_pytree(x)
-    flat = lambda tree: ravel_pytree(tree)[0]  # noqa: E731
+    _, unravel = raveled(x)
+    flat = lambda tree: raveled(tree)[0]  # noqa: E731
     sketch = lax.map(lambda key: flat(product(probe(key))), jax.random.split(for_sketch, rank))
     basis = jnp.linalg.qr(sketch.T)[0].T
     known = jnp.sum(lax.map(lambda row: integrand(product, unravel(row)), basis))
