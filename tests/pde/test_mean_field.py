@@ -77,6 +77,16 @@ class TestMeanField:
         both = [mean_field_energy(grid, flat, rho, gamma=g, temperature=1.0) for g in (0.5, 1e12)]
         assert float(both[0] - both[1]) == pytest.approx(weights @ squares @ weights / (4 * 0.5))
 
+    def test_the_functional_is_that_of_a_mass_of_1(self):
+        grid = Grid(-3.0, 3.0, 121)
+        energy = lambda m: mean_field_energy(  # noqa: E731
+            grid, lambda x: 0 * x, lambda x: m * gaussian(0.0, 0.2)(x), gamma=1.0, temperature=1.0
+        )
+        with pytest.raises(ValueError, match=r"mass of density must be 1, .*pde.mass.* with 1.99"):
+            energy(2.0)
+        # -log(2 pi e v)/2 + v/2 of a Gaussian, whose variance v is 0.2
+        assert float(energy(1.0)) == pytest.approx(-np.log(0.4 * np.pi * np.e) / 2 + 0.1, rel=1e-3)
+
 
 def riccati(c, gamma, kappa, start, S, n):
     """Means and curvatures of the linear-quadratic game, by fixed-point iteration with Heun steps.

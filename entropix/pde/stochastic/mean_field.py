@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive
+from entropix.pde.checks import check_all, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
-from entropix.pde.stochastic.fokker_planck import sampled_finite
+from entropix.pde.stochastic.fokker_planck import mass, sampled_finite
 from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 from entropix.pde.stochastic.wasserstein import free_energy
 
@@ -103,7 +103,7 @@ def mean_field_energy(
     Args:
       grid: of one or two dimensions.
       f: the loss, a function or values at the nodes.
-      density: rho, of mass 1, likewise.
+      density: rho >= 0, of mass 1 to 1 %, likewise.
       gamma: scope of the coupling, > 0.
       temperature: T > 0.
 
@@ -128,6 +128,8 @@ def mean_field_energy(
     """
     check_positive(gamma=gamma, temperature=temperature)
     rho = grid.sample(density)
+    accepted = "1, to 1 %: divide the density by pde.mass(grid, density)"
+    check_all("mass of density", mass(grid, rho), lambda total: abs(total - 1) < 0.01, accepted)
     potential = sampled_finite(grid, "f", f) + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
     return free_energy(grid, potential, rho, beta=1 / (2 * temperature))
 
