@@ -125,6 +125,28 @@ def test_replicas_on_devices_are_replicas_in_a_vmap(automatic, make, layout):
     assert_close(trained, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_the_same_parameters_on_all_devices_follow_the_mean_loss(automatic, stepwise):
+    tx = entropix.entropy_sgd(0.1, 1.0, temperature=0.1, num_steps=4, stepwise=stepwise)
+    shifts = jnp.arange(8.0)
+    mean_on_one = lambda x: jnp.mean(jax.vmap(lambda shift: objective(x - shift))(shifts))  # noqa: E731
+
+    def train(params, loss):
+        def step(params, state):
+            grad_fn = lambda params, i=0: jax.grad(loss)(params)  # noqa: E731
+            updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+            return optax.apply_updates(params, updates), state
+
+        return run(step, params, tx.init(params), length=9)[0]
+
+    @jax.shard_map(in_specs=(P(), P("x")), out_specs=P())
+    def train_on_all(params, shift):
+        return train(params, lambda x: jax.lax.pmean(objective(x - shift[0]), "x"))
+
+    params = jnp.arange(3.0)
+    assert_close(jax.jit(train_on_all)(params, shifts), train(params, mean_on_one), rtol=1e-5)
+
+
 SIZE = 4 * (5 * 3 + 7)  # bytes of one replica
 INNER = {"num_steps": 20, "temperature": 0.1}
 AUTHORS = {"inner": optax.trace(0.9, nesterov=True), "output": "displacement"}

@@ -13,7 +13,7 @@ PROGRAM = pathlib.Path(__file__).with_name("eight_devices.py")
     [
         pytest.param("keeps", marks=pytest.mark.slow),
         pytest.param("depend or replicas", marks=pytest.mark.slow),
-        "communicates",
+        "communicates or mean_loss",
     ],
 )
 def test_on_eight_devices(tests):
