@@ -4,12 +4,12 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from entropix.experiment.algorithms import ALGORITHMS, Algorithm
-from entropix.experiment.fields import ABOUT_A_RUN, check_fields, check_replicas
+from entropix.experiment.fields import ABOUT_A_RUN, FIELDS, check_fields, check_replicas
 from entropix.experiment.method import build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import check_common, check_kinds, plain_numbers
@@ -22,6 +22,8 @@ from entropix.transforms.checks import refusal
 _log = logging.getLogger(__name__)
 _MOST_SHOWN = 2  # options in a label
 _UNSAID = 0.005  # of a share of the run, by rounding to whole evaluations
+_READ_WITH = {"drop_factor": "drop_at", "scoping_period": "scoping_rate"}
+"""Options that act where another one is not empty or 0."""
 
 
 def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
@@ -73,7 +75,24 @@ def plan(config: ConfigDict, problem: Problem | None = None) -> list[Run]:
     for run in runs:
         if run.algorithm.all_options.get("normalise_gamma"):  # the size is known by now
             run.check()
+    for setting, reason in _without_effect(config, runs):
+        _log.info("%s has no effect: %s", setting, reason)
     return runs
+
+
+def _without_effect(config: ConfigDict, runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """What a config sets and no run reads, and why.
+
+    It is said and not refused: so one override, of `drop_at` say, switches drops off.
+    """
+    for run in runs:
+        options, usual = run.algorithm.all_options, ALGORITHMS[run.algorithm.name].all_options
+        for name, needed in _READ_WITH.items():
+            if name in options and options[name] != usual[name] and not options[needed]:
+                yield f"{name}={options[name]} of {run.name}", f"{needed}={options[needed]}"
+    numbers = tuple(check_replicas(config.replicas))
+    if numbers != FIELDS["replicas"] and not any(run.replicas for run in runs):
+        yield f"replicas={numbers}", "no algorithm has replicas"
 
 
 def check_plan(config: ConfigDict) -> None:

@@ -134,6 +134,23 @@ def test_a_length_that_is_rounded_is_said(caplog):
     assert caplog.messages == ["length=0.25 of 10 evaluations is 3 of them, 0.3 of the run"]
 
 
+def test_settings_without_effect_are_said(caplog):
+    read = {
+        "hj": {"drop_at": (0.5,), "drop_factor": 5.0, "scoping_period": 2},
+        "elastic_sgd": {"scoping_rate": 0.0},  # whose usual period is 20
+    }
+    unread = {"hj": {"drop_factor": 5.0, "scoping_rate": 0.0, "scoping_period": 2}}
+    with caplog.at_level(logging.INFO, logger="entropix"):
+        planned(optimizers=read, replicas=(1,))
+        assert not caplog.messages
+        planned(optimizers=unread, replicas=(6,))
+    assert caplog.messages == [
+        "drop_factor=5.0 of hj has no effect: drop_at=()",
+        "scoping_period=2 of hj has no effect: scoping_rate=0.0",
+        "replicas=(6,) has no effect: no algorithm has replicas",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
