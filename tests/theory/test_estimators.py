@@ -206,11 +206,11 @@ class TestSharpness:
         alone = [drawn("sharpness", plane, c[None], 0.2, 0.0, 2)[0, 0] for c in CORNERS]
         np.testing.assert_allclose(together, alone, rtol=1e-5)
 
-    def test_fewer_than_two_gradients_are_refused(self):
-        with pytest.raises(
-            ValueError, match="num_steps must be at least 2 for SAM; got num_steps=1"
-        ):
-            drawn("sharpness", double_well, POINTS, 0.1, 0.0, 1)
+    @pytest.mark.parametrize("method", ["sharpness", "live_centre"])
+    def test_fewer_than_two_gradients_are_refused(self, method):
+        message = f"num_steps must be at least 2 for {method}; got num_steps=1"
+        with pytest.raises(ValueError, match=message):
+            drawn(method, double_well, POINTS, 0.1, 0.0, 1)
 
 
 class TestSweep:
@@ -262,6 +262,13 @@ class TestSweep:
         good = {"gammas": [1.0], "temperatures": [0.1], "steps": [5]}
         with pytest.raises(ValueError, match=message):
             sweep(GRID, double_well, POINTS, **(good | options))
+
+    def test_a_step_that_no_method_takes_may_be_long(self):
+        gradient_alone = {"gammas": [0.5], "temperatures": [0.1], "steps": [2], "num_chains": 2}
+        (row,) = sweep(
+            GRID, double_well, POINTS, methods=["heat"], step_size=9.0, **gradient_alone
+        )  # fmt: skip
+        assert row["truth"] > 0
 
     def test_functions_that_end(self):
         barrier = lambda x: x - jnp.sqrt(x)  # noqa: E731

@@ -1,42 +1,23 @@
 """The optimisers' estimates of relaxed gradients against the gradients that the PDEs give."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.optimizers import elastic_sgd
+from entropix.landscape.functions.methods import METHODS, Setting, estimator_of
 from entropix.pde.checks import check_count, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
-from entropix.pde.heat_equation import heat_equation
 from entropix.pde.regularity import hessian
-from entropix.pde.sup_convolution import ball_maximum
-from entropix.pde.viscous import MassSpreadError, cole_hopf
+from entropix.pde.viscous import MassSpreadError
 from entropix.transforms.checks import refusal
-from entropix.transforms.hamilton_jacobi import hamilton_jacobi
-from entropix.transforms.heat import heat
-from entropix.transforms.local_entropy import local_entropy
-from entropix.transforms.random import normal
-from entropix.transforms.relax import relaxed_grad
-from entropix.transforms.relaxation import Relaxation
-from entropix.transforms.sharpness import sharpness
 
 Row = dict[str, float | int | str]
 
-METHODS = ("local_entropy", "hamilton_jacobi", "heat", "elastic_coupling", "live_centre")
-"""What `sweep` compares unless told otherwise; "sharpness" is known as well."""
-
-WITHOUT_NOISE = ("hamilton_jacobi", "sharpness")
-_ALL = (*METHODS, "sharpness")
-_COLD = 1e-6  # the temperature of Hamilton-Jacobi's truth: gradients are then right to O(T)
-# Replicas are looked at after 300 steps or, where that is more, 10 gamma/eta: the pull alone takes
-# gamma/eta steps to bring them e times nearer to the centre.
-_BURN_IN, _RELAXATION_TIMES = 300, 10
 _REPLICAS, _FEWEST = 4096, 16  # of all chains together, if that leaves so many chains
 
 
@@ -86,19 +67,12 @@ def true_gradient(
       >>> slope.round(9).tolist()
       [0.5]
     """
-    _check_method(method)
+    estimator = estimator_of(method)
     check_positive(gamma=gamma)
-    if method == "sharpness":
-        return ball_maximum(
-            grid, f, gamma, points, num_radii=1024 if grid.ndim == 1 else 64
-        ).gradient
-    if method not in WITHOUT_NOISE:
+    if estimator.noisy:
         check_positive(temperature=temperature)
-    if method == "heat":
-        return heat_equation(grid, f, gamma, 1 / temperature, points).gradient
-    cold = method == "hamilton_jacobi"
     try:
-        return cole_hopf(grid, f, gamma, 1 / (_COLD if cold else temperature), points).gradient
+        return estimator.truth(grid, f, points, gamma, temperature)
     except MassSpreadError as error:
         raise ValueError(
             f"the truth of {method} with gamma={gamma:g} cannot be computed: f(y) + |x - y|^2/"
@@ -162,17 +136,17 @@ def estimates(
       >>> round(float(slopes.mean()), 6)
       0.5
     """
-    _check_method(method)
+    estimator = estimator_of(method)
     check_float64()
     check_positive(gamma=gamma, step_size=step_size)
     if not temperature >= 0:
         raise ValueError(f"temperature must be a number >= 0; got temperature={temperature!r}")
     check_count(num_steps=num_steps, num_chains=num_chains)
-    if method == "sharpness" and num_steps < 2:
-        raise ValueError(f"num_steps must be at least 2 for SAM; got num_steps={num_steps!r}")
-    if method in WITHOUT_NOISE:
+    if num_steps < estimator.fewest:
+        raise refusal("num_steps", f"at least {estimator.fewest} for {method}", num_steps)
+    if not estimator.noisy:
         num_chains = 2
-    if method in ("elastic_coupling", "live_centre"):
+    if estimator.replicated:
         num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
     single = [jnp.asarray(v, jnp.float32) for v in (points, gamma, temperature, step_size)]
     return _estimates(method, f, num_steps, num_chains, averaging, key, *single)
@@ -192,68 +166,8 @@ def _estimates(
     step_size: jax.Array,
 ) -> jax.Array:
     x = jnp.broadcast_to(points, (chains, *points.shape))
-    if method in ("elastic_coupling", "live_centre"):
-        slope, live = jax.vmap(jax.vmap(jax.grad(f))), method == "live_centre"
-        return _replicas(slope, x, L, key, gamma, temperature, step_size, live)
-    if method == "sharpness":  # one point at a time: its norm is that of all that it is given
-        slope, each = jax.grad(f), lambda run: jax.vmap(jax.vmap(run))
-    else:
-        slope, each = jax.vmap(jax.vmap(jax.grad(f))), lambda run: run
-    setting = _Setting(L, gamma, temperature, step_size, averaging, key)
-    relaxation = _RELAXATIONS[method](setting)
-    relaxed = relaxed_grad(relaxation, lambda y, i: slope(y))
-    return each(lambda x: relaxed(x, relaxation.init(x))[0])(x)
-
-
-class _Setting(NamedTuple):
-    L: int
-    gamma: jax.Array
-    temperature: jax.Array
-    step_size: jax.Array
-    averaging: float
-    key: jax.Array
-
-
-def _entropy(s: _Setting) -> Relaxation:
-    return local_entropy(
-        s.gamma, num_steps=s.L, step_size=s.step_size, averaging=s.averaging,
-        temperature=s.temperature, key=s.key,
-    )  # fmt: skip
-
-
-_RELAXATIONS: dict[str, Callable[[_Setting], Relaxation]] = {
-    "local_entropy": _entropy,
-    "hamilton_jacobi": lambda s: hamilton_jacobi(s.gamma, num_steps=s.L, step_size=s.step_size),
-    "heat": lambda s: heat(s.gamma, num_steps=s.L, temperature=s.temperature, key=s.key),
-    "sharpness": lambda s: sharpness(s.gamma / (s.L - 1), num_ascents=s.L - 1),
-}
-
-
-def _replicas(
-    slope: Function,
-    x: jax.Array,
-    p: int,
-    key: jax.Array,
-    gamma: jax.Array,
-    temperature: jax.Array,
-    step_size: jax.Array,
-    live: bool,
-) -> jax.Array:
-    """`elastic_sgd` with p replicas a chain; gradient noise of size sqrt(2T/eta) makes T."""
-    tx = elastic_sgd(step_size, gamma, "replica", momentum=None, period=1 if live else 2**30)
-    update = jax.vmap(tx.update, axis_name="replica")
-    y = jnp.broadcast_to(x, (p, *x.shape))
-    size = jnp.sqrt(2 * temperature / step_size)
-
-    def step(k: jax.Array, carry: tuple) -> tuple:
-        y, state = carry
-        noise = normal(jax.random.fold_in(key, k), y.shape)
-        move, state = update(jax.vmap(slope)(y) + size * noise, state, y)
-        return y + (move - move.mean(axis=0) if live else move), state
-
-    steps = jnp.maximum(_BURN_IN, jnp.ceil(_RELAXATION_TIMES * gamma / step_size)).astype(jnp.int32)
-    y, _ = lax.fori_loop(0, steps, step, (y, jax.vmap(tx.init)(y)))
-    return jax.vmap(slope)(y).mean(axis=0) if live else (x - y.mean(axis=0)) / gamma
+    setting = Setting(L, gamma, temperature, step_size, averaging, key)
+    return estimator_of(method).estimate(f, x, setting)
 
 
 def accuracy(samples: ArrayLike, truth: ArrayLike) -> Accuracy:
@@ -333,8 +247,7 @@ def sweep(
       >>> [(row["steps"], round(row["truth"], 3), round(row["bias"], 3)) for row in rows]
       [(5, 0.5, 0.164), (50, 0.5, 0.0)]
     """
-    for method in methods:
-        _check_method(method)
+    estimators = [estimator_of(method) for method in methods]
     for name, values in (("gamma", gammas), ("temperature", temperatures)):
         for value in values:
             check_positive(**{name: value})
@@ -343,13 +256,13 @@ def sweep(
     gammas, temperatures = [*map(float, gammas)], [*map(float, temperatures)]
     steps = [*map(int, steps)]
     lists: dict[str, Sequence[object]] = {"gammas": gammas, "steps": steps, "methods": methods}
-    if {*methods} - {*WITHOUT_NOISE}:
+    if any(estimator.noisy for estimator in estimators):
         lists["temperatures"] = temperatures
     for name, given in lists.items():
         if not len(given) or len({*given}) < len(given):
             raise ValueError(f"{name} must be one or more, each once; got {name}={[*given]}")
     largest = float(jnp.linalg.eigvalsh(hessian(grid, f)).max()) + 1 / min(gammas)
-    if set(methods) - {"sharpness"} and step_size * largest >= 2:
+    if any(estimator.descends for estimator in estimators) and step_size * largest >= 2:
         raise ValueError(
             f"step_size must be below 2/(max f'' + 1/gamma) = {2 / largest:.3g}, or inner steps "
             f"diverge; got {step_size}. Take a larger gamma or a smaller step_size."
@@ -358,7 +271,7 @@ def sweep(
     key = jax.random.key(seed)
     for method in methods:
         for gamma in gammas:
-            for T in (0.0,) if method in WITHOUT_NOISE else temperatures:
+            for T in temperatures if estimator_of(method).noisy else (0.0,):
                 truth = true_gradient(method, grid, f, points, gamma=gamma, temperature=T)
                 for L in steps:
                     samples = estimates(
@@ -374,8 +287,3 @@ def sweep(
                     row: Row = {"method": method, "gamma": gamma, "temperature": T, "steps": L}
                     rows.append(row | accuracy(samples, truth)._asdict())
     return rows
-
-
-def _check_method(method: str) -> None:
-    if method not in _ALL:
-        raise ValueError(f"method must be one of {_ALL}; got method={method!r}")
