@@ -1,6 +1,7 @@
 """Mini-batches drawn on the device, as a function of a key alone."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from entropix.data.dataset import Dataset
@@ -14,7 +15,7 @@ def sample_batch(key: Array, data: Dataset, batch_size: int) -> tuple[Array, Arr
 
     Args:
       key: typed key.
-      data: on the device.
+      data: on the device; arrays of NumPy are put there at every call.
       batch_size: examples in the batch, >= 1.
 
     Returns:
@@ -28,4 +29,4 @@ def sample_batch(key: Array, data: Dataset, batch_size: int) -> tuple[Array, Arr
       ((128, 8, 8, 1), (128,))
     """
     index = jax.random.randint(key, (batch_size,), 0, data.num_train)
-    return data.train_images[index], data.train_labels[index]
+    return jnp.asarray(data.train_images)[index], jnp.asarray(data.train_labels)[index]

@@ -84,6 +84,13 @@ def test_batches_depend_on_the_key_alone(digits):
     assert not np.array_equal(first[1], other[1])
 
 
+def test_batches_of_arrays_of_numpy_are_the_same(digits):
+    sample = jax.jit(lambda key: sample_batch(key, hosted, 8))
+    hosted = Dataset(*map(np.asarray, digits))
+    found, expected = sample(jax.random.key(1)), sample_batch(jax.random.key(1), digits, 8)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_batches_are_uniform(digits):
     """Counts of 1,437 examples in 200,000 draws: chi-squared within 5 standard deviations."""
     index = jnp.arange(digits.num_train, dtype=jnp.float32)
