@@ -11,6 +11,7 @@ from jax import Array, lax
 from entropix.experiment.problem import Measure, Problem
 from entropix.training.state import Point
 from entropix.transforms.checks import refusal
+from entropix.transforms.numerics import is_inexact, wide
 
 # Examples of one forward pass in a measurement. The activations of more leave a CPU's cache: LeNet
 # takes 3.6 times as long with 2,000 as with 100, and All-CNN 0.8 GB for each of its first layers.
@@ -121,10 +122,11 @@ def _mean_of_floats(seen: Array, before: Array) -> Array:
 def means(
     measures: Mapping[str, Measure], params: Any, state: Any, examples: Any, size: int
 ) -> dict[str, Array]:
-    """Means over the examples, a batch at a time."""
+    """Means over the examples, a batch at a time, in float32 or wider."""
 
     def of_batch(batch: Any) -> dict[str, Array]:
-        return {name: m.function(params, state, batch) for name, m in measures.items()}
+        values = {name: m.function(params, state, batch) for name, m in measures.items()}
+        return {name: wide(v) if is_inexact(v) else v for name, v in values.items()}
 
     batches, rest = _split(examples, size)
     whole = lax.map(of_batch, batches)

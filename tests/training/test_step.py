@@ -10,7 +10,8 @@ from small import arrays, line, one_run
 
 import entropix
 from entropix.experiment import classification
-from entropix.training.evaluation import evaluation_data, make_estimate, make_evaluate
+from entropix.experiment.problem import Measure
+from entropix.training.evaluation import evaluation_data, make_estimate, make_evaluate, means
 from entropix.training.state import centre, init_state
 from entropix.training.step import (
     NEVER,
@@ -130,6 +131,15 @@ def test_an_evaluation_in_batches_is_the_mean_over_all_examples():
         wrong = 100 * np.mean(np.abs(residual) > 0.5)
         np.testing.assert_allclose(measured["train_error"], wrong, rtol=1e-5)
         assert set(measured) == {"train_loss", "train_error", "val_loss", "val_error"}
+
+
+def test_measures_in_half_precision_are_averaged_in_single():
+    x = jnp.asarray(np.random.default_rng(0).normal(10.0, 1.0, 1000), jnp.bfloat16)
+    mean = Measure(lambda params, state, batch: jnp.mean(batch))
+    found = means({"mean": mean}, (), (), x, 96)["mean"]
+    batches = [x[first : first + 96] for first in range(0, 1000, 96)]
+    seen, weights = [float(jnp.mean(b)) for b in batches], [len(b) for b in batches]
+    np.testing.assert_allclose(found, np.average(seen, weights=weights), rtol=1e-6)
 
 
 def test_measures_see_128_examples_at_most_and_statistics_whole_batches():
