@@ -14,11 +14,13 @@ class Keys(NamedTuple):
       model: initial parameters; each replica that starts at its own point folds its number in.
       data: mini-batches and dropout.
       noise: Langevin noise.
+      optimizer: noise of the optimiser behind the relaxation, or of an algorithm of one's own.
     """
 
     model: jax.Array
     data: jax.Array
     noise: jax.Array
+    optimizer: jax.Array
 
 
 def split_seed(seed: int) -> Keys:
@@ -32,7 +34,7 @@ def split_seed(seed: int) -> Keys:
       seed: an integer.
 
     Returns:
-      Three independent keys.
+      Four independent keys.
 
     Example:
       >>> import entropix
@@ -42,4 +44,4 @@ def split_seed(seed: int) -> Keys:
       >>> network = entropix.models.mlp(input_shape=(8, 8, 1), rngs=nnx.Rngs(keys.model))
     """
     root = jax.random.fold_in(jax.random.key(seed), _BEYOND)
-    return Keys(*jax.random.split(root, 3))
+    return Keys(*jax.random.split(root, 3), jax.random.fold_in(root, _BEYOND))

@@ -48,7 +48,7 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
       method: what to run.
       starts: initial parameters and model state; one pair, at which all replicas start, or one for
         each of them.
-      seed: of mini-batches, dropout and Langevin noise (`entropix.training.keys`).
+      seed: of mini-batches, dropout and all noise (`entropix.training.keys`).
 
     Returns:
       The `TrainState`, with a replica axis if the method has replicas; they differ in their keys.
@@ -71,7 +71,10 @@ def init_state(method: Method, starts: Sequence[tuple[Any, Any]], seed: int) -> 
         states *= method.replicas // len(states)
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         state = state._replace(key=jax.random.split(keys.data, method.replicas))
-    return state._replace(relaxation=reseed(state.relaxation, keys.noise))
+    return state._replace(
+        relaxation=reseed(state.relaxation, keys.noise),
+        optimizer=reseed(state.optimizer, keys.optimizer),
+    )
 
 
 class Point(NamedTuple):

@@ -4,14 +4,17 @@ import itertools
 
 import jax
 import numpy as np
+import optax
+import pytest
 from flax import nnx
 from small import one_run
 
 from entropix import models
-from entropix.experiment import Settings, classification
+from entropix.experiment import Algorithm, Settings, classification
 from entropix.training.keys import split_seed
 from entropix.training.programs import make_starter
 from entropix.training.state import init_state
+from entropix.transforms.numerics import is_key
 
 
 def words(key) -> tuple[int, ...]:
@@ -56,6 +59,16 @@ def test_every_seed_and_replica_has_initial_parameters_of_its_own():
     kernels = np.asarray(make_starter(together).init().state.params["w"])
     np.testing.assert_array_equal(kernels, kernels[:, :1].repeat(3, axis=1))
     assert len(np.unique(kernels[:, 0], axis=0)) == 3
+
+
+@pytest.mark.parametrize(("replicated", "shape"), [(False, (3,)), (True, (3, 2))])
+def test_noise_of_an_optimiser_is_of_every_seed_and_replica(replicated, shape):
+    make = lambda learning_rate: optax.noisy_sgd(learning_rate, key=0)  # noqa: E731
+    run = one_run(Algorithm("noisy", make, replicated=replicated), seeds=3, replicas=2)
+    state = make_starter(run).init().state
+    (keys,) = (leaf for leaf in jax.tree.leaves(state.optimizer) if is_key(leaf))
+    assert keys.shape == shape
+    assert len(set(map(words, keys.ravel()))) == keys.size
 
 
 def test_replicas_and_seeds_draw_different_batches():
