@@ -14,6 +14,7 @@ import optax
 from optax import ScalarOrSchedule
 
 from entropix.transforms import checks
+from entropix.transforms.keys import folded
 from entropix.transforms.local_entropy import local_entropy
 from entropix.transforms.numerics import (
     at,
@@ -143,12 +144,13 @@ def _gradient_form(
         return init_state(key=None)
 
     def begin(params: Any, state: RelaxationState) -> DisplacementInner:
+        state = check_state(state)
         return DisplacementInner(
             params=copy_tree(params),
-            outer=check_state(state),
+            outer=state,
             y=wide_zeros(params),
             grads=optax.tree.zeros_like(params),
-            inner_state=inner_tx.init(params),
+            inner_state=folded(inner_tx.init(params), state.outer_count),
         )
 
     def point(chain: DisplacementInner) -> Any:

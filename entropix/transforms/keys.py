@@ -128,6 +128,11 @@ def fold_in(key: jax.Array, data: Any) -> jax.Array:
     return fold(key, data)
 
 
+def folded(state: Any, data: Any) -> Any:
+    """A state with a number folded into every random key in it: made anew, it draws other noise."""
+    return jax.tree.map(lambda leaf: fold_in(leaf, data) if is_key(leaf) else leaf, state)
+
+
 def _spread(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     if key.shape == shape:
         return jnp.copy(key)  # which a donated state may destroy

@@ -14,7 +14,7 @@ from optax import ScalarOrSchedule
 
 from entropix.transforms.axes import AxisName
 from entropix.transforms.eval_params import remembers_parameters
-from entropix.transforms.keys import step_key
+from entropix.transforms.keys import folded, step_key
 from entropix.transforms.numerics import (
     at,
     cast_like,
@@ -146,13 +146,17 @@ def langevin(
         return init_state(None if noise is None else noise.key)._replace(inner_memory=memory)
 
     def begin(params: Any, state: RelaxationState) -> LangevinInner:
+        state = check_state(state)
+        memory = state.inner_memory
+        if reset_inner:
+            memory = folded(inner_tx.init(params), state.outer_count)
         return LangevinInner(
             params=copy_tree(params),
             # The memory moves to the chain, and back by `finish`.
-            outer=check_state(state)._replace(inner_memory=None),
+            outer=state._replace(inner_memory=None),
             y=wide_copy(params),
             average=wide_copy(params) if averaged else None,
-            inner_state=inner_tx.init(params) if reset_inner else state.inner_memory,
+            inner_state=memory,
             inner_count=jnp.zeros([], jnp.int32),
         )
 

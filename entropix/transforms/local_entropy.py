@@ -77,8 +77,9 @@ def local_entropy(
         code feeds to its outer optimiser. Under a scoped gamma these are different algorithms.
       axis_name: named axis (or axes) of replicas that hold the same key; each folds in its index.
       reset_inner: whether the state of `inner` starts anew at every outer step, as in the
-        authors' code. False keeps it, as DiLoCo keeps every worker's moments: schedules inside
-        `inner` then count gradients, all outer steps together.
+        authors' code, but for random keys in it, into which the number of the outer step is
+        folded. False keeps it, as DiLoCo keeps every worker's moments: schedules inside `inner`
+        then count gradients, all outer steps together.
 
     Returns:
       A `Relaxation` for `entropix.relax`, `entropix.stepwise` or `entropix.relaxed_grad`.

@@ -73,6 +73,17 @@ class TestNoise:
         assert abs(pooled.mean()) < 4 / np.sqrt(pooled.size)
         assert abs(pooled.var() - 1) < 4 * np.sqrt(2 / pooled.size)
 
+    @pytest.mark.parametrize("form", ["proximal", "gradient"])
+    def test_of_inner_is_new_for_every_outer_step(self, points, form):
+        noisy = optax.add_noise(1.0, 0.0, key=0)
+        relaxation = entropix.hamilton_jacobi(1e3, num_steps=2, inner=noisy, form=form)
+        run, state = points(relaxation, lambda p, i: optax.tree.zeros_like(p)), relaxation.init(X)
+        vectors = []
+        for outer in (0, 1, 2):
+            _, seen = run(X, state._replace(outer_count=jnp.asarray(outer, jnp.int32)))
+            vectors += [np.asarray(leaf[1]) for leaf in jax.tree.leaves(seen)]
+        assert_unrelated(vectors)
+
     @over_makers
     def test_is_a_function_of_key_and_step(self, draws, name):
         # What makes a resumed run draw the noise of the uninterrupted one.
