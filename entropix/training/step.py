@@ -14,7 +14,7 @@ from entropix.replicas import Layout, on_one_device, runner
 from entropix.replicas import layout as make_layout
 from entropix.training.state import TrainState
 from entropix.transforms import relaxed_grad
-from entropix.transforms.numerics import filled, inexact_part, is_inexact, is_zero
+from entropix.transforms.numerics import factor, filled, inexact_part, is_inexact, is_zero, wide
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Array, Array]]
 
@@ -73,7 +73,7 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
             # Looking at every parameter would cost a step's share of memory bandwidth; bad
             # parameters make the next loss bad, and losses are scalars.
             bad = jnp.where((bad == NEVER) & ~jnp.isfinite(loss), i, bad)
-            total = total + loss.astype(jnp.float32)
+            total = total + loss.astype(total.dtype)
             return method.on_gradient(_downhill(grads), params), (model_state, total, bad)
 
         carry = state.model_state, jnp.zeros([]), jnp.asarray(NEVER)
@@ -115,7 +115,7 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
     weight = (1 - method.ema) / (1 - method.ema ** count.astype(jnp.float32))
     x = method.eval_params(optimizer, params)
     return jax.tree.map(
-        lambda a, b: (a + weight * (b - a)).astype(a.dtype) if is_inexact(a) else b, average, x
+        lambda a, b: a + factor(weight, a) * (wide(b) - a) if is_inexact(a) else b, average, x
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from small import arrays, line, one_run
 
 import entropix
-from entropix.experiment import classification
+from entropix.experiment import Problem, classification
 from entropix.experiment.problem import Measure
 from entropix.training.evaluation import evaluation_data, make_estimate, make_evaluate, means
 from entropix.training.state import centre, init_state
@@ -243,3 +243,19 @@ def test_a_loss_that_overflows_in_half_precision_sums_in_single():
     assert after.loss_sum.dtype == jnp.float32
     assert after.state.params["w"].dtype == jnp.bfloat16
     assert int(after.bad) == NEVER
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_step_promotes_no_dtype(double):
+    """Also with an average, which has more digits than the parameters."""
+
+    def loss(w, state, batch, key):
+        x, y = (batch[name].astype(w.dtype) for name in ("x", "y"))
+        return jnp.mean((x @ w - y) ** 2), state
+
+    start = lambda key: (jnp.zeros(3, jnp.bfloat16), ())  # noqa: E731
+    narrow = Problem(name="narrow", init=start, loss=loss, data=arrays(), batch_size=8)
+    with jax.enable_x64(double), jax.numpy_dtype_promotion("strict"):
+        method, state = begun(one_run("entropy_sgd", narrow, ema=0.9))
+        after, *_ = jax.eval_shape(make_step(narrow, method), state, narrow.data)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
