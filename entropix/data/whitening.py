@@ -128,5 +128,5 @@ def whiten(whitening: Whitening, images: ArrayLike) -> Array:
       See `fit_zca`.
     """
     images = jnp.asarray(images)
-    flat = images.reshape(len(images), -1).astype(jnp.float32) - whitening.mean
+    flat = images.reshape(len(images), -1).astype(jnp.float32) - whitening.mean[None]
     return jnp.matmul(flat, whitening.matrix, precision=_PRECISION).reshape(images.shape)

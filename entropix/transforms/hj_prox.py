@@ -141,7 +141,9 @@ def hj_prox(
     x = jax.tree.map(jnp.asarray, x)
     dtype = _check_real(f, x)
 
-    width = jnp.sqrt(jnp.asarray(t)) * jnp.sqrt(jnp.asarray(temperature))
+    # In JAX's default precision, whatever that of a traced number is.
+    t, temperature = (jnp.asarray(v).astype(jnp.result_type(float)) for v in (t, temperature))
+    width = jnp.sqrt(t) * jnp.sqrt(temperature)
     heat = scalar(temperature, jnp.zeros([], dtype))
     sums = _sampled(as_partial(f), x, width, heat, key, n=n, size=size)
     return _estimate(sums, x, t, heat, width, n)
@@ -223,7 +225,7 @@ def _add(sums: _Sums, noise: Any, values: jax.Array, temperature: jax.Array) -> 
 
 
 def _estimate(
-    sums: _Sums, x: Any, t: ArrayLike, temperature: jax.Array, width: jax.Array, n: int
+    sums: _Sums, x: Any, t: jax.Array, temperature: jax.Array, width: jax.Array, n: int
 ) -> HJProx:
     concentration = sums.square / sums.weight**2  # sum w_i^2
     # Bessel's n/(n - 1) for equal weights. One sample with all the weight has no known error.
@@ -246,7 +248,7 @@ def _estimate(
         return jax.tree.map(lambda leaf: leaf * scalar(factor, leaf), tree)
 
     shift, prox_error = scaled(mean, width), scaled(error, width)
-    slope = -width / jnp.asarray(t)
+    slope = -width / t
     relative = jnp.maximum(concentration - 1 / n, 0) * (n / (n - 1))  # variance of log mean W
     estimate = HJProx(
         prox=jax.tree.map(lambda x, d: wide(x) + d, x, shift),

@@ -83,8 +83,8 @@ def scoping(init_value: float, rate: float = 1e-3, *, end_value: float = 0.0) ->
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # A power, not a product carried in the state: the value depends on the count alone.
         steps = jnp.asarray(count, jnp.result_type(float))
+        start, loss, end = (jnp.asarray(v, steps.dtype) for v in (init_value, rate, end_value))
         # A rate below float32's precision would be lost in 1 - rate.
-        decay = jnp.log1p(-jnp.asarray(rate, steps.dtype))
-        return jnp.maximum(init_value * jnp.exp(steps * decay), end_value)
+        return jnp.maximum(start * jnp.exp(steps * jnp.log1p(-loss)), end)
 
     return schedule

@@ -1,5 +1,6 @@
 """Scaling, contrast normalisation and whitening against their formulas in NumPy."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -87,6 +88,11 @@ def test_other_images_get_the_same_transform(images):
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
     own = whiten(fit_zca(images[3000:], 0.1), images[3000:])
     assert float(abs(together - own).max()) > 0.1
+
+
+def test_preprocessing_needs_no_promotion_of_ranks(images):
+    with jax.numpy_rank_promotion("raise"):
+        whiten(fit_zca(images[:60]), global_contrast_normalise(images[:2]))
 
 
 def test_small_variances_are_whitened_beside_large_ones():

@@ -351,3 +351,13 @@ def test_strict_promotion_of_dtypes():
         for dtype in ("bfloat16", "float8_e4m3fn"):
             found = entropix.hj_prox(jnp.sum, jnp.ones(3, dtype), 1.0, temperature=0.5)
             assert (found.value.dtype, found.prox.dtype) == ("float32", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_traced_numbers_of_any_dtype_are_as_good_as_known_ones(dtype):
+    def slope(t, T):
+        return entropix.hj_prox(jnp.sum, jnp.ones(3), t, temperature=T, num_samples=50).gradient
+
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.jit(slope)(jnp.asarray(3, dtype), jnp.float32(0.5))
+    np.testing.assert_allclose(found, slope(3.0, 0.5), rtol=1e-6)

@@ -207,6 +207,12 @@ def test_slow_scoping_is_not_lost_in_single_precision(rate, count):
     np.testing.assert_allclose(entropix.scoping(1.0, rate)(count), expected, rtol=1e-5)
 
 
+def test_a_traced_scope_in_single_precision_is_one_in_double(x64):
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.jit(lambda start: entropix.scoping(start, 0.1)(2))(jnp.float32(1.0))
+    np.testing.assert_allclose(found, 0.81, rtol=1e-12)
+
+
 def test_a_count_beyond_int32_stays_at_the_end_of_the_schedule():
     found = entropix.per_outer_step(lambda count: count, 10**6)(jnp.asarray(3000))
     assert 2**31 - 10**6 <= int(found) < 2**31
