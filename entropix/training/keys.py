@@ -44,4 +44,5 @@ def split_seed(seed: int) -> Keys:
       >>> network = entropix.models.mlp(input_shape=(8, 8, 1), rngs=nnx.Rngs(keys.model))
     """
     root = jax.random.fold_in(jax.random.key(seed), _BEYOND)
-    return Keys(*jax.random.split(root, 3), jax.random.fold_in(root, _BEYOND))
+    model, data, noise = jax.random.split(root, 3)
+    return Keys(model, data, noise, optimizer=jax.random.fold_in(root, _BEYOND))

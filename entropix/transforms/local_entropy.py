@@ -79,7 +79,8 @@ def local_entropy(
       reset_inner: whether the state of `inner` starts anew at every outer step, as in the
         authors' code, but for random keys in it, into which the number of the outer step is
         folded. False keeps it, as DiLoCo keeps every worker's moments: schedules inside `inner`
-        then count gradients, all outer steps together.
+        then count gradients, all outer steps together, and `entropix.reseed` sets its keys for
+        good.
 
     Returns:
       A `Relaxation` for `entropix.relax`, `entropix.stepwise` or `entropix.relaxed_grad`.
