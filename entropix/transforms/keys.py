@@ -91,7 +91,8 @@ def reseed(state: Any, key: jax.Array | int) -> Any:
     r"""Sets the random key wherever it sits in an optimiser state.
 
     `jax.vmap(tx.init)` copies one key to every seed or replica, so that all of them would draw
-    the same noise. After `reseed` each has its own.
+    the same noise. After `reseed` each has its own. So have two relaxations of one
+    `optax.partition` that were built with one key, such as the default.
 
     Args:
       state: any pytree, typically the state of an Optax chain; vmapped states are welcome.
