@@ -13,8 +13,8 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
 error at the end, %. A run takes 30 to 103 minutes on one core, other work beside;
 `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as `mlp`'s
-`entropy_sgd`, and two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there; all
-others on an AMD EPYC.
+`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, and three
+of `snoo` and `sgd_ema`; all others on an AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*
@@ -23,12 +23,12 @@ others on an AMD EPYC.
     entropy_sgd            1.21*   0.62
     entropy_sgd_paper      1.22*   0.59
     hj                     1.21*   0.60*
-    heat                   1.21    0.85
-    elastic_sgd            1.18    0.62
+    heat                   1.20*   0.85
+    elastic_sgd            1.17*   0.62
     parle                  1.22+   0.65
     sam                    1.27+   0.67
-    snoo                   1.21+   0.59
-    sgd_ema                1.15+   0.57
+    snoo                   1.21*   0.59
+    sgd_ema                1.18*   0.57
     adamw                  1.07*   0.55
 
 The first two of `mlp` were run with `--config.num_evals=20` too (1.66 and 1.67 %, 13 minutes a run;

@@ -83,6 +83,12 @@ def intervals(pairs: Mapping[str, Sequence[float]], unit: str) -> dict[str, str]
             continue
         ends = mean, mean - half, mean + half
         middle, low, high = (number(value, unit, half, "+") for value in ends)
-        p = f", p = {p_values[name]:.2g}" if len(pairs) > 1 else ""
+        p = f", p = {_p_value(p_values[name])}" if len(pairs) > 1 else ""
         cells[name] = f"{middle} ({low} to {high}){p}"
     return cells
+
+
+def _p_value(p: float) -> str:
+    """Two digits, or as many as tell p from 0.05, on which answers depend."""
+    digits = next((k for k in range(2, 9) if float(f"{p:.{k}g}") != 0.05), 2)
+    return f"{p:.{digits}g}"

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from entropix.report import as_text, make_table
+from entropix.report.cells import intervals
 from entropix.report.paired import holm, student
 from entropix.report.tuning import tuning_page
 
@@ -244,3 +245,11 @@ def test_an_option_that_a_run_has_not_is_no_value_in_the_page_of_a_search():
     page = tuning_page(tried, labels={"sgd": "SGD", "hj": "HJ"}, edges={}, effort="One.")
     assert "nan" not in page
     assert "| HJ    | 0.2             | 0      | 2           | 3       |" in page
+
+
+@pytest.mark.parametrize("p", ["0.0496", "0.0504", "0.049", "0.051", "0.3"])
+def test_p_values_are_told_from_a_twentieth(p):
+    spread = np.asarray([-1.0, 0.0, 1.0])
+    mean = stats.t.isf(float(p) / 4, df=2) / np.sqrt(3)  # two sides, and Holm's factor 2
+    cells = intervals({"hj": mean + spread, "heat": 0.1 + spread}, "nats")
+    assert cells["hj"].endswith(f"), p = {p}")
