@@ -13,8 +13,8 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
 error at the end, %. A run takes 30 to 103 minutes on one core, other work beside;
 `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as `mlp`'s
-`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, and three
-of `snoo` and `sgd_ema`; all others on an AMD EPYC.
+`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, and
+three of `snoo` and `sgd_ema`; all others on an AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*
