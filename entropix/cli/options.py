@@ -119,7 +119,10 @@ def _tune(parser: Parser) -> None:
 
 
 def _report(parser: Parser) -> None:
-    mixed = "allow runs that differ in problem, budget or evaluation"
+    mixed = (
+        "allow runs that differ in problem, budget or evaluation; different runs of one name are "
+        "called by their folders"
+    )
     measures = "of the tables and the figure, such as val_error,train_error"
     parser.add_argument("folders", nargs="*", type=path, help="of runs or of comparisons")
     _workdir(parser, "runs/report")

@@ -87,8 +87,11 @@ def _without_effect(config: ConfigDict, runs: Sequence[Run]) -> Iterator[tuple[s
     """
     for run in runs:
         options, usual = run.algorithm.all_options, ALGORITHMS[run.algorithm.name].all_options
+        of_factory = run.algorithm.arguments
         for name, needed in _READ_WITH.items():
-            if name in options and options[name] != usual[name] and not options[needed]:
+            if needed not in options or name in of_factory or options[name] == usual[name]:
+                continue
+            if not options[needed]:
                 yield f"{name}={options[name]} of {run.name}", f"{needed}={options[needed]}"
     numbers = tuple(check_replicas(config.replicas))
     if numbers != FIELDS["replicas"] and not any(run.replicas for run in runs):

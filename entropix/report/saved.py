@@ -69,7 +69,10 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
 
 
 def told_apart(runs: Sequence[SavedRun]) -> list[SavedRun]:
-    """The runs, where those of one name that are different runs are called by their folders."""
+    """The runs, where those of one name that are different runs are called by their folders.
+
+    Seeds of such a run in two folders are then two runs.
+    """
     first: dict[str, SavedRun] = {}
     for run in runs:
         first.setdefault(run.name, run)

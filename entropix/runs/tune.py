@@ -106,8 +106,8 @@ def tune_runs(
 def check_ranges(run: Run, ranges: Ranges) -> None:
     """Raises `ValueError` for what a search would only find out from trial to trial.
 
-    The run must accept both ends of a range. What a trial varies must be a number that the compiled
-    program is called with.
+    Of a range that is not the algorithm's own, the run must accept both ends. What a trial varies
+    must be a number that the compiled program is called with.
     """
     check_ends(
         run.name, run.algorithm, ranges,

@@ -78,9 +78,10 @@ def local_entropy(
       axis_name: named axis (or axes) of replicas that hold the same key; each folds in its index.
       reset_inner: whether the state of `inner` starts anew at every outer step, as in the
         authors' code, but for random keys in it, into which the number of the outer step is
-        folded. False keeps it, as DiLoCo keeps every worker's moments: schedules inside `inner`
-        then count gradients, all outer steps together, and `entropix.reseed` sets its keys for
-        good.
+        folded. Seeds and replicas then draw the same inner noise, which `entropix.reseed` does not
+        reach. False keeps the state, as DiLoCo keeps every worker's moments: schedules inside
+        `inner` then count gradients, all outer steps together, and `entropix.reseed` sets its keys
+        for good.
 
     Returns:
       A `Relaxation` for `entropix.relax`, `entropix.stepwise` or `entropix.relaxed_grad`.

@@ -15,6 +15,7 @@ from small import one_run
 
 from entropix.data import Dataset
 from entropix.experiment import classification
+from entropix.experiment.classification import MEASURES
 from entropix.experiment.networks import network_functions
 from entropix.experiment.run import Settings
 from entropix.training.evaluation import evaluation_data, make_estimate
@@ -206,6 +207,7 @@ SOWS = pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_every_library_train_and_are_measured(name):
     problem = classification(data(), MODELS[name](), batch_size=16)
+    assert tuple(problem.measures) == MEASURES
     run = one_run(optax.adam(0.03), problem, budget=(60, 1))
     programs = make_programs(run)
     now = programs.starter.place(programs.starter.init())

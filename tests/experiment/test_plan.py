@@ -15,6 +15,7 @@ from entropix.experiment import (
     Budget,
     Settings,
     algorithm,
+    algorithms,
     make_config,
     plan,
 )
@@ -134,12 +135,18 @@ def test_a_length_that_is_rounded_is_said(caplog):
     assert caplog.messages == ["length=0.25 of 10 evaluations is 3 of them, 0.3 of the run"]
 
 
-def test_settings_without_effect_are_said(caplog):
+def dropping(learning_rate, scoping_period=3, drop_factor=2.0):
+    return optax.chain(optax.scale(1 / drop_factor / scoping_period), optax.sgd(learning_rate))
+
+
+def test_settings_without_effect_are_said(caplog, monkeypatch):
     read = {
         "hj": {"drop_at": (0.5,), "drop_factor": 5.0, "scoping_period": 2},
         "elastic_sgd": {"scoping_rate": 0.0},  # whose usual period is 20
     }
     unread = {"hj": {"drop_factor": 5.0, "scoping_rate": 0.0, "scoping_period": 2}}
+    monkeypatch.setitem(algorithms._registry, "dropping", Algorithm("dropping", dropping))
+    read["dropping"] = {"drop_factor": 5.0, "scoping_period": 4}  # the factory reads both
     with caplog.at_level(logging.INFO, logger="entropix"):
         planned(optimizers=read, replicas=(1,))
         assert not caplog.messages

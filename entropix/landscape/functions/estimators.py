@@ -234,8 +234,8 @@ def sweep(
       Rows with method, gamma, temperature, steps and the fields of `Accuracy`.
 
     Raises:
-      ValueError: for an argument outside its range; for a step that is not stable,
-        eta_y (max f'' + 1/gamma) >= 2; and for estimates that are not finite.
+      ValueError: for an argument outside its range; where a method takes inner steps, for one that
+        is not stable, eta_y (max f'' + 1/gamma) >= 2; and for estimates that are not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp

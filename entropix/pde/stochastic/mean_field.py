@@ -103,7 +103,7 @@ def mean_field_energy(
     Args:
       grid: of one or two dimensions.
       f: the loss, a function or values at the nodes.
-      density: rho >= 0, of mass 1 to 1 %, likewise.
+      density: rho >= 0, whose mass is within 1 % of 1, likewise.
       gamma: scope of the coupling, > 0.
       temperature: T > 0.
 
@@ -128,7 +128,7 @@ def mean_field_energy(
     """
     check_positive(gamma=gamma, temperature=temperature)
     rho = grid.sample(density)
-    accepted = "1, to 1 %: divide the density by pde.mass(grid, density)"
+    accepted = "within 1 % of 1: divide the density by pde.mass(grid, density)"
     check_all("mass of density", mass(grid, rho), lambda total: abs(total - 1) < 0.01, accepted)
     potential = sampled_finite(grid, "f", f) + distance_squared(grid, mean(grid, rho)) / (2 * gamma)
     return free_energy(grid, potential, rho, beta=1 / (2 * temperature))

@@ -57,7 +57,8 @@ def simulate(
       drift: b(x, s) for one path: x of a point's shape, s a number; its value has x's shape. It is
         compiled at the first call: a number that it reads from outside counts as it was then. Hand
         over numbers that change as `jax.tree_util.Partial(function, *numbers)`, whose value is
-        function(*numbers, x, s).
+        function(*numbers, x, s). Such numbers are traced: bind what decides the program, and
+        functions, by `functools.partial`.
       start: X(0) for every path, shape (paths, *point), a point being a number or a vector.
       key: a JAX key.
       sigma: a number; or a vector of a factor for each component (0 for one without noise); or a
