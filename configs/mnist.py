@@ -14,7 +14,7 @@ Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--co
 error at the end, %. A run takes 30 to 103 minutes on one core, other work beside;
 `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as `mlp`'s
 `entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, and
-three of `snoo` and `sgd_ema`; all others on an AMD EPYC.
+three of `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*
@@ -26,7 +26,7 @@ three of `snoo` and `sgd_ema`; all others on an AMD EPYC.
     heat                   1.20*   0.85
     elastic_sgd            1.17*   0.62
     parle                  1.22+   0.65
-    sam                    1.27+   0.67
+    sam                    1.28*   0.67
     snoo                   1.21*   0.59
     sgd_ema                1.18*   0.57
     adamw                  1.07*   0.55
