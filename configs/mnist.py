@@ -11,10 +11,11 @@ beyond the paper is run when it is named: `parle`, `sam`, `snoo`, `sgd_ema`, an 
 weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes it.
 
 Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
-error at the end, %. A run takes 30 to 103 minutes on one core, other work beside;
-`results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on an Intel Xeon, as `mlp`'s
-`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, and
-three of `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
+error at the end, %. Three seeds of a run take 30 to 103 minutes on one core, other work beside,
+and a further one of `mlp` 15 to 35; `results/mnist_mlp_full` and `results/mnist_lenet_full`. A
+cross: on an Intel Xeon, as `mlp`'s `entropy_sgd`, two of the five seeds of `sgd`, `hj`,
+`entropy_sgd_paper` and `adamw` there, and three of `sam`, `snoo` and `sgd_ema`; all others on an
+AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*

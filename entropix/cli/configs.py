@@ -79,7 +79,8 @@ def read_config(given: str, overrides: Sequence[tuple[str, str]] = ()) -> Config
 def split(given: str) -> tuple[str, str, str]:
     """The config's file or name, the colon if there is one, and what stands behind it.
 
-    A path may have colons of its own: the shortest one that is there counts.
+    A path may have colons of its own: the file ends at the first colon before which there is a file
+    or the name of a config.
     """
     places = [k for k, sign in enumerate(given) if sign == ":"]
     names = known()

@@ -269,9 +269,9 @@ def sweep(
         )
     rows: list[Row] = []
     key = jax.random.key(seed)
-    for method in methods:
+    for method, estimator in zip(methods, estimators, strict=True):
         for gamma in gammas:
-            for T in temperatures if estimator_of(method).noisy else (0.0,):
+            for T in temperatures if estimator.noisy else (0.0,):
                 truth = true_gradient(method, grid, f, points, gamma=gamma, temperature=T)
                 for L in steps:
                     samples = estimates(
