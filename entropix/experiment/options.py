@@ -22,10 +22,13 @@ from entropix.transforms.checks import (
 )
 from entropix.transforms.numerics import (
     cast_like,
+    factor,
     filled,
     inexact_leaves,
     inexact_part,
     is_zero,
+    norm_squared,
+    root,
     wide,
 )
 
@@ -159,9 +162,9 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
             real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_leaves(params))
         if not is_zero(clip):
             wider = jax.tree.map(wide, real)  # the squares of float16 overflow from 256 on
-            norm = optax.tree.norm(wider)
-            scaled = optax.tree.scale(jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)), wider)
-            real = cast_like(scaled, real)
+            norm = root(norm_squared(wider))
+            share = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30))
+            real = cast_like(jax.tree.map(lambda g: g * factor(share, g), wider), real)
         return filled(real, grads)
 
     return changed

@@ -45,7 +45,8 @@ class Problem:
     Attributes:
       name: what the problem is called; a part of its identity.
       init: `init(key) -> (params, model_state)`. `model_state` is what the model carries along
-        without a gradient, such as batch-norm statistics; `()` for none.
+        without a gradient, such as batch-norm statistics; `()` for none. Of the gradients of one
+        mini-batch that a step of SAM takes, the first moves it.
       loss: `loss(params, model_state, batch, key) -> (loss, model_state)`, in training mode.
       data: the training set. A pytree of arrays with a leading axis of examples; NumPy arrays are
         put on the device. Or an iterable of batches on the host (a loader of grain or torch, a

@@ -38,6 +38,15 @@ class Advance(NamedTuple):
     done: Array
 
 
+class _Seen(NamedTuple):
+    """What the gradients of one outer step have left behind; `gradients` is their number."""
+
+    model_state: Any
+    loss_sum: Array
+    bad: Array
+    gradients: Array
+
+
 def make_step(problem: Problem, method: Method, layout: Layout | None = None) -> Step:
     """Makes one outer step of one seed: L mini-batch gradients per replica, then one move of x.
 
@@ -64,23 +73,28 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
     def step(state: TrainState, data: Any) -> tuple[TrainState, Array, Array]:
         key = jax.random.fold_in(state.key, state.relaxation.outer_count)
 
-        def grad_fn(params: Any, i: Array, carry: tuple[Any, Array, Array]) -> tuple[Any, Any]:
-            model_state, total, bad = carry
+        def grad_fn(params: Any, batch: Array, carry: _Seen) -> tuple[Any, _Seen]:
             value_and_grad = jax.value_and_grad(loss_fn, has_aux=True, allow_int=True)
             (loss, model_state), grads = value_and_grad(
-                params, model_state, data, jax.random.fold_in(key, i), i
+                params, carry.model_state, data, jax.random.fold_in(key, batch), batch
             )
+            if method.relaxation.one_batch:  # which the model has seen at the first gradient, at x
+                model_state = _where(carry.gradients == 0, model_state, carry.model_state)
             # Looking at every parameter would cost a step's share of memory bandwidth; bad
             # parameters make the next loss bad, and losses are scalars.
-            bad = jnp.where((bad == NEVER) & ~jnp.isfinite(loss), i, bad)
-            total = total + loss.astype(total.dtype)
-            return method.on_gradient(_downhill(grads), params), (model_state, total, bad)
+            is_bad = (carry.bad == NEVER) & ~jnp.isfinite(loss)
+            return method.on_gradient(_downhill(grads), params), _Seen(
+                model_state,
+                loss_sum=carry.loss_sum + loss.astype(carry.loss_sum.dtype),
+                bad=jnp.where(is_bad, carry.gradients, carry.bad),
+                gradients=carry.gradients + 1,
+            )
 
-        carry = state.model_state, jnp.zeros([]), jnp.asarray(NEVER)
-        relaxed, relaxation, (model_state, total, bad) = relaxed_grad(
+        none = _Seen(state.model_state, jnp.zeros([]), jnp.asarray(NEVER), jnp.asarray(0))
+        relaxed, relaxation, seen = relaxed_grad(
             method.relaxation, grad_fn, has_carry=True
-        )(state.params, state.relaxation, carry)
-        mean = total / method.relaxation.num_steps
+        )(state.params, state.relaxation, none)
+        mean = seen.loss_sum / method.relaxation.num_steps
         updates, optimizer = method.optimizer.update(
             relaxed, state.optimizer, state.params, value=mean
         )
@@ -88,8 +102,8 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
         moving, moves = (inexact_part(tree, state.params) for tree in (state.params, updates))
         params = filled(optax.apply_updates(moving, moves), state.params)
         average = _averaged(method, state.average, params, optimizer, relaxation.outer_count)
-        state = TrainState(params, model_state, relaxation, optimizer, state.key, average)
-        return state, mean, bad
+        state = TrainState(params, seen.model_state, relaxation, optimizer, state.key, average)
+        return state, mean, seen.bad
 
     if method.replicas is None:
         return step
@@ -117,6 +131,11 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
     return jax.tree.map(
         lambda a, b: a + factor(weight, a) * (wide(b) - a) if is_inexact(a) else b, average, x
     )
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+    """One of two trees of equal leaves, which may be random keys."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def _downhill(grads: Any) -> Any:

@@ -93,6 +93,20 @@ def root(value: jax.Array) -> jax.Array:
     return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, value)))
 
 
+def norm_squared(tree: Any) -> jax.Array:
+    """The sum of the squares of all elements, in the widest of the leaves' dtypes.
+
+    The leaves are in float32 or wider. (Strict promotion forbids implicit casts, not these.)
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(norm_squared({"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray(3.0)}))
+      14.0
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.zeros([], jnp.float32) + optax.tree.norm(tree, squared=True)
+
+
 def cast_like(tree: Any, like: Any) -> Any:
     """Rounds the leaves of `tree` to the dtypes of `like`."""
     return jax.tree.map(lambda leaf, old: jnp.asarray(leaf).astype(dtype_of(old)), tree, like)

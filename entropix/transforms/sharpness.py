@@ -20,6 +20,7 @@ from entropix.transforms.numerics import (
     cast_like,
     copy_tree,
     factor,
+    norm_squared,
     scalar,
     where_changed,
     wide,
@@ -139,9 +140,7 @@ def _climb(y: Any, params: Any, grads: Any, rho: Any, adaptive: bool) -> Any:
         return g * factor(jnp.abs(wide(x)), g) if adaptive else g
 
     slopes = jax.tree.map(scaled, grads, params)
-    squares = [jnp.sum(jnp.square(jnp.abs(s))) for s in jax.tree.leaves(slopes)]
-    widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
-    square = sum((s.astype(widest) for s in squares), jnp.zeros([], widest))
+    square = norm_squared(slopes)
     # A zero gradient has no direction: the point stays. The root of 0 has no derivative either.
     norm = jnp.sqrt(jnp.where(square > 0, square, 1))
     stretch = jnp.where(square > 0, scalar(rho, norm) / norm, 0)

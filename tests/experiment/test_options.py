@@ -198,6 +198,14 @@ def test_settings_are_checked_as_configs_are(value):
     assert Settings(eval_train_examples=0).eval_train_examples == 0
 
 
+def test_leaves_of_several_precisions_have_one_norm():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        grads = {"a": jnp.asarray([3.0], jnp.float32), "b": jnp.asarray([4.0], jnp.float64)}
+        found = on_gradient({"l2": 0.0, "clip": 1.0})(grads, grads)
+        assert [leaf.dtype for leaf in found.values()] == [jnp.float32, jnp.float64]
+        assert [float(leaf[0]) for leaf in found.values()] == pytest.approx([0.6, 0.8])
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_the_norm_of_few_bits_is_measured_in_many(dtype):
     """The squares of float16 overflow from 256 on, and every gradient became zero."""

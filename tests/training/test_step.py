@@ -1,12 +1,14 @@
 """One step of training against the same step written by hand."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import arrays, line, one_run
+from small import arrays, bowl, line, one_run
 
 import entropix
 from entropix.experiment import Problem, classification
@@ -214,6 +216,39 @@ def test_the_first_bad_loss_stops_the_seed_and_is_named():
     assert (int(after.done) - 1, int(after.bad)) == (outer, inner)
     again = advance(after, (jnp.asarray(50), problem.data))  # a seed that failed does nothing
     assert (int(again.done), int(again.bad)) == (0, inner)
+
+
+@pytest.mark.parametrize(("name", "moves"), [("sam", 1), ("hj", 5)])
+def test_a_mini_batch_moves_the_model_state_once(name, moves):
+    """Both gradients of a step of SAM are of one mini-batch; HJ's five are of five."""
+    counted = line(
+        init=lambda key: (line().init(key)[0], {"batches": 0, "key": jax.random.key(0)}),
+        loss=lambda params, state, batch, key: (
+            line().loss(params, {"mean": 0.0}, batch, key)[0],
+            {"batches": state["batches"] + 1, "key": jax.random.split(state["key"])[0]},
+        ),
+    )
+    method, state = begun(one_run(name, counted))
+    after, _ = jax.jit(make_interval(make_step(counted, method), 3))(state, counted.data)
+    assert int(after.model_state["batches"]) == 3 * moves
+    key = jax.random.key(0)
+    for _ in range(3 * moves):
+        key = jax.random.split(key)[0]
+    assert after.model_state["key"] == key
+
+
+def test_the_loss_that_is_bad_where_sam_looks_is_the_second():
+    at_start = bowl()
+    narrow = dataclasses.replace(
+        at_start,
+        loss=lambda x, state, batch, key: (
+            jnp.where(jnp.all(x == 0), at_start.loss(x, state, batch, key)[0], jnp.nan), state
+        ),
+    )  # fmt: skip
+    method, state = begun(one_run("sam", narrow))
+    advance = jax.jit(make_advance(make_step(narrow, method), 2))
+    after = advance(start(state), (jnp.asarray(1), narrow.data))
+    assert (int(after.done), int(after.bad)) == (1, 1)
 
 
 def test_bad_parameters_with_good_losses_are_found_at_the_end_of_a_call():

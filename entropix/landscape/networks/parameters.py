@@ -18,6 +18,7 @@ from entropix.transforms.numerics import (
     filled,
     inexact_leaves,
     inexact_part,
+    norm_squared,
     resting,
     root,
     wide,
@@ -77,12 +78,6 @@ def inner_product(a: Tree, b: Tree) -> jax.Array:
     """The sum over all elements of a times b."""
     with jax.numpy_dtype_promotion("standard"):
         return optax.tree.vdot(a, b)
-
-
-def norm_squared(part: Tree) -> jax.Array:
-    """The sum of the squares of all elements."""
-    with jax.numpy_dtype_promotion("standard"):
-        return optax.tree.norm(part, squared=True)
 
 
 def norm(part: Tree) -> jax.Array:

@@ -21,7 +21,6 @@ from entropix.landscape.networks.parameters import (
     check_automatic,
     inner_product,
     movable,
-    norm_squared,
     raveled,
     size,
     vector_part,
@@ -31,6 +30,7 @@ from entropix.landscape.networks.spectrum import check_samples
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import one_key
+from entropix.transforms.numerics import norm_squared
 
 METHODS = ("hutchinson", "hutch++")
 
