@@ -15,8 +15,9 @@ from entropix.experiment.making import make_runs
 from entropix.experiment.names import check_name, folder_name, is_file_name
 from entropix.experiment.plan import check_entry, check_plan, entries, plan
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Budget, Run, Settings
+from entropix.experiment.run import Run
 from entropix.experiment.search import Ranges, check_ends, named_ranges, searched
+from entropix.experiment.settings import Budget, Settings
 from entropix.files import write_atomic
 from entropix.report import check_workdir, gather
 from entropix.report.tuning import tuning_page

@@ -13,7 +13,8 @@ from entropix.experiment.label_noise import noisy_labels
 from entropix.experiment.language import language_model
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Measure, Problem
-from entropix.experiment.run import Budget, Run, Settings
+from entropix.experiment.run import Run
+from entropix.experiment.settings import Budget, Settings
 
 if TYPE_CHECKING:
     from entropix.runs.loading import load

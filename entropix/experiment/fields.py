@@ -14,8 +14,8 @@ from entropix.experiment.algorithms import ALGORITHMS
 from entropix.experiment.classification import check_model
 from entropix.experiment.names import check_name
 from entropix.experiment.options import plain_number
-from entropix.experiment.run import CHOICES, Settings, check_fractions
 from entropix.experiment.search import check_search
+from entropix.experiment.settings import CHOICES, Settings, check_fractions
 from entropix.replicas.layout import check_kind
 from entropix.transforms.checks import MAX_COUNT, shown
 

@@ -10,7 +10,8 @@ from entropix.experiment.algorithms import ALGORITHMS, Algorithm
 from entropix.experiment.fields import check_replicas
 from entropix.experiment.names import check_name, check_run_name, folder_name
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Budget, Run, Settings
+from entropix.experiment.run import Run
+from entropix.experiment.settings import Budget, Settings
 from entropix.transforms.checks import check_count, refusal
 
 

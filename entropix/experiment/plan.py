@@ -14,7 +14,8 @@ from entropix.experiment.method import build
 from entropix.experiment.names import check_name
 from entropix.experiment.options import check_common, check_kinds, plain_numbers
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Budget, Run, Settings, check_method, named
+from entropix.experiment.run import Run, check_method, named
+from entropix.experiment.settings import Budget, Settings
 from entropix.experiment.source import load_problem
 from entropix.replicas import layout
 from entropix.transforms.checks import refusal

@@ -2,14 +2,22 @@
 
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from entropix.replicas.meshes import (
+    automatic,
+    check_alone,
+    check_devices,
+    check_mesh,
+    check_processes,
+    make_mesh,
+    too_few,
+)
 from entropix.transforms.checks import check_choice, check_count, refusal
 from entropix.transforms.numerics import is_key
 
@@ -136,19 +144,19 @@ def layout(
         raise refusal("axis_name", "one name", axis_name)
     if mesh is not None and not isinstance(mesh, Mesh):
         raise refusal("mesh", "a jax.sharding.Mesh, such as jax.make_mesh makes, or None", mesh)
-    devices = _check_devices(devices)
+    devices = check_devices(devices)
     if mesh is not None and devices is not None:
         raise refusal("devices", "None with a mesh, which has devices", devices)
     if isinstance(devices, int) and devices > len(jax.devices()):
-        raise ValueError(_too_few(f"devices={devices} were asked for", devices))
+        raise ValueError(too_few(f"devices={devices} were asked for", devices))
     if kind == "vmap":
-        _check_alone(devices, mesh)
-        _check_processes(replicas, kind, jax.devices()[:1])
+        check_alone(devices, mesh)
+        check_processes(replicas, kind, jax.devices()[:1])
         return Layout(replicas, kind, axis_name, None)
     free = kind == "auto" and devices is None and mesh is None
     if mesh is None:
-        mesh = _make_mesh(replicas, kind, axis_name, devices)
-    _check_mesh(replicas, kind, axis_name, mesh)
+        mesh = make_mesh(replicas, kind, axis_name, devices)
+    check_mesh(replicas, kind, axis_name, mesh)
     if mesh.axis_names == (axis_name,) and mesh.size == 1:  # one device for all
         if free and replicas > 1 and jax.default_backend() == "cpu":
             _advise_more_devices()
@@ -156,12 +164,12 @@ def layout(
         return Layout(replicas, "vmap", axis_name, None if default else mesh)
     kind = "shard_map" if kind == "auto" else kind
     if replicas == mesh.shape[axis_name]:  # a device for each
-        return Layout(replicas, kind, axis_name, _automatic(mesh, mesh.axis_names))
+        return Layout(replicas, kind, axis_name, automatic(mesh, mesh.axis_names))
     # The pair must not contain `axis_name`: a transformation that was built with `axis_name` would
     # average over the replicas of each device alone, or over one replica of every device.
     pair = f"{axis_name}_across_devices", f"{axis_name}_within_device"
     names = tuple(pair[0] if name == axis_name else name for name in mesh.axis_names)
-    return Layout(replicas, kind, pair, _automatic(mesh, names))
+    return Layout(replicas, kind, pair, automatic(mesh, names))
 
 
 def check_kind(name: str, kind: str) -> None:
@@ -242,28 +250,6 @@ def _check_each(each: str) -> None:
         )
 
 
-def _check_devices(devices: Any) -> int | list[jax.Device] | None:
-    """Returns a number of devices >= 1, or at least one device."""
-    if devices is None or isinstance(devices, int | np.integer):
-        return None if devices is None else check_count("devices", devices)
-    known = list(devices) if isinstance(devices, Iterable) else []
-    several = all(isinstance(device, jax.Device) for device in known)
-    if not known or not several or len(set(known)) < len(known):
-        accepted = "a number >= 1, or devices from jax.devices(), each once"
-        raise refusal("devices", accepted, devices)
-    return known
-
-
-def _check_alone(devices: int | list[jax.Device] | None, mesh: Mesh | None) -> None:
-    """Raises `ValueError` for devices that replicas side by side on the default one do not use."""
-    way_out = ". All replicas live on the default device; other kinds spread them."
-    if mesh is not None:
-        raise refusal("mesh", "None with kind='vmap'", mesh, way_out)
-    default = isinstance(devices, list) and devices == [*jnp.zeros(()).devices()]
-    if devices not in (None, 1) and not default:
-        raise refusal("devices", "None or 1 with kind='vmap'", devices, way_out)
-
-
 def _put(tree: Any, sharding: Any) -> Any:
     """`jax.device_put`, which in a run of several processes takes neither keys nor all arrays."""
     if jax.process_count() == 1:
@@ -283,69 +269,3 @@ def _put(tree: Any, sharding: Any) -> Any:
 
 def _same(tree: Any) -> Any:
     return tree
-
-
-def _make_mesh(
-    replicas: int, kind: str, axis_name: str, devices: int | list[jax.Device] | None
-) -> Mesh:
-    """A mesh of replicas alone, over the devices asked for or as many as divide p."""
-    known = jax.devices()
-    if devices is None:
-        count = max(n for n in range(1, len(known) + 1) if replicas % n == 0)
-        if kind != "auto" and count == 1 < replicas:
-            asked = f"layout={kind!r} spreads replicas={replicas} over devices"
-            fewest = next(n for n in range(2, replicas + 1) if replicas % n == 0)
-            raise ValueError(_too_few(asked, fewest))
-    elif isinstance(devices, int):
-        count = devices
-    else:
-        known, count = devices, len(devices)
-    return _automatic(Mesh(np.asarray(known[:count]), (axis_name,)), (axis_name,))
-
-
-def _automatic(mesh: Mesh, names: tuple[str, ...]) -> Mesh:
-    """The mesh with these names, outside of `shard_map` with shardings that JAX chooses.
-
-    With explicit axes (the default of `jax.make_mesh`) states and batches would have to come in the
-    very shardings that the step wants.
-    """
-    return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
-
-
-def _too_few(asked: str, wanted: int) -> str:
-    known = jax.devices()
-    there = f"{len(known)} {known[0].platform} device{'s' if len(known) > 1 else ''}"
-    return (
-        f"{asked}, and JAX sees {there}. Two ways out: layout='auto' (or 'vmap') "
-        "without a number of devices runs all replicas on those that there are; or give JAX more "
-        f"of them, on a CPU by setting JAX_NUM_CPU_DEVICES={wanted} in the environment before "
-        "Python starts."
-    )
-
-
-def _check_mesh(replicas: int, kind: str, axis_name: str, mesh: Mesh) -> None:
-    if axis_name not in mesh.axis_names:
-        raise ValueError(
-            f"mesh must have an axis {axis_name!r} for the replicas; it has "
-            f"{', '.join(map(repr, mesh.axis_names))}."
-        )
-    if replicas % mesh.shape[axis_name]:
-        raise ValueError(
-            f"replicas must be a multiple of the devices along {axis_name!r}; got "
-            f"replicas={replicas} on {mesh.shape[axis_name]}."
-        )
-    if kind == "pmap" and len(mesh.axis_names) > 1:
-        raise ValueError(
-            f"pmap maps one axis, and the mesh has {len(mesh.axis_names)}; use layout='shard_map'."
-        )
-    _check_processes(replicas, kind, mesh.devices.flat)
-
-
-def _check_processes(replicas: int, kind: str, devices: Iterable[jax.Device]) -> None:
-    processes = {device.process_index for device in devices}
-    if len(processes) < jax.process_count() or (kind == "pmap" and jax.process_count() > 1):
-        raise ValueError(
-            f"replicas={replicas} in layout={kind!r} would not spread over all "
-            f"{jax.process_count()} processes. Use layout='shard_map' and a multiple of their "
-            f"{jax.device_count()} devices as replicas, or run in one process."
-        )

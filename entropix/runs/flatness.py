@@ -10,7 +10,8 @@ import jax
 from jax.tree_util import Partial
 
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run, Settings
+from entropix.experiment.run import Run
+from entropix.experiment.settings import Settings
 from entropix.landscape.networks import Spectrum, batched, hessian, hvp, measures, spectrum
 from entropix.landscape.networks.parameters import size
 from entropix.rows import FLATNESS, Measurement

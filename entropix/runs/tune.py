@@ -9,23 +9,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
-from entropix.experiment.arrays import evenly_spread
+from entropix.experiment.first_step import first_step, on_replicas
+from entropix.experiment.hold_out import hold_out
 from entropix.experiment.names import check_name
 from entropix.experiment.problem import Problem
-from entropix.experiment.run import Run, first_step, on_replicas
+from entropix.experiment.run import Run
 from entropix.experiment.search import Ranges, check_ends, draw
 from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.log import Log
+from entropix.runs.scoring import make_score
 from entropix.runs.trials import Trial, trial_log
-from entropix.training.devices import layout_of
-from entropix.training.evaluation import evaluation_data, make_evaluate, measured
-from entropix.training.programs import initial_points
-from entropix.training.state import centre, init_state
-from entropix.training.step import NEVER, Advance, make_advance, make_step
 from entropix.transforms.checks import check_count, check_index
 
 _KEPT = 3  # one trial in so many goes on to the next rung, which is as many times longer
@@ -125,62 +121,15 @@ def check_ranges(run: Run, ranges: Ranges) -> None:
             ) from error
 
 
-def _with_values(run: Run, values: Trial) -> Run:
-    return dataclasses.replace(run, algorithm=run.algorithm.with_options(**values))
-
-
 def _trace(run: Run, name: str) -> None:
     """Traces one outer step whose option `name` has no value yet; the gradient at x is x."""
 
     def trace(value: jax.Array) -> None:
         method = run.method(traced={name: value})
         step = lambda params: first_step(method, params, method.on_gradient)  # noqa: E731
-        jax.eval_shape(*on_replicas(run, step))
+        jax.eval_shape(*on_replicas(step, run.shapes, run.replicas))
 
     jax.eval_shape(trace, jax.ShapeDtypeStruct((), jnp.float32))
-
-
-def hold_out(problem: Problem, fraction: float = 0.2, seed: int = 0) -> Problem:
-    """The problem with a part of its training set held out, as its validation set.
-
-    Args:
-      problem: with arrays on the device.
-      fraction: of the examples, in (0, 1).
-      seed: of their choice. Of a problem with a `sample` of its own, whose examples may stand in
-        an order that matters, the last ones are held out.
-
-    Returns:
-      A `Problem`. Of its former validation set the size alone counts: no more held-out examples are
-      measured than that set has, so that a trial's evaluation costs no more than a run's.
-
-    Raises:
-      ValueError: for a loader on the host, or a single example.
-    """
-    if problem.num_examples is None:
-        raise ValueError(
-            f"{problem.name}: a search holds a part of the training set out, which a loader on the "
-            "host does not allow. Give the problem arrays."
-        )
-    count = problem.num_examples
-    if count < 2:
-        raise ValueError(
-            f"{problem.name}: a search holds a part of the training set out, which needs 2 "
-            f"examples or more; got {count}."
-        )
-    held = math.ceil(fraction * count)
-    order = np.arange(count)
-    if problem.sample is None:
-        order = np.random.default_rng(seed).permutation(count)
-    kept, out = order[: count - held], order[count - held :]
-    if problem.validation is not None:
-        most = len(jax.tree.leaves(problem.validation)[0])
-        out = out[evenly_spread(min(most, held), held)]
-    return dataclasses.replace(
-        problem,
-        data=jax.tree.map(lambda leaf: leaf[kept], problem.data),
-        validation=jax.tree.map(lambda leaf: leaf[out], problem.data),
-        digest=f"{problem.identity['digest']}, a share of {fraction} held out, {len(out)} measured",
-    )
 
 
 def at_edges(best: Trial, ranges: Ranges) -> list[str]:
@@ -252,7 +201,7 @@ def _run_missing(
     total = sum(count for count, _ in ladder)
     if len(log.records) >= total:
         return
-    score, cycle = _make_score(run), run.method().cycle
+    score, cycle = make_score(run), run.method().cycle
     candidates, before = drawn, 0
     bar = tqdm(total=total, initial=len(log.records), desc=run.name, disable=not progress)
     with bar:
@@ -268,50 +217,3 @@ def _run_missing(
             order = sorted(range(len(done)), key=lambda k: judged(done[k]))
             before += len(candidates)
             candidates = [candidates[k] for k in order]
-
-
-def _accepted(run: Run, values: Trial) -> bool:
-    """Whether a run with a trial's values may be trained: no search recommends another."""
-    try:
-        _with_values(run, values).check()
-    except ValueError:
-        return False
-    return True
-
-
-def _make_score(run: Run) -> Callable[[Trial, int], Trial]:
-    """Makes `score(values, num_steps) -> measures` of one trial, means over seeds."""
-    problem, layout = run.problem, layout_of(run)
-    data = layout.share(problem.data)
-    starts = initial_points(run)
-
-    def walk(values: dict[str, jax.Array], num_steps: jax.Array, data: Any) -> Any:
-        method = run.method(axis_name=layout.axis_name, traced=values)
-        states = [
-            init_state(method, of_seed, seed)
-            for seed, of_seed in zip(run.seeds, starts, strict=True)
-        ]
-        advance = make_advance(make_step(problem, method, layout), method.relaxation.num_steps)
-        zero = jnp.zeros([]), jnp.asarray(NEVER, jnp.int32), jnp.zeros([], jnp.int32)
-
-        def train(state: Any) -> Any:
-            after = advance(Advance(state, *zero), (num_steps, data))
-            return centre(after.state, method), after.bad
-
-        return jax.lax.map(train, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
-
-    walk = jax.jit(walk, out_shardings=layout.common)
-    examples = evaluation_data(problem, run.settings.eval_train_examples)
-    evaluate = make_evaluate(problem)
-    measure = jax.jit(lambda points, data: jax.lax.map(lambda p: evaluate(p, data), points))
-
-    def score(values: Trial, num_steps: int) -> Trial:
-        if not _accepted(run, values):
-            return dict.fromkeys(measured(problem), math.inf)
-        given = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
-        points, bad = layout.local(walk(given, jnp.asarray(num_steps, jnp.int32), data))
-        found = {name: float(jnp.mean(v)) for name, v in measure(points, examples).items()}
-        sound = bool(jnp.all(bad == NEVER)) and is_finite(found)
-        return found if sound else dict.fromkeys(found, math.inf)
-
-    return score

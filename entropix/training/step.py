@@ -91,9 +91,9 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
             )
 
         none = _Seen(state.model_state, jnp.zeros([]), jnp.asarray(NEVER), jnp.asarray(0))
-        relaxed, relaxation, seen = relaxed_grad(
-            method.relaxation, grad_fn, has_carry=True
-        )(state.params, state.relaxation, none)
+        relaxed, relaxation, seen = relaxed_grad(method.relaxation, grad_fn, has_carry=True)(
+            state.params, state.relaxation, none
+        )
         mean = seen.loss_sum / method.relaxation.num_steps
         updates, optimizer = method.optimizer.update(
             relaxed, state.optimizer, state.params, value=mean

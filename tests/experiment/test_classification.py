@@ -17,7 +17,7 @@ from entropix.data import Dataset
 from entropix.experiment import classification
 from entropix.experiment.classification import MEASURES
 from entropix.experiment.networks import network_functions
-from entropix.experiment.run import Settings
+from entropix.experiment.settings import Settings
 from entropix.training.evaluation import evaluation_data, make_estimate
 from entropix.training.programs import make_programs
 from entropix.training.state import Point

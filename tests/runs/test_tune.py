@@ -13,11 +13,12 @@ from small import arrays, line, one_run
 
 import entropix
 from entropix.experiment import ALGORITHMS, Algorithm, Budget, algorithm, make_config, tune
+from entropix.experiment.hold_out import hold_out
 from entropix.experiment.making import make_runs
 from entropix.experiment.search import draw, named_ranges, searched
 from entropix.runs.loop import Loop
 from entropix.runs.train import train_run
-from entropix.runs.tune import at_edges, hold_out, rungs
+from entropix.runs.tune import at_edges, rungs
 
 ALL = {"sgd": "sgd", "hj": "hj"}
 
