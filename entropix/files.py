@@ -1,10 +1,24 @@
 """Files that are replaced as a whole: a reader sees the old one or the new one."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""What a file system, such as one of a network, says of what it does not know how to do."""
+
+
+@contextlib.contextmanager
+def if_supported() -> Iterator[None]:
+    """Steps over what the file system does not know how to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 @contextlib.contextmanager
@@ -48,7 +62,8 @@ def _write(path: pathlib.Path, content: bytes) -> None:
         try:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            with if_supported():
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
             os.replace(file.name, path)
         except BaseException:  # Ctrl-C too: leave nothing half-written behind
@@ -60,6 +75,7 @@ def _sync_folder(folder: pathlib.Path) -> None:
     """The renaming itself reaches the disk only with its folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with if_supported():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -20,6 +20,7 @@ from entropix.experiment.search import Ranges, check_ends, named_ranges, searche
 from entropix.experiment.settings import Budget, Settings
 from entropix.files import write_atomic
 from entropix.report import check_workdir, gather
+from entropix.report.saved import runs_beside
 from entropix.report.tuning import tuning_page
 from entropix.rows import Row
 from entropix.runs.compare import compare_runs
@@ -138,7 +139,8 @@ def compare(
         comparison: those that are there are not repeated.
       replicas: p, or several, of algorithms with replicas; 3 by default.
       workdir: folder of the comparison, by default `runs/PROBLEM`; gets a folder for each run,
-        `metrics.jsonl` and `table.md`.
+        `metrics.jsonl` and `table.md`. These are of the runs of the call; further runs that the
+        folder holds are named, and `gather` tables all.
       settings: how runs are carried out.
       fork: whether to continue runs of another identity, from their last checkpoints.
       progress: True for bars, False for a line per evaluation, None for bars in a terminal.
@@ -175,7 +177,14 @@ def compare(
     folder = _folder(workdir, runs[0].problem)
     check_workdir(folder)
     compare_runs(runs, folder, fork=fork, progress=progress, callbacks=callbacks, report=report)
-    return gather([folder / run.name for run in runs], folder, report=report)
+    names = [run.name for run in runs]
+    rows = gather([folder / name for name in names], folder, report=report)
+    if others := runs_beside(folder, names):
+        report(
+            f"{folder} holds further runs, which are not in this table: {', '.join(others)}. "
+            f"`entropix report {folder} --workdir={folder}` makes one of all."
+        )
+    return rows
 
 
 def tune(

@@ -170,6 +170,7 @@ def figure1(options: _Options) -> None:
 
 def accuracy(options: _Options) -> None:
     """Estimates of relaxed gradients against the truth."""
+    from entropix.files import write_atomic
     from entropix.landscape.functions.saved import load_accuracy, save_accuracy
     from entropix.landscape.functions.table import accuracy_table
     from entropix.report import accuracy, check_workdir
@@ -182,8 +183,7 @@ def accuracy(options: _Options) -> None:
         num_chains=options.chains,
     )  # fmt: skip
     data = load_accuracy(f"{folder}/accuracy.json")
-    with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
-        file.write(accuracy_table(data))
+    write_atomic(f"{folder}/table.md", accuracy_table(data).encode())
     accuracy(data, f"{folder}/accuracy.png")
     _say(f"{folder}/ now holds accuracy.json, table.md, accuracy.png")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from entropix.report.style import fixed_style
+from entropix.report.style import fixed_style, save_figure
 
 _TITLES = {
     "local_entropy": "Entropy-SGD",
@@ -63,7 +63,7 @@ def accuracy(data: Mapping[str, Any], path: str | pathlib.Path | None = None) ->
     _legend(figure, sorted({row["gamma"] for row in rows}))
     figure.suptitle(f"f = {data['function']}", fontsize=9)
     if path is not None:
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path, dpi=110)
     return figure
 
 

@@ -83,12 +83,19 @@ def intervals(pairs: Mapping[str, Sequence[float]], unit: str) -> dict[str, str]
             continue
         ends = mean, mean - half, mean + half
         middle, low, high = (number(value, unit, half, "+") for value in ends)
-        p = f", p = {_p_value(p_values[name])}" if len(pairs) > 1 else ""
+        p = f", p {_p_value(p_values[name])}" if len(pairs) > 1 else ""
         cells[name] = f"{middle} ({low} to {high}){p}"
     return cells
 
 
 def _p_value(p: float) -> str:
-    """Two digits, or as many as tell p from 0.05, on which answers depend."""
+    """Two digits, or as many as tell p from 0.05, on which answers depend.
+
+    Example:
+      >>> _p_value(0.0496), _p_value(0.0)
+      ('= 0.0496', '< 1e-16')
+    """
+    if p < 1e-16:  # no difference is as sure as that; 0 it may be by rounding alone
+        return "< 1e-16"
     digits = next((k for k in range(2, 9) if float(f"{p:.{k}g}") != 0.05), 2)
-    return f"{p:.{digits}g}"
+    return f"= {p:.{digits}g}"

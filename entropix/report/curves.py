@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from entropix.report.series import axis_of, by_run, curve, measures_of
-from entropix.report.style import PALETTE, fixed_style
+from entropix.report.style import PALETTE, fixed_style, save_figure
 from entropix.rows import Row
 
 MOST_PANELS = 4  # side by side
@@ -99,7 +99,7 @@ def convergence(
     for text in legend.get_texts():
         text.set_parse_math(False)
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
     return figure
 
 

@@ -1,6 +1,7 @@
 """What relaxation does to a landscape, in the spirit of the paper's Figure 1; from saved arrays."""
 
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,8 +12,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
+from entropix.files import write_atomic, writing
 from entropix.landscape.functions import EQUATIONS, convex_intervals
-from entropix.report.style import PALETTE, fixed_style
+from entropix.report.style import PALETTE, fixed_style, save_figure
 
 _TITLES = {
     "viscous_hj": "viscous Hamilton-Jacobi",
@@ -65,7 +67,7 @@ def figure1(data: Data, path: str | pathlib.Path | None = None) -> Figure:
     beta = _plain_number(float(data["beta"]))
     figure.suptitle(rf"$f$ = {data['function']},  $\beta$ = {beta}", fontsize=10, parse_math=True)
     if path is not None:
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path, dpi=110)
     return figure
 
 
@@ -186,7 +188,11 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
 
     frames = len(data["gammas"])
     animation = FuncAnimation(figure, frame, frames=frames, blit=False)
-    animation.save(path, writer=PillowWriter(fps=frames_a_second), dpi=80)
+    path = pathlib.Path(path)
+    with writing(path), tempfile.TemporaryDirectory() as folder:  # Pillow writes bit by bit
+        animation.save(f"{folder}/a.gif", writer=PillowWriter(fps=frames_a_second), dpi=80)
+        drawn = pathlib.Path(folder, "a.gif").read_bytes()
+    write_atomic(path, drawn)
 
 
 def _curve_frame(panel: Axes, data: Data, k: int) -> None:

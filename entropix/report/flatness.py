@@ -10,7 +10,10 @@ from entropix.report.cells import intervals, markdown, spread
 from entropix.report.series import baseline_of, distinct
 from entropix.rows import FLATNESS, Measurement, Row
 
-_NOTE = "sharpness is a lower bound, and no measure but the relative ones survives rescaling."
+_NOTE = (
+    "sharpness is a lower bound; relative_trace, local_energy and adaptive_sharpness alone are "
+    "indifferent to a rescaling of layers that leaves the network's function alone."
+)
 
 Numbers = Mapping[str, float]
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import fnmatch
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from entropix.report.series import seeds_by_state
@@ -66,6 +66,11 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
     # Where nothing came of the seeds that were to be added, others may have them since.
     added = {run: [p for p in sorted(run.glob(PARTS)) if has_results(p)] for run in runs}
     return [_saved_run(part) for run in runs for part in (run, *added[run])]
+
+
+def runs_beside(folder: pathlib.Path, names: Collection[str]) -> list[str]:
+    """The runs in the folder of a comparison that are none of `names`."""
+    return sorted(path.name for path in _run_folders(folder) if path.name not in names)
 
 
 def told_apart(runs: Sequence[SavedRun]) -> list[SavedRun]:

@@ -14,7 +14,7 @@ from entropix.files import write_atomic
 from entropix.landscape.networks import Estimate, Spectrum, arithmetic_mean, harmonic_mean
 from entropix.landscape.networks.estimate import mean_of_samples
 from entropix.report.cells import markdown
-from entropix.report.style import PALETTE, fixed_style
+from entropix.report.style import PALETTE, fixed_style, save_figure
 
 CUTOFFS = (1e-3, 1e-2, 1e-1, 1.0)
 """Above which eigenvalues count in the means of `spectra_table`."""
@@ -87,7 +87,7 @@ def draw_spectra(densities: Mapping[str, Any], path: str | pathlib.Path | None =
     panel.set_ylabel("density")
     panel.legend(frameon=False)
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
     return figure
 
 

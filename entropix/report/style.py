@@ -1,10 +1,15 @@
-"""The look of every figure: the colours, and the independence from the user's matplotlibrc."""
+"""The look of every figure, whatever the user's matplotlibrc says; and how figures are saved."""
 
 import functools
+import io
+import pathlib
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import matplotlib
+from matplotlib.figure import Figure
+
+from entropix.files import write_atomic
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,3 +36,16 @@ def fixed_style(draw: Callable[P, R]) -> Callable[P, R]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+def save_figure(figure: Figure, path: str | pathlib.Path, dpi: int) -> None:
+    """Saves a figure, or leaves the old file as it was; the suffix says the format, PNG without.
+
+    Raises:
+      OSError: naming the file, if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    path = path if path.suffix else path.with_suffix(".png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=dpi)
+    write_atomic(path, drawn.getvalue())

@@ -14,7 +14,7 @@ import jax
 
 import entropix
 from entropix.experiment.run import Run
-from entropix.files import write_atomic
+from entropix.files import UNSUPPORTED, write_atomic
 from entropix.rows import COMPLETE_FILE, Row, digest_of_rows, has_results, read_rows
 from entropix.run_file import (
     RunFile,
@@ -207,6 +207,11 @@ def claimed(path: pathlib.Path) -> Iterator[None]:
         raise ValueError(
             f"another process is at work in {path}. Wait for it, end it, or choose another workdir."
         ) from error
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            os.close(descriptor)
+            raise
+        _log.warning("%s has no locks: start no second process there while this one works.", path)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+from runs.survival import no_file_beyond
 
 from entropix.report import accuracy, convergence, figure1
 from entropix.report.style import PALETTE
@@ -24,6 +25,20 @@ def test_lines_are_means_over_seeds(make_rows):
         assert len(lines(figure, panel)) == 2
         np.testing.assert_allclose(lines(figure, panel)[0].get_xdata(), [1, 2, 3])
         np.testing.assert_allclose(lines(figure, panel)[0].get_ydata(), scale * ERRORS[:, 1])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ""])
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(make_rows, tmp_path, suffix):
+    path = tmp_path / f"figure{suffix}"
+    rows = make_rows("hj", val_error=ERRORS)
+    convergence(rows, path)
+    (written,) = tmp_path.iterdir()
+    assert written.suffix == (suffix or ".png")
+    old = written.read_bytes()
+    with no_file_beyond(len(old) // 2), pytest.raises(OSError, match=f"{written} could not be"):
+        convergence(make_rows("sgd", val_error=2 * ERRORS), path)
+    assert written.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [written]
 
 
 def test_bands_are_one_standard_deviation(make_rows):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 
 import numpy as np
 import optax
@@ -46,6 +47,20 @@ def test_a_comparison_writes_metrics_table_and_events(finished):
     for name in ALGORITHMS:
         assert len(list((workdir / name / "tensorboard").glob("seed_*/events.*"))) == 2
         assert name in printed[-1]
+
+
+def test_runs_of_earlier_calls_that_the_table_lacks_are_named(finished, tmp_path):
+    workdir, rows, _ = finished
+    copy = shutil.copytree(workdir, tmp_path / "some")
+    printed = []
+    some = compared(copy, algorithms={"HJ": ALGORITHMS["HJ"]}, report=printed.append)
+    assert {row.run for row in some} == {"HJ"}
+    assert "further runs, which are not in this table: AdamW, Elastic" in printed[-1]
+    command = f"entropix report {copy} --workdir={copy}"
+    assert command in printed[-1]
+    assert sorted({row.run for row in gather([copy], copy, report=printed.append)}) == sorted(
+        {row.run for row in rows}
+    )
 
 
 def test_all_algorithms_spend_equally_many_gradients(finished):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import logging
 import os
@@ -305,6 +306,23 @@ def test_one_process_at_a_time(unfinished):
             train(make(), unfinished)
     finally:
         os.close(descriptor)
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, whole, caplog):
+    """Some of networks know neither locks, nor permissions, nor how to flush a folder."""
+
+    def unknown(descriptor, *_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    flush = os.fsync
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    monkeypatch.setattr(os, "fchmod", unknown)
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: unknown(fd) if os.path.isdir(f"/proc/self/fd/{fd}") else flush(fd)
+    )
+    found, expected = train(make(), tmp_path / "run"), train(make(), whole)
+    assert [row.measures for row in found] == [row.measures for row in expected]
+    assert "has no locks: start no second process there" in caplog.text
 
 
 def test_a_seed_that_diverges_stops_alone(tmp_path, monkeypatch, whole):

@@ -123,3 +123,24 @@ def test_derivatives_are_finite_where_the_ascent_has_no_direction(start, adaptiv
     assert all(jnp.all(jnp.isfinite(slope)) for slope in slopes)
     if start == 3.0:
         assert slopes[0] == 0
+
+
+def test_accumulated_gradients_repeat_their_group_of_micro_batches(assert_close):
+    """As the recipe says: a, b, a, b makes the step of their mean, and a, a, b, b another."""
+    grad = jax.grad(lambda x, c: jnp.sum((x - c) ** 4))
+    a, b = jnp.asarray([2.0, -1.0]), jnp.asarray([-0.5, 0.3])
+    start = jnp.asarray([0.3, 0.7])
+
+    def accumulated(batches):
+        optimizer = optax.MultiSteps(entropix.sam(0.01, rho=0.2, stepwise=True), 2)
+        x, state = start, optimizer.init(start)
+        for batch in batches:
+            updates, state = optimizer.update(grad(x, batch), state, x)
+            x = optax.apply_updates(x, updates)
+        return x
+
+    sam = entropix.sam(0.01, rho=0.2)
+    both = lambda x, i=0: (grad(x, a) + grad(x, b)) / 2  # noqa: E731
+    updates, _ = sam.update(both(start), sam.init(start), start, grad_fn=both)
+    assert_close(accumulated([a, b, a, b]), start + updates, 1e-6)
+    assert jnp.abs(accumulated([a, a, b, b]) - start - updates).max() > 1e-3
