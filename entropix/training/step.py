@@ -126,7 +126,8 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
     """The exponential average of x_1 ... x_t with weights that sum to one at every t."""
     if is_zero(method.ema):
         return None
-    weight = (1 - method.ema) / (1 - method.ema ** count.astype(jnp.float32))
+    share = jnp.asarray(1 - method.ema, jnp.float32)  # of x_t before the weights are made to sum
+    weight = share / -jnp.expm1(count.astype(jnp.float32) * jnp.log1p(-share))
     x = method.eval_params(optimizer, params)
     return jax.tree.map(
         lambda a, b: a + factor(weight, a) * (wide(b) - a) if is_inexact(a) else b, average, x

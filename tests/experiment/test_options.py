@@ -69,8 +69,9 @@ def test_decoupled_decay_follows_the_learning_rate():
     np.testing.assert_allclose(found, twin(8, rate, decay=0.5), rtol=1e-5, atol=1e-6)
 
 
-def test_an_average_has_the_weights_of_an_unbiased_exponential_one():
-    b, x = 0.8, walk(6, learning_rate=0.1)
+@pytest.mark.parametrize("b", [0.8, 0.9999])
+def test_an_average_has_the_weights_of_an_unbiased_exponential_one(b):
+    x = walk(6, learning_rate=0.1)
     found = walk(6, learning_rate=0.1, ema=b)
     for t in range(1, 7):
         weights = (1 - b) * b ** np.arange(t - 1, -1, -1) / (1 - b**t)
