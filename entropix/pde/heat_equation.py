@@ -131,6 +131,7 @@ def heat_on_grid(grid: Grid, values: ArrayLike | Function, t: float, beta: float
         eigenvalues = -((2 / h * np.sin(np.pi * frequency / (2 * (n - 1)))) ** 2)
         v = jnp.moveaxis(v, axis, -1)
         mirrored = jnp.concatenate([v, v[..., -2:0:-1]], axis=-1)
-        spectrum = jnp.fft.rfft(mirrored) * jnp.exp(t / (2 * beta) * eigenvalues)
+        decay = jnp.exp(t / (2 * beta) * eigenvalues)
+        spectrum = jnp.fft.rfft(mirrored) * decay.astype(complex)
         v = jnp.moveaxis(jnp.fft.irfft(spectrum, n=2 * (n - 1))[..., :n], -1, axis)
     return v

@@ -96,24 +96,31 @@ def _lower_envelope(f: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.
     loop writes one row, then reads the top: in that order XLA updates the stack in place.
     """
     n = len(f)
-    position = jnp.arange(n)
+    position = jnp.arange(n, dtype=float)
     # Finite, since two infinite parabolas would cross nowhere.
     height = jnp.minimum(f, _HIGHEST) / curvature + position**2 / 2
 
     def turn(state: tuple) -> tuple:
         stack, top, (last, start), j = state
-        last = last.astype(int)
-        crossing = (height[j] - height[last]) / (j - last)
+        crossing = (height[j] - height[last.astype(int)]) / (j.astype(float) - last)
         pop = crossing <= start  # never of the first, which starts at -infinity
         place = jnp.where(pop, n, top + 1)  # row n is scratch
-        stack = lax.dynamic_update_index_in_dim(stack, jnp.stack([j * 1.0, crossing]), place, 0)
+        stack = lax.dynamic_update_index_in_dim(
+            stack, jnp.stack([j.astype(float), crossing]), place, 0
+        )
         top = jnp.where(pop, top - 1, top + 1)
-        return stack, top, lax.dynamic_index_in_dim(stack, top, 0, keepdims=False), j + ~pop
+        return (
+            stack,
+            top,
+            lax.dynamic_index_in_dim(stack, top, 0, keepdims=False),
+            jnp.where(pop, j, j + 1),
+        )
 
     first = jnp.asarray([0.0, -jnp.inf])
     stack = jnp.zeros((n + 1, 2)).at[0].set(first)
     state = stack, jnp.asarray(0), first, jnp.asarray(1)
     stack, top, *_ = lax.while_loop(lambda state: state[-1] < n, turn, state)
     start = jnp.where(position <= top, stack[:n, 1], jnp.inf)
-    index = stack[jnp.searchsorted(start, position, side="right") - 1, 0].astype(int)
-    return f[index] + curvature * (position - index) ** 2 / 2, index
+    lowest = stack[jnp.searchsorted(start, position, side="right") - 1, 0]
+    index = lowest.astype(int)
+    return f[index] + curvature * (position - lowest) ** 2 / 2, index

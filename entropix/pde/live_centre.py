@@ -124,7 +124,7 @@ def _invert(
     def climb(m: jax.Array, z: jax.Array) -> jax.Array:
         spread = jnp.eye(grid.ndim) - scales.t * jax.jacfwd(gradient)(z)  # d<y>/dz = beta Cov/t
         move = jnp.linalg.solve(spread, missing(z, m))
-        reached = z + jnp.asarray(_LENGTHS)[:, None] * move
+        reached = z[None] + jnp.asarray(_LENGTHS)[:, None] * move[None]
         return reached[jax.vmap(height, (0, None))(reached, m).argmax()]
 
     def solve(m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

@@ -119,7 +119,7 @@ def _over_ball(
     ball = rho * jnp.asarray(np.concatenate([np.zeros((1, grid.ndim)), offsets]))
 
     def at(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        nearby = (x + ball).reshape(-1, *grid.point_shape)
+        nearby = (x[None] + ball).reshape(-1, *grid.point_shape)
         values = jax.vmap(f)(nearby)
         highest = values.argmax()
         return values[highest], jax.grad(f)(nearby[highest]).reshape(-1)

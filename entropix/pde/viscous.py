@@ -43,9 +43,10 @@ def cole_hopf(
 
     Args:
       grid: its box is the domain of integration: wide enough that exp(-beta ...) has decayed at
-        its ends. Its nodes must resolve f, so that no well is missed.
-      f: a function; or values, which are interpolated linearly between nodes. It may be +infinity,
-        as at a wall; where it is so at nodes, no mass is beside them.
+        its ends; otherwise they are walls, with an error of the order of a cell's width squared.
+        Its nodes must resolve f, so that no well is missed.
+      f: a function, taken inside the box alone; or values, which are interpolated linearly between
+        nodes. It may be +infinity, as at a wall; where it is so at nodes, no mass is beside them.
       t: time (gamma of the optimisers), > 0.
       beta: inverse temperature 1/T, in (0, 1e12]; `hopf_lax` is the limit of large beta.
       points: where u is wanted. shape (..., *point_shape); the nodes by default.

@@ -25,8 +25,8 @@ def to_arrays(state: Any) -> Any:
 
     Returns:
       The same pytree with dtypes that NumPy has itself: a typed key becomes its words (uint32, with
-      one axis more), a number of bfloat16 or float8 the unsigned integer of the same bits, and a
-      whole number of fewer than eight bits one of eight. All other leaves stay as they are.
+      one axis more), a number of bfloat16 or float8 the unsigned integer of the same bits, and
+      one of fewer than eight bits, whole or not, an integer of eight. All others stay as they are.
 
     Example:
       >>> import entropix, io, jax, jax.numpy as jnp, numpy as np
@@ -89,7 +89,13 @@ def _words(leaf: Any) -> jax.Array:
         return jax.random.key_data(leaf)
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return jnp.asarray(leaf, _byte(leaf.dtype))
-    return lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{jnp.finfo(leaf.dtype).bits}"))
+    bits = lax.bitcast_convert_type(leaf, _same_bits(leaf.dtype))
+    return bits.astype(jnp.uint8) if bits.dtype == jnp.uint4 else bits
+
+
+def _same_bits(dtype: Any) -> Any:
+    """The unsigned integer of as many bits as a real dtype, uint4 or more."""
+    return jnp.dtype(f"uint{jnp.finfo(dtype).bits}")
 
 
 def _byte(dtype: Any) -> Any:
@@ -113,7 +119,7 @@ def _from_array(name: str, array: Any, like: Any) -> Any:
         return array
     if jnp.issubdtype(like.dtype, jnp.integer):
         return array.astype(like.dtype)
-    return lax.bitcast_convert_type(array, like.dtype)
+    return lax.bitcast_convert_type(array.astype(_same_bits(like.dtype)), like.dtype)
 
 
 def _is_unknown_to_numpy(leaf: Any) -> bool:
@@ -123,6 +129,4 @@ def _is_unknown_to_numpy(leaf: Any) -> bool:
     """
     if not hasattr(leaf, "dtype") or np.dtype(leaf.dtype).isbuiltin != 2:
         return False
-    if jnp.issubdtype(leaf.dtype, jnp.integer):
-        return True
-    return bool(jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits >= 8)
+    return any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.integer, jnp.floating))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from entropix.pde import Grid, cole_hopf, hopf_lax, viscous_hj
 
@@ -28,6 +29,18 @@ def bowl(x):
 
 def valley(x):
     return x @ jnp.asarray(VALLEY) @ x / 2
+
+
+def flat(x):
+    return jnp.zeros(())
+
+
+def root_and_wave(x):
+    return jnp.sqrt(x) + jnp.sin(3 * x)
+
+
+def entropy_like(x):
+    return x * jnp.sqrt(x) - 2 * x
 
 
 def wells(x):
@@ -138,6 +151,30 @@ class TestColeHopf:
         solve = lambda t: cole_hopf(LINE, rugged, t, 3.0, POINTS, max_halvings=0).value  # noqa: E731
         backward, forward = jax.jacrev(solve)(0.4), (solve(0.4 + 1e-5) - solve(0.4 - 1e-5)) / 2e-5
         np.testing.assert_allclose(backward, forward, rtol=1e-6)
+
+    @pytest.mark.parametrize("nodes", [11, 51])  # with and without halving
+    def test_a_box_with_mass_at_its_ends_has_walls(self, nodes):
+        """The mass of a normal law between 0 and 1; in the plane, the product of two."""
+        t, beta, x = 0.1, 100.0, np.linspace(0, 1, 6)
+        width = np.sqrt(t / beta)
+        exact = -np.log(stats.norm.cdf((1 - x) / width) - stats.norm.cdf(-x / width)) / beta
+        line = cole_hopf(Grid(0.0, 1.0, nodes), flat, t, beta, x)
+        np.testing.assert_allclose(line.value, exact, atol=0.02 / beta)
+        plane, points = Grid((0.0, 0.0), (1.0, 1.0), (nodes, nodes)), np.meshgrid(x, x)
+        found = cole_hopf(plane, flat, t, beta, np.stack(points, axis=-1))
+        np.testing.assert_allclose(found.value, exact[:, None] + exact, atol=0.04 / beta)
+
+    @pytest.mark.parametrize("beta", [50.0, 200.0, 1e4])
+    @pytest.mark.parametrize("f", [root_and_wave, entropy_like])
+    def test_f_need_not_exist_beyond_the_box(self, f, beta):
+        """Its mass is away from the end at which the slope of the root is infinite."""
+        grid, fine = Grid(0.0, 4.0, 201), np.linspace(0, 4, 2_000_001)[:, None]
+        points = np.linspace(1.0, 3.9, 5)
+        h = f(fine) + (points - fine) ** 2 / 0.04
+        mass = np.trapezoid(np.exp(-beta * (h - h.min(0))), fine, axis=0)
+        expected = h.min(0) - np.log(mass / np.sqrt(2 * np.pi * 0.02 / beta)) / beta
+        found = cole_hopf(grid, f, 0.02, beta, points)
+        np.testing.assert_allclose(found.value, expected, atol=1e-3 / beta)
 
     def test_no_points(self):
         u = cole_hopf(LINE, rugged, 0.4, 3.0, [])

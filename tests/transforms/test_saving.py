@@ -187,13 +187,14 @@ def test_arrays_of_another_state_are_refused(arrays, message):
         entropix.from_arrays(arrays, like)
 
 
-@pytest.mark.parametrize("dtype", ["int4", "uint4", "int8"])
-def test_whole_numbers_of_few_bits_are_saved_too(dtype):
-    state = {"q": jnp.asarray([-3, 2, 7] if dtype != "uint4" else [0, 9, 15], dtype)}
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "int8", "float4_e2m1fn", "float8_e8m0fnu"])
+def test_numbers_of_few_bits_are_saved_too(dtype):
+    numbers = {"uint4": [0, 9, 15], "float4_e2m1fn": [-1.5, 0.5, 6], "float8_e8m0fnu": [0.5, 1, 8]}
+    state = {"q": jnp.asarray(numbers.get(dtype, [-3, 2, 7]), dtype)}
     loaded = npz(entropix.to_arrays(state), None)
     found = entropix.from_arrays(loaded, like=state)
     assert found["q"].dtype == dtype
-    np.testing.assert_array_equal(found["q"].astype(jnp.int32), state["q"].astype(jnp.int32))
+    np.testing.assert_array_equal(found["q"].astype(jnp.float32), state["q"].astype(jnp.float32))
 
 
 def test_arrays_of_numpy_may_be_what_is_like():

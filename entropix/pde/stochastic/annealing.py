@@ -59,7 +59,7 @@ def logarithmic_cooling(depth: float, num_steps: int, *, step_size: float) -> ja
     check_float64()
     check_positive(depth=depth, step_size=step_size)
     check_count(num_steps=num_steps)
-    return depth / jnp.log(jnp.e + step_size * jnp.arange(num_steps))
+    return depth / jnp.log(jnp.e + step_size * jnp.arange(num_steps, dtype=float))
 
 
 def simulated_annealing(
@@ -240,7 +240,7 @@ def scoped_flow(
     """
     check_positive(beta=beta, horizon=horizon)
     check_count(num_levels=num_levels, num_steps=num_steps)
-    scopes = horizon * (1 - jnp.arange(num_levels) / num_levels)
+    scopes = horizon * (1 - jnp.arange(num_levels, dtype=float) / num_levels)
     solved = [cole_hopf(grid, f, float(scope), beta).value for scope in scopes]
     control = feedback(grid, jnp.stack([*solved, grid.sample(f)]), horizon=horizon)
     return simulate(

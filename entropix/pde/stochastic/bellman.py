@@ -182,7 +182,7 @@ def _step(
     scheme = method(grid, V, beta)
 
     def step(values: jax.Array, n: jax.Array) -> jax.Array:
-        potential = f(f.horizon - (n + 0.5) * dt)
+        potential = f(f.horizon - (n.astype(float) + 0.5) * dt)
 
         def linear(values: jax.Array, dt: jax.Array | float) -> jax.Array:
             diffusion = 1 / (2 * beta)

@@ -186,7 +186,7 @@ def _passage(
         between = jnp.exp(-(barrier - x) * jnp.maximum(barrier - new, 0) / (temperature * dt))
         crossed = jax.random.uniform(bridge, x.shape, x.dtype) < between
         alive = jnp.isinf(times)
-        times = jnp.where(alive & crossed, (n + 0.5) * dt, times)
+        times = jnp.where(alive & crossed, (n.astype(float) + 0.5) * dt, times)
         return n + 1, jnp.where(alive & ~crossed, new, x), times
 
     waiting = lambda loop: (loop[0] < max_steps) & jnp.any(jnp.isinf(loop[2]))  # noqa: E731

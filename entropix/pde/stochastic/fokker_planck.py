@@ -78,7 +78,7 @@ def _step(grid: Grid, potential: "InTime", beta: Any, dt: Any) -> NumberedStep:
     """An implicit step of the density, in the potential at the middle of the step."""
 
     def step(rho: jax.Array, n: jax.Array) -> jax.Array:
-        V = potential((n + 0.5) * dt)
+        V = potential((n.astype(float) + 0.5) * dt)
         return implicit_step(grid, rho, V, diffusion=1 / (2 * beta), dt=dt)
 
     return step
@@ -114,7 +114,7 @@ class InTime(NamedTuple):
             return self.levels[0]
         index = jnp.clip(jnp.asarray(s) / self.horizon * K, 0, K)
         k = jnp.minimum(index.astype(int), K - 1)
-        return self.levels[k] + (index - k) * (self.levels[k + 1] - self.levels[k])
+        return self.levels[k] + (index - k.astype(float)) * (self.levels[k + 1] - self.levels[k])
 
 
 def in_time(grid: Grid, name: str, values: Function | ArrayLike, horizon: float) -> InTime:

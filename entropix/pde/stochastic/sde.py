@@ -120,7 +120,7 @@ def _step(
 
     def step(x: jax.Array, n: jax.Array) -> jax.Array:
         dw = _noise(jax.random.fold_in(key, n), x, sigma, antithetic) * dt**0.5
-        return advance(b, x, n * dt, dt, dw)
+        return advance(b, x, n.astype(float) * dt, dt, dw)
 
     return step
 
@@ -130,7 +130,7 @@ def _noise(key: jax.Array, x: jax.Array, sigma: jax.Array, antithetic: bool) -> 
     paths = len(x) // 2 if antithetic else len(x)
     shape = (paths, sigma.shape[1]) if sigma.ndim == 2 else (paths, *x.shape[1:])
     xi = jax.random.normal(key, shape, jnp.float64)
-    xi = xi @ sigma.T if sigma.ndim == 2 else sigma * xi
+    xi = xi @ sigma.T if sigma.ndim == 2 else jnp.broadcast_to(sigma, xi.shape) * xi
     return jnp.concatenate([xi, -xi]) if antithetic else xi
 
 
