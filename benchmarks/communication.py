@@ -27,6 +27,7 @@ from entropix.replicas.traffic import traffic
 from entropix.report.cells import intervals, markdown, spread
 from entropix.report.saved import read_runs, states
 from entropix.report.series import curve, distinct, measures_of
+from entropix.report.style import save_figure
 from entropix.training.keys import split_seed
 from entropix.training.state import init_state
 from entropix.training.step import make_step
@@ -113,7 +114,7 @@ def draw(runs, rows, labels, sent, measure, path):
     axes.set_xlabel("megabytes sent by one replica")
     axes.set_ylabel(measure.title)
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def main():

@@ -7,17 +7,17 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+UNSUPPORTED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """What a file system, such as one of a network, says of what it does not know how to do."""
 
 
 @contextlib.contextmanager
-def if_supported() -> Iterator[None]:
-    """Steps over what the file system does not know how to do."""
+def if_supported(*others: int) -> Iterator[None]:
+    """Steps over what the file system does not know how to do; `others` are further answers."""
     try:
         yield
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in (*UNSUPPORTED, *others):
             raise
 
 
@@ -62,7 +62,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
         try:
             file.write(content)
             file.flush()
-            with if_supported():
+            with if_supported(errno.EPERM):  # where all files have one owner
                 os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
             os.replace(file.name, path)

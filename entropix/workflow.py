@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -180,9 +181,10 @@ def compare(
     names = [run.name for run in runs]
     rows = gather([folder / name for name in names], folder, report=report)
     if others := runs_beside(folder, names):
+        quoted = shlex.quote(str(folder))
         report(
             f"{folder} holds further runs, which are not in this table: {', '.join(others)}. "
-            f"`entropix report {folder} --workdir={folder}` makes one of all."
+            f"`entropix report {quoted} --workdir={quoted}` makes one of all."
         )
     return rows
 

@@ -15,11 +15,13 @@ from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.quadrature import (
     Scales,
+    Sums,
     cell_sums,
     energy,
     halvings_needed,
     node_curvature,
     seen_curvature,
+    shares_inside,
 )
 
 _MOST_STEPS = 200
@@ -107,16 +109,19 @@ def _invert(
     """Value, gradient, distance of the mean found from the mean wanted, and halvings missing."""
     nodes = jnp.asarray(grid.points).reshape(-1, grid.ndim)
     curvature, spacing = node_curvature(grid, values), np.asarray(grid.spacing)
+    shares = shares_inside(grid)
 
     def energies(z: jax.Array) -> jax.Array:
         return energy(z, nodes, values.reshape(-1), scales)
 
+    def sums(z: jax.Array) -> Sums:
+        return cell_sums(z, nodes, energies(z) - np.log(shares) / scales.beta, spacing, scales)
+
     def gradient(z: jax.Array) -> jax.Array:
-        return cell_sums(z, nodes, energies(z), spacing, scales).gradient
+        return sums(z).gradient
 
     def height(z: jax.Array, m: jax.Array) -> jax.Array:
-        u = cell_sums(z, nodes, energies(z), spacing, scales).value
-        return u - jnp.sum((z - m) ** 2) / (2 * scales.t)
+        return sums(z).value - jnp.sum((z - m) ** 2) / (2 * scales.t)
 
     def missing(z: jax.Array, m: jax.Array) -> jax.Array:
         return m - (z - scales.t * gradient(z))

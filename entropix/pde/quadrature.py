@@ -89,7 +89,7 @@ def gibbs_sums(
     curvature = node_curvature(grid, values)
 
     lower, upper = np.asarray(grid.lower), np.asarray(grid.upper)
-    shares = _shares_inside(grid)
+    shares = shares_inside(grid)
 
     def first(x: jax.Array) -> tuple[jax.Array, Sums]:
         h = energy(x, nodes, values.reshape(-1), scales)
@@ -134,11 +134,11 @@ def gibbs_sums(
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], found)
 
 
-def _shares_inside(grid: Grid) -> np.ndarray:
+def shares_inside(grid: Grid) -> np.ndarray:
     """The share of each node's cell that is in the box: a half, or in two dimensions a quarter.
 
     Example:
-      >>> _shares_inside(Grid(0.0, 1.0, 4))
+      >>> shares_inside(Grid(0.0, 1.0, 4))
       array([0.5, 1. , 1. , 0.5])
     """
     of_axes = [np.where(np.isin(np.arange(n), (0, n - 1)), 0.5, 1.0) for n in grid.shape]
@@ -166,7 +166,8 @@ def cell_sums(
     # The sums do not depend on the shift. The derivative of `min` divides by the number of entries
     # that equal it: none, where the compiler computes h a second time and rounds it otherwise.
     lowest = lax.stop_gradient(h.min())
-    weights = jnp.exp(-beta * (h - lowest))
+    has_mass = jnp.isfinite(h)  # a derivative of exp at infinity would be 0 times infinity
+    weights = jnp.where(has_mass, jnp.exp(-beta * (jnp.where(has_mass, h, lowest) - lowest)), 0)
     mass = weights.sum()
     log_integral = jnp.log(mass) + jnp.log(width).sum()
     log_integral -= len(width) / 2 * jnp.log(2 * jnp.pi * t / beta)

@@ -43,8 +43,8 @@ def cole_hopf(
 
     Args:
       grid: its box is the domain of integration: wide enough that exp(-beta ...) has decayed at
-        its ends; otherwise they are walls, with an error of the order of a cell's width squared.
-        Its nodes must resolve f, so that no well is missed.
+        its ends; otherwise they are walls, with an error of up to 0.02/beta in the value. Its
+        nodes must resolve f, so that no well is missed.
       f: a function, taken inside the box alone; or values, which are interpolated linearly between
         nodes. It may be +infinity, as at a wall; where it is so at nodes, no mass is beside them.
       t: time (gamma of the optimisers), > 0.

@@ -189,7 +189,8 @@ def scoping_animation(data: Data, path: str | pathlib.Path, *, frames_a_second: 
     frames = len(data["gammas"])
     animation = FuncAnimation(figure, frame, frames=frames, blit=False)
     path = pathlib.Path(path)
-    with writing(path), tempfile.TemporaryDirectory() as folder:  # Pillow writes bit by bit
+    # Pillow writes bit by bit.
+    with writing(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
         animation.save(f"{folder}/a.gif", writer=PillowWriter(fps=frames_a_second), dpi=80)
         drawn = pathlib.Path(folder, "a.gif").read_bytes()
     write_atomic(path, drawn)

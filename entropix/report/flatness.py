@@ -11,8 +11,8 @@ from entropix.report.series import baseline_of, distinct
 from entropix.rows import FLATNESS, Measurement, Row
 
 _NOTE = (
-    "sharpness is a lower bound; relative_trace, local_energy and adaptive_sharpness alone are "
-    "indifferent to a rescaling of layers that leaves the network's function alone."
+    "sharpness is a lower bound; only relative_trace, local_energy and adaptive_sharpness stay the "
+    "same when layers are rescaled without a change of the network's function."
 )
 
 Numbers = Mapping[str, float]

@@ -78,7 +78,7 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
             (loss, model_state), grads = value_and_grad(
                 params, carry.model_state, data, jax.random.fold_in(key, batch), batch
             )
-            if method.relaxation.one_batch:  # which the model has seen at the first gradient, at x
+            if method.relaxation.one_batch:  # the model has seen it at the first gradient, at x
                 model_state = _where(carry.gradients == 0, model_state, carry.model_state)
             # Looking at every parameter would cost a step's share of memory bandwidth; bad
             # parameters make the next loss bad, and losses are scalars.
@@ -126,7 +126,7 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
     """The exponential average of x_1 ... x_t with weights that sum to one at every t."""
     if is_zero(method.ema):
         return None
-    share = jnp.asarray(1 - method.ema, jnp.float32)  # of x_t before the weights are made to sum
+    share = jnp.asarray(1 - method.ema, jnp.float32)  # x_t's weight, over the sum of all weights
     weight = share / -jnp.expm1(count.astype(jnp.float32) * jnp.log1p(-share))
     x = method.eval_params(optimizer, params)
     return jax.tree.map(

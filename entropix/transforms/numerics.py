@@ -94,7 +94,7 @@ def root(value: jax.Array) -> jax.Array:
 
 
 def norm_squared(tree: Any) -> jax.Array:
-    """The sum of the squares of all elements, in the widest of the leaves' dtypes.
+    """The sum of the absolute squares of all elements, in the widest of the leaves' precisions.
 
     The leaves are in float32 or wider. (Strict promotion forbids implicit casts, not these.)
 

@@ -31,6 +31,10 @@ def valley(x):
     return x @ jnp.asarray(VALLEY) @ x / 2
 
 
+def quartic(x):
+    return jnp.sum(x**4) / 4
+
+
 def flat(x):
     return jnp.zeros(())
 
@@ -151,6 +155,27 @@ class TestColeHopf:
         solve = lambda t: cole_hopf(LINE, rugged, t, 3.0, POINTS, max_halvings=0).value  # noqa: E731
         backward, forward = jax.jacrev(solve)(0.4), (solve(0.4 + 1e-5) - solve(0.4 - 1e-5)) / 2e-5
         np.testing.assert_allclose(backward, forward, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("grid", "beta", "x"),
+        [
+            (Grid(0.0, 3.0, 601), 1e4, 0.5),  # halved once, with mass kept beside the wall
+            (Grid((0.0, 0.0), (3.0, 3.0), (51, 51)), 80.0, [0.5, 0.5]),
+            (Grid(-1.0, 3.0, 201), 1e3, 0.5),  # fewer cells than can be kept
+        ],
+    )
+    def test_derivative_by_beta_where_cells_have_no_mass(self, grid, beta, x):
+        solve = lambda b: cole_hopf(grid, quartic, 0.4, b, [x]).value[0]  # noqa: E731
+        _, slope = jax.jvp(solve, (beta,), (1.0,))
+        step = 1e-4 * beta
+        expected = (solve(beta + step) - solve(beta - step)) / (2 * step)
+        np.testing.assert_allclose(slope, expected, rtol=1e-4)
+
+    def test_derivative_by_beta_where_f_is_infinite(self):
+        wall = lambda x: jnp.where(x < -1, jnp.inf, x**4 / 4)  # noqa: E731
+        solve = lambda b: cole_hopf(LINE, wall, 0.4, b, POINTS, max_halvings=0).value  # noqa: E731
+        backward, forward = jax.jacrev(solve)(3.0), (solve(3.0 + 1e-5) - solve(3.0 - 1e-5)) / 2e-5
+        np.testing.assert_allclose(backward, forward, rtol=1e-5)
 
     @pytest.mark.parametrize("nodes", [11, 51])  # with and without halving
     def test_a_box_with_mass_at_its_ends_has_walls(self, nodes):

@@ -311,14 +311,17 @@ def test_one_process_at_a_time(unfinished):
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, whole, caplog):
     """Some of networks know neither locks, nor permissions, nor how to flush a folder."""
 
-    def unknown(descriptor, *_):
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    def answering(code):
+        def refused(*_):
+            raise OSError(code, os.strerror(code))
 
-    flush = os.fsync
-    monkeypatch.setattr(fcntl, "flock", unknown)
-    monkeypatch.setattr(os, "fchmod", unknown)
+        return refused
+
+    flush, unknown = os.fsync, answering(errno.EINVAL)
+    monkeypatch.setattr(fcntl, "flock", answering(errno.ENOLCK))
+    monkeypatch.setattr(os, "fchmod", answering(errno.EPERM))
     monkeypatch.setattr(
-        os, "fsync", lambda fd: unknown(fd) if os.path.isdir(f"/proc/self/fd/{fd}") else flush(fd)
+        os, "fsync", lambda fd: unknown() if os.path.isdir(f"/proc/self/fd/{fd}") else flush(fd)
     )
     found, expected = train(make(), tmp_path / "run"), train(make(), whole)
     assert [row.measures for row in found] == [row.measures for row in expected]
