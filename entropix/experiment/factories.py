@@ -10,7 +10,7 @@ import optax
 
 import entropix
 from entropix.experiment.names import check_name
-from entropix.transforms.checks import check_positive
+from entropix.transforms.checks import check_momentum, check_positive
 
 
 def complete(
@@ -18,6 +18,7 @@ def complete(
 ) -> optax.GradientTransformation:
     """A complete optimiser, inside an outer one or behind a relaxation; `momentum` is SGD's."""
     check_name("optimizer", name, ("adamw", "muon", "sgd"))
+    momentum = check_momentum(momentum)  # of others too, whose config may be given another name
     if name == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
     if name == "muon":

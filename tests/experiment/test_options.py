@@ -218,3 +218,8 @@ def test_the_norm_of_few_bits_is_measured_in_many(dtype):
         assert np.linalg.norm([float(leaf) for leaf in found.values()]) == pytest.approx(
             1, rel=1e-2
         )
+
+
+def test_momentum_is_checked_where_another_optimizer_stands_in_for_sgd():
+    with pytest.raises(ValueError, match=r"momentum must be .*got momentum=-0.1"):
+        one_run("elastic", momentum=-0.1).check()
