@@ -18,7 +18,7 @@ def complete(
 ) -> optax.GradientTransformation:
     """A complete optimiser, inside an outer one or behind a relaxation; `momentum` is SGD's."""
     check_name("optimizer", name, ("adamw", "muon", "sgd"))
-    momentum = check_momentum(momentum)  # of others too, whose config may be given another name
+    momentum = check_momentum(momentum)  # also where AdamW or Muon, which have none, is named
     if name == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
     if name == "muon":

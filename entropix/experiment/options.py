@@ -27,8 +27,7 @@ from entropix.transforms.numerics import (
     inexact_leaves,
     inexact_part,
     is_zero,
-    norm_squared,
-    root,
+    norm,
     wide,
 )
 
@@ -162,8 +161,7 @@ def on_gradient(option: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
             real = jax.tree.map(lambda g, p: g + l2 * p, real, inexact_leaves(params))
         if not is_zero(clip):
             wider = jax.tree.map(wide, real)  # the squares of float16 overflow from 256 on
-            norm = root(norm_squared(wider))
-            share = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30))
+            share = jnp.minimum(1.0, clip / jnp.maximum(norm(wider), 1e-30))
             real = cast_like(jax.tree.map(lambda g: g * factor(share, g), wider), real)
         return filled(real, grads)
 

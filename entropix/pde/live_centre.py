@@ -16,12 +16,11 @@ from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.quadrature import (
     Scales,
     Sums,
-    cell_sums,
     energy,
     halvings_needed,
     node_curvature,
+    node_sums,
     seen_curvature,
-    shares_inside,
 )
 
 _MOST_STEPS = 200
@@ -109,13 +108,12 @@ def _invert(
     """Value, gradient, distance of the mean found from the mean wanted, and halvings missing."""
     nodes = jnp.asarray(grid.points).reshape(-1, grid.ndim)
     curvature, spacing = node_curvature(grid, values), np.asarray(grid.spacing)
-    shares = shares_inside(grid)
 
     def energies(z: jax.Array) -> jax.Array:
         return energy(z, nodes, values.reshape(-1), scales)
 
     def sums(z: jax.Array) -> Sums:
-        return cell_sums(z, nodes, energies(z) - np.log(shares) / scales.beta, spacing, scales)
+        return node_sums(grid, z, nodes, energies(z), scales)
 
     def gradient(z: jax.Array) -> jax.Array:
         return sums(z).gradient

@@ -89,11 +89,10 @@ def gibbs_sums(
     curvature = node_curvature(grid, values)
 
     lower, upper = np.asarray(grid.lower), np.asarray(grid.upper)
-    shares = shares_inside(grid)
 
     def first(x: jax.Array) -> tuple[jax.Array, Sums]:
         h = energy(x, nodes, values.reshape(-1), scales)
-        return h, cell_sums(x, nodes, h - np.log(shares) / scales.beta, spacing, scales)
+        return h, node_sums(grid, x, nodes, h, scales)
 
     def halve(level: jax.Array, x: jax.Array, old: _Progress) -> _Progress:
         cells, sums, left = old
@@ -134,11 +133,17 @@ def gibbs_sums(
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], found)
 
 
-def shares_inside(grid: Grid) -> np.ndarray:
+def node_sums(grid: Grid, x: jax.Array, nodes: jax.Array, h: jax.Array, scales: Scales) -> Sums:
+    """`cell_sums` over the cells around the grid's nodes, as far as these are in the box."""
+    inside = h - np.log(_shares_inside(grid)) / scales.beta
+    return cell_sums(x, nodes, inside, np.asarray(grid.spacing), scales)
+
+
+def _shares_inside(grid: Grid) -> np.ndarray:
     """The share of each node's cell that is in the box: a half, or in two dimensions a quarter.
 
     Example:
-      >>> shares_inside(Grid(0.0, 1.0, 4))
+      >>> _shares_inside(Grid(0.0, 1.0, 4))
       array([0.5, 1. , 1. , 0.5])
     """
     of_axes = [np.where(np.isin(np.arange(n), (0, n - 1)), 0.5, 1.0) for n in grid.shape]

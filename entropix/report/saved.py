@@ -70,7 +70,7 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
 
 def runs_beside(folder: pathlib.Path, names: Collection[str]) -> list[str]:
     """The runs in the folder of a comparison that are none of `names`."""
-    return sorted(path.name for path in _run_folders(folder) if path.name not in names)
+    return sorted(path.name for path in _runs_in(folder) if path.name not in names)
 
 
 def told_apart(runs: Sequence[SavedRun]) -> list[SavedRun]:
@@ -138,8 +138,7 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     check_folder(folder)
     if (folder / RUN_FILE).exists():
         return [folder]
-    parts = set(folder.glob(PARTS))
-    runs = [path for path in folder.iterdir() if path not in parts and _may_be_run(path)]
+    runs = _runs_in(folder)
     if not runs and _may_be_run(folder):
         return [folder]  # a run that has lost its file: `read_run_file` says so
     if not runs:
@@ -151,6 +150,12 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(
         runs, key=lambda path: (order.index(path.name) if path.name in order else len(order), path)
     )
+
+
+def _runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of runs in the folder of a comparison."""
+    parts = set(folder.glob(PARTS))
+    return [path for path in folder.iterdir() if path not in parts and _may_be_run(path)]
 
 
 def _may_be_run(folder: pathlib.Path) -> bool:

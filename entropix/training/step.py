@@ -79,7 +79,8 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
                 params, carry.model_state, data, jax.random.fold_in(key, batch), batch
             )
             if method.relaxation.one_batch:  # the model has seen it at the first gradient, at x
-                model_state = _where(carry.gradients == 0, model_state, carry.model_state)
+                is_first = carry.gradients == 0
+                model_state = optax.tree.where(is_first, model_state, carry.model_state)
             # Looking at every parameter would cost a step's share of memory bandwidth; bad
             # parameters make the next loss bad, and losses are scalars.
             is_bad = (carry.bad == NEVER) & ~jnp.isfinite(loss)
@@ -90,9 +91,9 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
                 gradients=carry.gradients + 1,
             )
 
-        none = _Seen(state.model_state, jnp.zeros([]), jnp.asarray(NEVER), jnp.asarray(0))
+        nothing_seen = _Seen(state.model_state, jnp.zeros([]), jnp.asarray(NEVER), jnp.asarray(0))
         relaxed, relaxation, seen = relaxed_grad(method.relaxation, grad_fn, has_carry=True)(
-            state.params, state.relaxation, none
+            state.params, state.relaxation, nothing_seen
         )
         mean = seen.loss_sum / method.relaxation.num_steps
         updates, optimizer = method.optimizer.update(
@@ -126,17 +127,12 @@ def _averaged(method: Method, average: Any, params: Any, optimizer: Any, count: 
     """The exponential average of x_1 ... x_t with weights that sum to one at every t."""
     if is_zero(method.ema):
         return None
-    share = jnp.asarray(1 - method.ema, jnp.float32)  # x_t's weight, over the sum of all weights
+    share = jnp.asarray(1 - method.ema, jnp.float32)  # x_t's weight, to be divided by all
     weight = share / -jnp.expm1(count.astype(jnp.float32) * jnp.log1p(-share))
     x = method.eval_params(optimizer, params)
     return jax.tree.map(
         lambda a, b: a + factor(weight, a) * (wide(b) - a) if is_inexact(a) else b, average, x
     )
-
-
-def _where(condition: Array, new: Any, old: Any) -> Any:
-    """One of two trees of equal leaves, which may be random keys."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def _downhill(grads: Any) -> Any:

@@ -107,6 +107,11 @@ def norm_squared(tree: Any) -> jax.Array:
         return jnp.zeros([], jnp.float32) + optax.tree.norm(tree, squared=True)
 
 
+def norm(tree: Any) -> jax.Array:
+    """The root of `norm_squared`, with no derivative at 0."""
+    return root(norm_squared(tree))
+
+
 def cast_like(tree: Any, like: Any) -> Any:
     """Rounds the leaves of `tree` to the dtypes of `like`."""
     return jax.tree.map(lambda leaf, old: jnp.asarray(leaf).astype(dtype_of(old)), tree, like)

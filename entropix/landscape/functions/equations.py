@@ -101,9 +101,9 @@ def widened(grid: Grid, f: Function) -> tuple[Grid, tuple[slice, ...]]:
 
 
 def viscous_hj(box: Box, t: float, beta: float) -> Solved:
-    """Local entropy, of whose curvature, 1/t at most, a wall 6.6 deviations away makes 1e-9/t.
+    """Local entropy, whose second differences below 1e-9/t may be the walls' doing.
 
-    A standard deviation is that of the Gaussian, sqrt(t/beta).
+    So much does a wall make that is 6.6 standard deviations, of sqrt(t/beta) each, away.
     """
     return Solved(np.asarray(local_entropy(box, t, beta).value), uncertain=1e-9 / t)
 

@@ -18,9 +18,7 @@ from entropix.transforms.numerics import (
     filled,
     inexact_leaves,
     inexact_part,
-    norm_squared,
     resting,
-    root,
     wide,
 )
 
@@ -78,11 +76,6 @@ def inner_product(a: Tree, b: Tree) -> jax.Array:
     """The sum over all elements of a times b."""
     with jax.numpy_dtype_promotion("standard"):
         return optax.tree.vdot(a, b)
-
-
-def norm(part: Tree) -> jax.Array:
-    """The root of `norm_squared`, with no derivative at 0."""
-    return root(norm_squared(part))
 
 
 def check_automatic(params: Tree) -> None:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from entropix.landscape.networks.batches import check_loss, value_and_gradient
-from entropix.landscape.networks.parameters import Tree, at_point, movable, norm
+from entropix.landscape.networks.parameters import Tree, at_point, movable
 from entropix.landscape.networks.products import LossFn
 from entropix.transforms import checks
 from entropix.transforms.eager import as_partial
 from entropix.transforms.keys import one_key
-from entropix.transforms.numerics import scalar
+from entropix.transforms.numerics import norm, scalar
 from entropix.transforms.random import noise_like
 
 
