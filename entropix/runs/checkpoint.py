@@ -67,7 +67,11 @@ class Checkpoints:
             self._remove_unfinished()  # what a killed writer left
         options = alone()
         handler = ocp.CompositeCheckpointHandler(
-            composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+            composite_options=ocp.CompositeOptions(
+                multiprocessing_options=options,
+                # Else threads wait for a folder that a full disk refuses: 300 s, after the end.
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            ),
             state=ocp.StandardCheckpointHandler(multiprocessing_options=options),
             record=ocp.JsonCheckpointHandler(multiprocessing_options=options),
         )

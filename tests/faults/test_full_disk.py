@@ -3,7 +3,8 @@
 Two kinds of full disk: from its k-th change on, for every k, no file or folder can be made, opened
 for writing or renamed (Python reports changes before it makes them); and no file can grow beyond so
 many bytes, for sizes spread up to the largest file's (the storage library writes without Python).
-Once there is space, the same command ends bit for bit like a run without a fault.
+Once there is space, the same command ends bit for bit like a run without a fault. No thread is left
+that would keep the process from ending.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ import errno
 import os
 import shutil
 import sys
+import threading
+import time
 
 import pytest
 from faults.rehearsal import FOREIGN, REFUSED, WELL, WRONG, cases, judge, spread
@@ -92,6 +95,15 @@ WORK = pytest.mark.parametrize(
 )
 
 
+def still_waiting(seconds=20.0):
+    """Names of threads that a process waits for at its end, and that run on for so long."""
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    end = time.monotonic() + seconds
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [thread.name for thread in others if thread.is_alive()]
+
+
 def one_case(told, work, same, workdir, whole, limit):
     shutil.rmtree(workdir, ignore_errors=True)
 
@@ -100,6 +112,8 @@ def one_case(told, work, same, workdir, whole, limit):
             work(workdir)
 
     case = judge(told, act, lambda: same(workdir, whole))
+    if waiting := still_waiting():
+        return case._replace(end=WRONG, told=f"{told}: {waiting} runs on")
     if case.end in (FOREIGN, WRONG):
         return case
     again = judge(told, lambda: work(workdir), lambda: same(workdir, whole))

@@ -170,7 +170,9 @@ def test_without_a_guard_it_is_reported_and_other_seeds_go_on(name, tmp_path, mo
         folder = tmp_path / str(case)
         with monkeypatch.context() as patch:
             patch.setattr(train_module, "make_programs", poisoned_programs)
-            end, told = reported(run, folder, {s: n // calls for s, n in at.items()})
+            # SAM's second gradient sees the state that the first one has left.
+            first = {s: max(n - (name == "sam"), 0) for s, n in at.items()}
+            end, told = reported(run, folder, {s: n // calls for s, n in first.items()})
         for seed in {0, 1} - set(at) if end == REFUSED else ():
             mine = [row for row in rows(folder) if row["seed"] == seed]
             same = mine == [row for row in sound_rows if row["seed"] == seed]
