@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from entropix.report.cells import intervals, markdown
+from entropix.report.paired import paired
 from entropix.report.series import curve, measures_of
 from entropix.rows import Row, read_rows
 
@@ -111,9 +112,7 @@ def answer(question: Question) -> list[str]:
     for folder in question.folders:
         base = values(folder, question.base, question.measure)
         for run in question.runs:
-            ours = values(folder, run, question.measure)
-            seeds = [seed for seed in ours if seed in base]
-            pairs[folder, run] = [ours[seed] - base[seed] for seed in seeds]
+            pairs[folder, run] = paired(values(folder, run, question.measure), base)
     (measure,) = measures_of(rows_of(question.folders[0]), [question.measure])
     cells = intervals(pairs, measure.unit)
     title = f"{measure.name}, {measure.unit}: difference"

@@ -108,3 +108,8 @@ def __getattr__(name: str) -> ModuleType:
     if name in _ROOMS:
         return importlib.import_module(f"entropix.{name}")
     raise AttributeError(f"module 'entropix' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All public names, the rooms that were not imported yet among them."""
+    return sorted({*globals(), *_ROOMS})

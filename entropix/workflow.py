@@ -320,7 +320,9 @@ def _ranges(
         if off:
             _log.info("%s: not searched, since 0 switches it off: %s", run, ", ".join(off))
     if empty := [name for name, of_run in ranges.items() if not of_run]:
-        raise refusal("search", f"ranges for {', '.join(empty)} too, which has none", dict(named))
+        accepted = f"ranges for {', '.join(empty)} too, which has none"
+        way_out = ". A bare Optax transformation has no options: give an Algorithm, or a name."
+        raise refusal("search", accepted, dict(named), way_out)
     return ranges
 
 

@@ -75,8 +75,14 @@ class Algorithm:
         object.__setattr__(self, "label", self.label or self.name)
         options = {name: plain_number(value) for name, value in self.options.items()}
         object.__setattr__(self, "options", options)
-        check_options(f"algorithm {self.name}", self.options, self._known())
+        known = self._known()
+        check_options(f"algorithm {self.name}", self.options, known)
         self._check_rate()
+        empty = inspect.Parameter.empty
+        if missing := [n for n, d in self.arguments.items() if d is empty and n not in known]:
+            accepted = "a factory whose arguments have defaults, here or in defaults="
+            way_out = f". Without one: {', '.join(missing)}."
+            raise refusal(f"make of {self.name}", accepted, self.make, way_out)
 
     def _check_rate(self) -> None:
         """Refuses options that would do nothing."""
@@ -102,8 +108,13 @@ class Algorithm:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of `make` with their defaults (`inspect.Parameter.empty` for none)."""
+        several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
         parameters = inspect.signature(self.make).parameters.values()
-        return {p.name: p.default for p in parameters if p.name not in _DECIDED}
+        return {
+            p.name: p.default
+            for p in parameters
+            if p.name not in _DECIDED and p.kind not in several
+        }
 
     @property
     def takes_axis(self) -> bool:

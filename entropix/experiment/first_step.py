@@ -85,7 +85,7 @@ def check_foreign(algorithm: Algorithm, method: Method, shapes: Any, replicas: i
             "Give the experiment a function of that name: entropix.experiment.Algorithm(name, "
             "lambda axis_name: ..., replicated=True)."
         ) from error
-    except TypeError as error:
+    except (AttributeError, TypeError) as error:
         raise ValueError(
             f"its update failed ({error}). An experiment calls update(grads, state, params, "
             "value=...) with the mean mini-batch loss, and no other argument."

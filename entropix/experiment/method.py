@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 import entropix
 from entropix.experiment.algorithms import Algorithm
+from entropix.experiment.forms import form_of
 from entropix.experiment.options import (
     INNERS,
     SCOPES,
@@ -171,6 +173,24 @@ def _evaluated(algorithm: Algorithm, decayed: bool) -> Callable[[Any, Any], Any]
         state = state[0] if decayed else state
         if algorithm.eval_params is not None:
             return filled(algorithm.eval_params(state, inexact_leaves(params)), params)
-        return entropix.eval_params(state, params) if remembers_parameters(state) else params
+        if remembers_parameters(state):
+            return entropix.eval_params(state, params)
+        return _schedule_free(state, params)
 
     return evaluated
+
+
+def _schedule_free(state: Any, params: Any) -> Any:
+    """The average x of Optax's schedule-free optimisers; other optimisers move x itself."""
+    kind = optax.contrib.ScheduleFreeState
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    found = [leaf for leaf in leaves if isinstance(leaf, kind)]
+    if not found:
+        return params
+    moving = inexact_leaves(params)
+    if len(found) > 1 or form_of(found[0].z) != form_of(moving):
+        raise ValueError(
+            "a schedule-free optimiser of a part of the parameters does not say where to evaluate. "
+            "Give the experiment entropix.experiment.Algorithm(..., eval_params=...)."
+        )
+    return filled(optax.contrib.schedule_free_eval_params(found[0], moving), params)

@@ -10,6 +10,8 @@ from entropix.rows import PARTS
 from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
+# What options are often called elsewhere.
+_ELSEWHERE = {"lr": "learning_rate", "wd": "weight_decay", "L": "num_steps", "T": "temperature"}
 """Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
 
 
@@ -52,7 +54,8 @@ def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
     """Raises `ValueError` unless `name` is known, naming the nearest that is."""
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+        near = [n for n in (_ELSEWHERE.get(str(name)),) if n in known] or near
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown {kind} {shown(name)}; known: {', '.join(known)}.{hint}")
 

@@ -29,6 +29,7 @@ class Measure(NamedTuple):
 
     Attributes:
       function: `(params, model_state, batch) -> scalar`, a mean over the batch, in evaluation mode.
+        A batch has examples of the data themselves, not what `sample` makes of them.
       better: "lower" or "higher".
       unit: such as "%" or "nats".
     """
@@ -57,10 +58,11 @@ class Problem:
       measures: name -> `Measure`, or a tuple of a measure's parts. "loss" is measured on the
         training and the validation set as "train_loss" and "val_loss". Without any, `loss` is
         measured, in training mode.
-      sample: `sample(key, data) -> batch`; by default `batch_size` examples, uniformly and with
-        replacement.
+      sample: `sample(key, data) -> batch`, for `loss` alone, in any structure; by default
+        `batch_size` examples, uniformly and with replacement.
       estimate: `estimate(params, model_state, batch) -> model_state`, whose average over the
-        training set is the model state to evaluate x with; None keeps the one of training.
+        training set is the model state to evaluate x with; None keeps the one of training. A batch
+        has examples of the data, as a measure's.
       apply: `apply(params, model_state, inputs) -> outputs` in evaluation mode, for
         `entropix.experiment.load`; optional.
       arguments: what the problem was made with, in JSON's types; a part of its identity.
@@ -154,6 +156,8 @@ class Problem:
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
         once, plain = (isinstance(self.data, kind) for kind in (Iterator, list | tuple | Mapping))
+        frame = hasattr(self.data, "to_numpy")  # of which `iter` gives the names of columns
+        plain = plain or frame
         if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once or plain:
             accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
             way_out = ", which can be read once. Give what `iter` can be called on again." * once
@@ -254,9 +258,6 @@ class Problem:
                 f"as a mean over the batch; got {described(loss)}."
             )
         check_state("loss", after, state)
-        if self.estimate is not None:
-            estimated = returned("estimate", self.estimate, params, state, batch, given=given)
-            check_state("estimate", estimated, state)
         sets = {"data": examples}
         if self.validation is not None:
             sets["validation"] = self.validation
@@ -269,6 +270,9 @@ class Problem:
         for source, tree in sets.items():
             some = jax.tree.map(self._some, tree)
             given = f" on examples of {source}, of shapes {shapes_of(some)}"
+            if self.estimate is not None and source == "data":
+                estimated = returned("estimate", self.estimate, params, state, some, given=given)
+                check_state("estimate", estimated, state)
             for name, measure in self.measures.items():
                 function = measure.function
                 value = returned(f"measures[{name!r}]", function, params, state, some, given=given)
@@ -278,11 +282,14 @@ class Problem:
                         f"got {described(value)}. Write a measure for each figure."
                     )
 
+    def _batch_of(self, array: Any) -> jax.ShapeDtypeStruct:
+        """The shape of so many of an array's examples as a gradient sees."""
+        return jax.ShapeDtypeStruct((self.batch_size, *array.shape[1:]), array.dtype)
+
     def _some(self, array: Any) -> jax.ShapeDtypeStruct:
-        """The shape of so many of an array's examples as a gradient sees, if there are."""
-        return jax.ShapeDtypeStruct(
-            (min(self.batch_size, len(array)), *array.shape[1:]), array.dtype
-        )
+        """The shape of so many examples, or of all where the array has fewer."""
+        shape = min(self.batch_size, len(array)), *array.shape[1:]
+        return jax.ShapeDtypeStruct(shape, array.dtype)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -298,6 +305,7 @@ class Problem:
 
     def _computed_digest(self) -> str:
         batch, key = self.first_batch(), jax.random.key(0)
+        examples = batch if self.on_host else jax.tree.map(self._batch_of, self.data)
         params, model_state = jax.eval_shape(self.init, key)
         evaluated = [m.function for _, m in sorted(self.measures.items())]
         if self.estimate is not None:
@@ -306,7 +314,7 @@ class Problem:
             f"{self.eval_batch_size}",
             digest_program(self.init, key),
             digest_training(self.loss, params, model_state, batch, key),
-            *(digest_program(function, params, model_state, batch) for function in evaluated),
+            *(digest_program(function, params, model_state, examples) for function in evaluated),
             digest_arrays(self.validation),
         ]
         if _is_list_of_batches(self.data):

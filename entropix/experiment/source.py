@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,9 @@ def load_problem(config: ConfigDict) -> Problem:
             config.dataset, config.model.to_dict(), batch_size=config.batch_size,
             name=config.dataset, data_dir=config.data_dir or None, **extra,
         )  # fmt: skip
-    make, arguments = import_function(config.problem), config.arguments.to_dict()
+    make = import_function(config.problem)
+    # As `load` reads them again from a file: with lists for tuples.
+    arguments = json.loads(json.dumps(config.arguments.to_dict()))
     _log.info("making the problem of %s", config.problem)
     given = {"batch_size": config.batch_size, **arguments}
     if config.data_dir and "data_dir" in inspect.signature(make).parameters:

@@ -100,6 +100,7 @@ def conv_general_dilated(
         and feature_group_count == batch_group_count == 1
         and preferred_element_type is None
         and out_sharding is None
+        and all(isinstance(extent, int) for extent in lhs.shape)  # not of an exported symbol
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and _is_channels_last(lhs, rhs, dimension_numbers)
     )

@@ -35,7 +35,8 @@ def max_pool(
       [1.0, 3.0]
     """
     window = tuple(window_shape)
-    if strides is None or tuple(strides) != window or padding != "VALID":
+    symbolic = not all(isinstance(extent, int) for extent in inputs.shape)  # as in jax.export
+    if symbolic or strides is None or tuple(strides) != window or padding != "VALID":
         return nnx.max_pool(inputs, window_shape, strides, padding)
     # With the batch last, CPUs compare whole vectors whatever the number of channels, and the
     # package's convolution of images leaves its output so.

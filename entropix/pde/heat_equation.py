@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive, hashable
+from entropix.pde.checks import check_count, check_finite, check_float64, check_positive, hashable
 from entropix.pde.grid import Function, Grid, Relaxed
 
 _WIDTH = 9.0  # in standard deviations; the density there is 1e-18
@@ -126,6 +126,7 @@ def heat_on_grid(grid: Grid, values: ArrayLike | Function, t: float, beta: float
     check_float64()
     check_positive(t=t, beta=beta)
     v = grid.sample(values)
+    check_finite("values", v, grid.points)
     for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
         frequency = np.arange(n)  # of the mirrored, hence periodic, signal of 2 (n - 1) nodes
         eigenvalues = -((2 / h * np.sin(np.pi * frequency / (2 * (n - 1)))) ** 2)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from entropix.report.cells import intervals, markdown, spread
+from entropix.report.paired import paired
 from entropix.report.series import baseline_of, distinct
 from entropix.rows import FLATNESS, Measurement, Row
 
@@ -138,8 +139,8 @@ def _cell(seeds: Sequence[Numbers], name: str, unit: str) -> str:
 
 def _paired(base: Mapping[int, Numbers], other: Mapping[int, Numbers], name: str) -> list[float]:
     """Differences for the seeds of which both have the measure."""
-    return [
-        numbers[name] - base[seed][name]
-        for seed, numbers in other.items()
-        if name in numbers and name in base.get(seed, {})
-    ]
+    ours, theirs = (
+        {seed: numbers[name] for seed, numbers in run.items() if name in numbers}
+        for run in (other, base)
+    )
+    return paired(ours, theirs)

@@ -1,13 +1,15 @@
 """Statistics of differences between two runs, taken seed by seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-# A spread of differences, over the largest of them, that single precision alone can make.
+# What single precision alone can make: a spread of differences over the largest of them, and over
+# the largest of the values that were subtracted.
 _ROUNDING = 1e-5
+_ROUNDING_OF_VALUES = 1e-6
 
 
 class Student(NamedTuple):
@@ -23,6 +25,29 @@ class Student(NamedTuple):
     mean: float
     half: float
     p: float
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Differences, seed by seed, of the seeds that both have; equal ones are exactly equal.
+
+    Accuracies near 100 % that differ by the same nine examples with every seed have differences
+    that are equal but for the rounding of the accuracies: those are replaced by their mean.
+
+    Args:
+      ours: seed -> value of a run.
+      theirs: seed -> value of the baseline.
+
+    Example:
+      >>> paired({0: 0.5, 1: 0.75, 3: 1.0}, {0: 0.25, 1: 0.25})
+      [0.25, 0.5]
+    """
+    values = np.asarray([(ours[seed], theirs[seed]) for seed in ours if seed in theirs], float)
+    if not values.size:
+        return []
+    differences = values[:, 0] - values[:, 1]
+    if np.ptp(differences) <= _ROUNDING_OF_VALUES * np.max(np.abs(values)):
+        differences[:] = np.mean(differences)
+    return [float(difference) for difference in differences]
 
 
 def student(differences: Sequence[float] | np.ndarray) -> Student | None:

@@ -45,7 +45,8 @@ def save_figure(figure: Figure, path: str | pathlib.Path, dpi: int) -> None:
       OSError: naming the file, if it cannot be written.
     """
     path = pathlib.Path(path)
-    path = path if path.suffix else path.with_suffix(".png")
+    if not path.suffix or path.suffix[1].isdigit():  # as in "rate_0.1"
+        path = path.with_name(f"{path.name}.png")
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix[1:], dpi=dpi)
     write_atomic(path, drawn.getvalue())

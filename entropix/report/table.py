@@ -8,6 +8,7 @@ import numpy as np
 
 from entropix.report.cells import intervals, markdown, plus_minus, short, spread
 from entropix.report.flatness import flatness_of, flatness_table
+from entropix.report.paired import paired
 from entropix.report.series import (
     Measure,
     axis_of,
@@ -223,8 +224,7 @@ def _paired(base: _Run, run: _Run, name: str) -> list[float]:
     """Differences at the end, for the seeds that both have finished; none from before the end."""
     if run.is_early(name) or base.is_early(name):
         return []
-    ours, theirs = run.last(name), base.last(name)
-    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    return paired(run.last(name), base.last(name))
 
 
 def _reached(run: _Run, measure: Measure, target: float) -> str:

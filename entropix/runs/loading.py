@@ -1,6 +1,7 @@
 """A trained network back from a run's folder."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from entropix.experiment.fields import FIELDS
 from entropix.experiment.plan import plan
 from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
+from entropix.report.series import seeds_by_state
 from entropix.rows import PARTS, Row, has_results, read_rows
 from entropix.run_file import RunFile, read_run_file
 from entropix.runs.checkpoint import Checkpoints
@@ -21,6 +23,8 @@ from entropix.runs.folder import RunFolder
 from entropix.runs.restoring import restore
 from entropix.training.programs import make_starter
 from entropix.transforms.checks import refusal
+
+_log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
@@ -68,7 +72,8 @@ def load(
         one that the run read or, if that is no more, the usual places (`entropix.data.load`).
 
     Returns:
-      A `Trained`.
+      A `Trained`. Of a seed that diverged, which is warned of, it has the parameters of the
+      checkpoint before.
 
     Raises:
       ValueError: if the folder holds no run, no checkpoint, or not that seed; or if the run cannot
@@ -109,6 +114,11 @@ def load(
         params, model_state = jax.tree.map(lambda leaf: leaf[place], (params, model_state))
         seeds = (seed,)
     rows = [row for row in read_rows(folder) if row.seed in seeds]
+    if diverged := seeds_by_state(rows)["diverged"] if rows else []:
+        _log.warning(
+            "%s: seed %s diverged; its parameters are those of the checkpoint before",
+            folder, ", ".join(map(str, diverged)),
+        )  # fmt: skip
     return Trained(
         run.problem.apply, params, model_state, seeds, run.problem, saved.config, saved.identity,
         rows,

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,11 @@ from entropix.rows import FLATNESS, Row
 _log = logging.getLogger(__name__)
 
 
+def in_terminal() -> bool:
+    """Whether standard error is a terminal; it may be closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Progress:
     """Shows how far a run is.
 
@@ -20,7 +26,8 @@ class Progress:
       name: of the run.
       total: gradients of the whole run.
       done: gradients done before.
-      bar: True for a bar, False for a line per evaluation, None for nothing.
+      bar: True for a bar, False for a line per evaluation, None for nothing. Lines are logged, or
+        written to standard error where nothing is logged at that level.
     """
 
     def __init__(self, name: str, total: int, done: int, bar: bool | None):
@@ -47,10 +54,14 @@ class Progress:
         seconds = (time.monotonic() - self._start) / max(done - self._first, 1)
         left = datetime.timedelta(seconds=max(0, round(seconds * (self._total - done))))
         values = ", ".join(f"{name} {value}" for name, value in shown.items())
-        _log.info(
-            "%s: %s of %s gradients, %s; %.3g gradients/s, %s left",
-            self._name, f"{done:,}", f"{self._total:,}", values, 1 / max(seconds, 1e-9), left,
-        )  # fmt: skip
+        line = (
+            f"{self._name}: {done:,} of {self._total:,} gradients, {values}; "
+            f"{1 / max(seconds, 1e-9):.3g} gradients/s, {left} left"
+        )
+        if _log.isEnabledFor(logging.INFO):  # by the command, or by the user's own settings
+            _log.info(line)
+        elif sys.stderr is not None:
+            print(line, file=sys.stderr)
 
     def close(self) -> None:
         """Leaves the bar as it is."""

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import logging
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import DIVERGED, SPENT, RunFolder, claimed
 from entropix.runs.loop import Loop
 from entropix.runs.preemption import Interrupted, stop_requests
+from entropix.runs.progress import in_terminal
 from entropix.runs.record import Failure
 from entropix.runs.restoring import is_lead
 from entropix.training.programs import make_programs
@@ -65,11 +65,12 @@ def train_run(
     """
     check_callbacks(callbacks)
     _check_path(pathlib.Path(workdir))
-    progress = sys.stderr.isatty() if progress is None else progress
+    progress = in_terminal() if progress is None else progress
     same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
     agree_on(same, timeout=_LOADING_SECONDS)
     rows, failures = [], []
-    for folder, part in parts(run, pathlib.Path(workdir), fork):
+    workdir = pathlib.Path(workdir).absolute()  # a callback may change the current folder
+    for folder, part in parts(run, workdir, fork):
         found = _train_part(part, folder, fork, progress, callbacks)
         rows += found[0]
         failures += found[1]
@@ -135,9 +136,10 @@ def _part(seeds: Sequence[int]) -> str:
 def _check_path(workdir: pathlib.Path) -> None:
     """Raises `ValueError` for a folder whose results could not be found again."""
     check_run_name(workdir.name)
-    if "[" in (path := str(workdir.resolve())):  # Orbax takes a checkpoint's path for a pattern
+    path = workdir.resolve().as_posix()
+    if "[" in path or "\\" in path:  # Orbax takes a path for a pattern, and a backslash for a slash
         way_out = ". Checkpoints below such a folder cannot be read again: choose another."
-        raise refusal("workdir", "a path without '['", path, way_out)
+        raise refusal("workdir", "a path without '[' and without a backslash", path, way_out)
 
 
 def check_callbacks(callbacks: Any) -> None:

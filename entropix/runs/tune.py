@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from entropix.experiment.search import Ranges, check_ends, draw
 from entropix.report.tuning import is_finite
 from entropix.runs.folder import claimed
 from entropix.runs.log import Log
+from entropix.runs.progress import in_terminal
 from entropix.runs.scoring import make_score
 from entropix.runs.trials import Trial, trial_log
 from entropix.transforms.checks import check_count, check_index
@@ -77,7 +77,7 @@ def tune_runs(
     judged = _judge(runs[0].problem, objective)
     for run in runs:
         check_ranges(run, search[run.name])
-    progress = sys.stderr.isatty() if progress is None else progress
+    progress = in_terminal() if progress is None else progress
     with claimed(workdir):
         ranges = {run.name: search[run.name] for run in runs}
         held_out = {id(r.problem): hold_out(r.problem) for r in runs}

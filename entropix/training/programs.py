@@ -122,7 +122,7 @@ def make_programs(run: Run) -> Programs:
     step = make_step(problem, method, layout)
     advance = over_seeds(make_advance(step, num_steps), run.settings.seed_layout)
     start = _placed(jax.eval_shape(starter.init), layout)
-    _refuse_empty(run, start)
+    _refuse_unsavable(run, start)
     data = _stacked(problem, num_steps) if problem.on_host else problem.data
     common = jax.tree.map(lambda x: _like(x, layout.common), (jnp.zeros([], jnp.int32), data))
     places = None if layout.mesh is None else jax.tree.map(lambda x: x.sharding, start)
@@ -135,14 +135,28 @@ def make_programs(run: Run) -> Programs:
     )
 
 
-def _refuse_empty(run: Run, start: Advance) -> None:
-    """Raises `ValueError` for arrays without elements, which checkpoints cannot hold."""
+def _refuse_unsavable(run: Run, start: Advance) -> None:
+    """Raises `ValueError` for what checkpoints cannot hold.
+
+    Those are arrays without elements, and two of one name: of the storage library, which joins the
+    names along a path by dots, or of this package, which joins them by slashes.
+    """
+    named: dict[str, str] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(start.state):
+        where = jax.tree_util.keystr(path)
+        for separator in "./":
+            name = separator + jax.tree_util.keystr(path, simple=True, separator=separator)
+            if named.setdefault(name, where) != where:
+                raise ValueError(
+                    f"{run.name}: arrays of the parameters, of the model's state and of the "
+                    f"optimiser must have different names in a checkpoint; got {named[name]} and "
+                    f"{where}, both {name[1:]}. Take '.' and '/' out of the names."
+                )
         if leaf.size == 0:
             raise ValueError(
                 f"{run.name}: arrays of the parameters, of the model's state and of the optimiser "
                 f"must have elements, to be saved; got shape {leaf.shape[1:]} at "
-                f"{jax.tree_util.keystr(path)}. Leave the leaf out, or put None there."
+                f"{where}. Leave the leaf out, or put None there."
             )
 
 

@@ -91,7 +91,8 @@ def make_step(problem: Problem, method: Method, layout: Layout | None = None) ->
                 gradients=carry.gradients + 1,
             )
 
-        nothing_seen = _Seen(state.model_state, jnp.zeros([]), jnp.asarray(NEVER), jnp.asarray(0))
+        never, zero = (jnp.asarray(number, jnp.int32) for number in (NEVER, 0))
+        nothing_seen = _Seen(state.model_state, jnp.zeros([]), bad=never, gradients=zero)
         relaxed, relaxation, seen = relaxed_grad(method.relaxation, grad_fn, has_carry=True)(
             state.params, state.relaxation, nothing_seen
         )

@@ -28,6 +28,7 @@ from entropix.transforms.numerics import (
 )
 from entropix.transforms.probe import refuse_complete
 from entropix.transforms.relaxation import (
+    Pull,
     Relaxation,
     RelaxationState,
     check_state,
@@ -181,7 +182,5 @@ def _gradient_form(
             y=where_changed(moved, wide_zeros(params), chain.y),
         )
 
-    hyperparams = {"gamma": gamma, "step_size": step_size}
-    return Relaxation(
-        init, begin, point, step, finish, num_steps, restart=restart, hyperparams=hyperparams
-    )
+    pull = Pull(gamma, step_size)
+    return Relaxation(init, begin, point, step, finish, num_steps, restart=restart, pull=pull)

@@ -31,6 +31,7 @@ from entropix.transforms.numerics import (
 )
 from entropix.transforms.random import noise_like
 from entropix.transforms.relaxation import (
+    Pull,
     Relaxation,
     RelaxationState,
     check_state,
@@ -121,7 +122,7 @@ def langevin(
     noise: Noise | None,
     divisor: ScalarOrSchedule,
     reset_inner: bool,
-    hyperparams: dict[str, Any],
+    pull: Pull,
 ) -> Relaxation:
     """Makes the relaxation of a chain; its arguments are checked by the callers.
 
@@ -133,7 +134,7 @@ def langevin(
       noise: None for a deterministic chain, which compiles no noise code.
       divisor: of the displacement: gamma, or 1; a float or a schedule of the outer step.
       reset_inner: whether the state of `inner` starts anew at every outer step.
-      hyperparams: what `entropix.check` reads.
+      pull: what `entropix.check` reads.
 
     Returns:
       A `Relaxation`.
@@ -208,7 +209,7 @@ def langevin(
         num_steps,
         restart=restart,
         point_is_y=True,
-        hyperparams=hyperparams,
+        pull=pull,
     )
 
 

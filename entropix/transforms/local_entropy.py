@@ -21,7 +21,7 @@ from entropix.transforms.langevin import LangevinInner, Move, Noise, langevin, l
 from entropix.transforms.numerics import at, is_zero
 from entropix.transforms.probe import refuse_complete
 from entropix.transforms.random import check_noise
-from entropix.transforms.relaxation import Relaxation
+from entropix.transforms.relaxation import Pull, Relaxation
 from entropix.transforms.stability import refuse_unstable
 
 __all__ = ["LangevinInner", "langevin_step", "local_entropy"]
@@ -130,5 +130,5 @@ def local_entropy(
         noise=None if is_zero(temperature) else Noise(noise, key, axis_name),
         divisor=gamma if output == "gradient" else 1.0,
         reset_inner=reset_inner,
-        hyperparams={"gamma": gamma, "step_size": step_size},
+        pull=Pull(gamma, step_size),
     )

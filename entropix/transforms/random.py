@@ -255,6 +255,7 @@ def _threefry_words(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]
     if (
         jax.random.key_impl(key) != "threefry2x32"
         or not getattr(jax.config, "jax_threefry_partitionable", True)
+        or not all(isinstance(extent, int) for extent in shape)  # a symbol of jax.export
         or math.prod(shape) > 2**32  # the upper word of the counter is taken to be 0
     ):
         return None

@@ -17,7 +17,7 @@ random keys) and put them back where a gradient of the loss is wanted. Inner var
 or wider; x, the points and the relaxed gradients have the dtypes of the parameters.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,13 @@ class RelaxationState(NamedTuple):
     inner_memory: Any = None
 
 
+class Pull(NamedTuple):
+    """A pull to x, which diverges where step_size is twice gamma or more: numbers or schedules."""
+
+    gamma: Any
+    step_size: Any
+
+
 class Relaxation(NamedTuple):
     """Pure functions that make one relaxation; the module's docstring says how they are called.
 
@@ -63,7 +70,7 @@ class Relaxation(NamedTuple):
       point_is_y: whether the point is the field `y` of `inner`, rounded to the parameters' dtypes,
         so that `stepwise` needs no memory of where it has put the parameters.
       one_batch: whether all gradients of an outer step are of one mini-batch, as in SAM.
-      hyperparams: numbers or schedules "gamma" and "step_size", where a pull by them can diverge.
+      pull: gamma and step size, where a pull by them can diverge.
     """
 
     init: Callable[[Any], Any]
@@ -76,7 +83,15 @@ class Relaxation(NamedTuple):
     restart: Callable[[Any, Any, Any], Any] | None = None
     point_is_y: bool = False
     one_batch: bool = False
-    hyperparams: Mapping[str, Any] | None = None
+    pull: Pull | None = None
+
+    @property
+    def update(self) -> Any:
+        """There is none: a relaxation is no Optax transformation, and `relax` makes one of it."""
+        raise AttributeError(
+            "a Relaxation is no Optax transformation and has no update: write entropix.relax("
+            "relaxation) in an optax.chain, or entropix.stepwise(relaxation, optimizer)."
+        )
 
 
 def check_relaxation(relaxation: Any) -> Relaxation:

@@ -68,10 +68,10 @@ def check(tx: Any, num_outer_steps: int) -> float:
             f"relaxation inside tx={checks.shown(tx)}. Give it the relaxation, as in "
             "entropix.check(entropix.local_entropy(...), num_outer_steps)."
         )
-    if relaxation.hyperparams is None or relaxation.num_steps == 1:
+    if relaxation.pull is None or relaxation.num_steps == 1:
         return 0.0
-    scope = _values(relaxation.hyperparams["gamma"], count)
-    step_size = _values(relaxation.hyperparams["step_size"], count)
+    scope = _values(relaxation.pull.gamma, count)
+    step_size = _values(relaxation.pull.step_size, count)
     with np.errstate(divide="ignore", invalid="ignore"):  # a scope of 0 is reported below
         ratio = step_size / scope
     for name, values in (("gamma", scope), ("step_size", step_size)):

@@ -23,6 +23,7 @@ from entropix.transforms.numerics import (
     wide,
 )
 from entropix.transforms.parts import RelaxedOptimizer
+from entropix.transforms.probe import refuse_incomplete
 from entropix.transforms.relaxation import (
     Relaxation,
     check_relaxation,
@@ -106,7 +107,7 @@ def stepwise(
       True
     """
     check_relaxation(relaxation)
-    checks.check_transformation("optimizer", optimizer, "optax.sgd(0.1)")
+    refuse_incomplete("optimizer", optimizer)  # nothing behind this link could give the sign
     check_optional_axis_name(axis_name)
     parts = _Parts(relaxation, optax.with_extra_args_support(optimizer), axis_name)
     advance = functools.partial(_advance, parts)

@@ -18,7 +18,7 @@ from entropix.transforms.keys import check_key
 from entropix.transforms.langevin import Move, Noise, langevin
 from entropix.transforms.numerics import at, factor, is_zero, root, scalar, wide
 from entropix.transforms.probe import refuse_incomplete
-from entropix.transforms.relaxation import Relaxation
+from entropix.transforms.relaxation import Pull, Relaxation
 from entropix.transforms.stability import refuse_unstable
 
 
@@ -121,7 +121,7 @@ def walk(
         noise=None if quiet else Noise("popcount", key, axis_name),
         divisor=1.0,
         reset_inner=False,
-        hyperparams={"gamma": gamma, "step_size": 0.0 if step_size is None else step_size},
+        pull=Pull(gamma, 0.0 if step_size is None else step_size),
     )
 
 

@@ -70,6 +70,8 @@ def test_the_factories_of_the_package_need_no_second_table():
     ("make", "message"),
     [
         (lambda: algorithm("hjj"), "unknown algorithm 'hjj'.*Did you mean 'hj'"),
+        (lambda: algorithm("sgd", lr=0.1), "'lr'.*Did you mean 'learning_rate'"),
+        (lambda: algorithm("sgd", qqq=0.1), "'qqq'; known: [^.]*[.]$"),
         (lambda: algorithm("hj", gama=1.0), "option of algorithm hj 'gama'.*mean 'gamma'"),
         (lambda: algorithm("sgd", gamma=1.0), "option of algorithm sgd 'gamma'"),
         (lambda: algorithm("sgd", axis_name="x"), "option of algorithm sgd 'axis_name'"),
@@ -227,6 +229,25 @@ def test_schedule_free_is_evaluated_at_its_average():
     hand = by_hand(tx, run.problem, 8, evaluated)
     np.testing.assert_allclose(walked(run, 8), hand, rtol=1e-5, atol=1e-6)
     assert not np.allclose(hand, by_hand(tx, run.problem, 8, lambda state, x: x))
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: optax.chain(optax.clip(10.0), tx)])
+def test_a_users_schedule_free_is_evaluated_at_its_average(wrap):
+    tx = wrap(optax.contrib.schedule_free(optax.sgd(0.2), 0.2, b1=0.9))
+    named = one_run("schedule_free", bowl(), budget=(8, 1), learning_rate=0.2, schedule="constant")
+    np.testing.assert_allclose(walked(one_run(tx, bowl(), budget=(8, 1)), 8), walked(named, 8))
+
+
+def test_schedule_free_of_a_part_of_the_parameters_says_what_to_give():
+    tx = optax.contrib.schedule_free(optax.sgd(0.2), 0.2, b1=0.9)
+    parts = optax.partition({"w": tx, "b": optax.sgd(0.1)}, {"w": "w", "b": "b"})
+    with pytest.raises(ValueError, match=r"a part of the parameters.*Algorithm\(..., eval_params="):
+        assert one_run(parts).identity
+
+
+def test_a_transformation_that_needs_other_parameters_is_refused():
+    with pytest.raises(ValueError, match="its update failed"):
+        one_run(optax.lookahead(optax.sgd(0.1), 5, 0.5))
 
 
 def test_sam_is_evaluated_at_x_and_its_gradients_share_a_batch():
@@ -472,6 +493,7 @@ def start_of(problem):
     [
         ({"counts": "gradient"}, "counts must be 'outer steps' or 'gradients'; got counts='gradie"),
         ({"make": "adam"}, "make must be a function that returns .*; got make='adam'"),
+        ({"make": lambda learning_rate, beta: entropix.sgd(learning_rate)}, "Without one: beta"),
     ],
 )
 def test_a_record_is_checked(changes, message):

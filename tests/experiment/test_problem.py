@@ -9,11 +9,13 @@ import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
-from small import arrays, line, squares
+from small import arrays, line, one_run, squares
 
-from entropix.experiment import Budget, Measure, Problem, train
+from entropix.experiment import Budget, Measure, Problem, load, train
 from entropix.experiment.fingerprint import digest_program
+from entropix.runs.train import train_run
 
 
 def scaled(factor, compiled=False):
@@ -241,6 +243,7 @@ def test_batches_are_uniform_with_replacement():
         ),
         ({"data": {"x": np.asarray(["a", "b"])}}, "data must have arrays of numbers; got .*<U1"),
         ({"validation": {"x": np.float32(1)}}, "validation must be arrays with a leading axis"),
+        ({"data": pd.DataFrame({"x": [1.0, 2.0]})}, "Make arrays of numbers, with np.asarray"),
     ],
 )
 def test_what_is_no_problem_is_refused(changes, message):
@@ -279,7 +282,7 @@ WRONG = {
                              r"\(8, 2\), \(8,\) \(TypeError: "),
     "init that fails": ({"init": lambda key: 1 / 0}, r"init failed \(ZeroDivisionError: divi"),
     "estimate that fails": ({"estimate": lambda p, s, batch: s["median"]},
-                            r"estimate failed on a mini-batch of data.*KeyError: 'median'"),
+                            r"estimate failed on examples of data.*KeyError: 'median'"),
     "validation, one array": ({"validation": arrays(1, 40)["x"]}, "validation must have the str"),
     "validation": ({"validation": tuple(arrays(1, 40).values())},
                    "validation must have the structure of data, .*x.*; got .*All measures see"),
@@ -326,6 +329,32 @@ def test_measures_are_written_as_tuples_or_functions():
         "loss": Measure(squares, "lower", ""), "accuracy": Measure(squares, "higher", "%")
     }  # fmt: skip
     assert isinstance(dataclasses.replace(problem, name="other"), Problem)
+
+
+def test_a_sample_of_another_structure_is_for_the_loss_alone(tmp_path):
+    """A batch of tuples from data in a dictionary; measures and estimates see dictionaries."""
+
+    def sample(key, data):
+        chosen = jax.random.randint(key, (8,), 0, len(data["x"]))
+        return data["x"][chosen], data["y"][chosen]
+
+    def loss(params, state, batch, key):
+        x, y = batch
+        return squares(params, None, {"x": x, "y": y}), state
+
+    def estimate(params, state, batch):
+        return {"mean": jnp.mean(batch["x"], axis=0)}
+
+    problem = line(sample=sample, loss=loss, estimate=estimate)
+    run = one_run("sgd", problem, budget=(4, 1), seeds=1)
+    (row,) = train_run(run, tmp_path, progress=False)
+    trained = load(tmp_path, seed=0, run=run)
+    expected = squares(trained.params, None, problem.validation)
+    np.testing.assert_allclose(row["val_loss"], expected, rtol=1e-5)
+    mean = np.mean(np.reshape(problem.data["x"], (-1, 3)), axis=0)
+    np.testing.assert_allclose(trained.model_state["mean"], mean, atol=1e-6)
+    with pytest.raises(ValueError, match="estimate failed on examples of data"):
+        line(sample=sample, loss=loss, estimate=lambda params, state, batch: {"mean": batch[0]})
 
 
 def test_without_measures_the_loss_is_measured():

@@ -1,12 +1,13 @@
 """The paper's three networks: their size to the parameter, their shapes, and what they refuse."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from entropix.models import all_cnn, lenet, mlp
+from entropix.models import all_cnn, functional, lenet, mlp
 
 NETWORKS = {
     "mlp": (mlp, (28, 28, 1)),
@@ -181,3 +182,30 @@ def test_hidden_layers_of_the_mlp_rectify_before_they_normalise():
     places = [i for i, m in enumerate(model.layers) if isinstance(m, nnx.BatchNorm)]
     assert len(places) == 2
     assert all(model.layers[i - 1] is nnx.relu for i in places)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (mlp((5,), (6,), num_classes=3, rngs=0), (5,)),
+        (lenet((22, 22, 1), (2, 3), 5, 4, rngs=0), (22, 22, 1)),
+        (all_cnn((8, 8, 3), (4, 5), rngs=0), (8, 8, 3)),
+    ],
+    ids=NETWORKS,
+)
+def test_networks_are_exported_for_batches_of_any_size(model, shape, train):
+    apply, params, state = functional(model)
+
+    def outputs(params, x):
+        return apply(params, state, x, train=train, key=jax.random.key(1))[0]
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(outputs))(
+        params, jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+    )
+    for size in (3, 40):
+        x = jax.random.normal(jax.random.key(0), (size, *shape))
+        np.testing.assert_allclose(
+            exported.call(params, x), outputs(params, x), rtol=1e-4, atol=1e-4
+        )

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entropix import pde
 from entropix.pde import Grid, fokker_planck, free_energy, gibbs, mass, wasserstein_distance
 
 LINE = Grid(-10.0, 10.0, 4001)
@@ -71,3 +72,56 @@ def test_messages():
             wasserstein_distance(LINE, gaussian(0, 1), bad)
     with pytest.raises(ValueError, match="density must be finite and >= 0; got density with -1.0"):
         free_energy(LINE, lambda x: x**2, -np.ones(4001), beta=1.0)
+
+
+def test_free_energy_behind_walls():
+    """There is no mass where V is infinite; with half a density there, F is infinite."""
+    grid, beta = Grid(-2.0, 2.0, 401), 1.0
+
+    def walled(x):
+        return jnp.where(jnp.abs(x) > 1, jnp.inf, x**2)
+
+    rho = gibbs(grid, walled, beta=beta)
+    partition = mass(grid, jnp.exp(-2 * beta * walled(grid.points)))
+    expected = -jnp.log(partition) / (2 * beta)  # F of the Gibbs density, mass 1
+    assert float(free_energy(grid, walled, rho, beta=beta)) == pytest.approx(
+        float(expected), rel=1e-12
+    )
+    assert float(free_energy(grid, walled, lambda x: 0 * x + 0.25, beta=beta)) == np.inf
+
+
+SHORT = Grid(-2.0, 2.0, 41)
+WALL = lambda x: jnp.where(jnp.abs(x) > 1, jnp.inf, 0.0)  # noqa: E731
+ROOT = jnp.sqrt  # NaN on half of the box
+GAME = {"gamma": 1.0, "beta": 1.0, "horizon": 1.0, "num_levels": 2, "num_rounds": 1}
+TIMES = {"horizon": 1.0, "num_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("solve", "message"),
+    [
+        (lambda: pde.value_function(SHORT, jnp.square, WALL, beta=1.0, horizon=1.0, num_levels=2),
+         "V must be finite; its value at -2.0 is inf"),
+        (lambda: pde.value_function(
+            SHORT, jnp.square, WALL, beta=1.0, horizon=1.0, num_levels=2, method="linear"),
+         "V must be finite"),
+        (lambda: pde.backward_kolmogorov(
+            SHORT, jnp.square, ROOT, beta=1.0, horizon=1.0, num_levels=2), "V must be finite.* nan"),
+        (lambda: fokker_planck(SHORT, jnp.square, ROOT, beta=1.0, **TIMES),
+         "density must be finite"),
+        (lambda: pde.mean_field(SHORT, jnp.square, ROOT, gamma=1.0, temperature=1.0, **TIMES),
+         "density must be finite"),
+        (lambda: pde.mean_field_game(SHORT, jnp.square, lambda x, m: x, lambda x: 0 * x, **GAME),
+         "mass_of_density must be one number > 0"),
+        (lambda: pde.mean_field_game(SHORT, jnp.square, lambda x, m: x, ROOT, **GAME),
+         "density must be finite"),
+        (lambda: gibbs(SHORT, ROOT, beta=1.0), "potential must be .*at -2.0 is nan"),
+        (lambda: gibbs(SHORT, lambda x: -WALL(x), beta=1.0), "potential must be finite or"),
+        (lambda: gibbs(SHORT, lambda x: 0 * x + jnp.inf, beta=1.0), "at every node is inf"),
+        (lambda: free_energy(SHORT, ROOT, lambda x: 0 * x + 0.25, beta=1.0), "potential must be"),
+        (lambda: pde.heat_on_grid(SHORT, ROOT, t=1.0, beta=1.0), "values must be finite; .*nan"),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_is_refused(solve, message):
+    with pytest.raises(ValueError, match=message):
+        solve()

@@ -27,6 +27,11 @@ def test_lines_are_means_over_seeds(make_rows):
         np.testing.assert_allclose(lines(figure, panel)[0].get_ydata(), scale * ERRORS[:, 1])
 
 
+def test_a_number_at_the_end_of_a_name_is_no_format(make_rows, tmp_path):
+    convergence(make_rows("hj"), tmp_path / "rate_0.1")
+    assert (tmp_path / "rate_0.1.png").exists()
+
+
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ""])
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(make_rows, tmp_path, suffix):
     path = tmp_path / f"figure{suffix}"

@@ -8,7 +8,7 @@ from scipy import stats
 
 from entropix.report import as_text, make_table
 from entropix.report.cells import intervals
-from entropix.report.paired import holm, student
+from entropix.report.paired import holm, paired, student
 from entropix.report.tuning import tuning_page
 
 SGD = np.asarray([[9.0, 8.0, 8.5], [4.0, 3.0, 3.5], [2.0, 2.2, 2.7]])
@@ -82,6 +82,21 @@ def test_students_test_of_equal_differences():
     rounded = np.float32([0.7, 0.9]) - np.float32([0.6, 0.8])
     assert student(rounded) == (pytest.approx(0.1), 0.0, 1.0)
     assert student([0.0, 0.0]) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_accuracies_that_differ_by_as_many_examples_have_equal_differences(seed):
+    """Each is a mean in float32; the differences' rounding is that of 98 %, not that of 0.09 %."""
+    right = np.random.default_rng(seed).integers(9700, 9850, 3)
+    theirs, ours = (
+        {k: 100 * float(np.float32(n) / np.float32(10_000)) for k, n in enumerate(numbers)}
+        for numbers in (right, right + 9)
+    )
+    assert intervals({"a": paired(ours, theirs), "b": [0.1, 0.2, 0.3]}, "%") == {
+        "a": "+0.09 with all 3 seeds",
+        "b": "+0.20 (-0.05 to +0.45), p = 0.15",
+    }
+    assert paired(ours | {2: ours[2] + 0.01}, theirs) == pytest.approx([0.09, 0.09, 0.1], abs=1e-4)
 
 
 def test_holm_by_hand():

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,6 +12,7 @@ from small import line, one_run
 import entropix
 from entropix.experiment import Budget, classification, load, make_config
 from entropix.experiment.making import make_runs
+from entropix.experiment.source import load_problem
 from entropix.runs.train import train_run
 from entropix.workflow import compare, train
 
@@ -98,6 +100,46 @@ def test_seeds_that_were_added_later_are_found(tmp_path):
     assert trained.rows == rows[1:]
     with pytest.raises(ValueError, match="seed must be one of 0; got seed=5"):
         load(tmp_path, seed=5, run=run)
+
+
+def test_a_seed_that_diverged_is_warned_of(tmp_path, caplog):
+    rate = optax.piecewise_constant_schedule(1e-3, {25: 1e33})
+    run = one_run(optax.sgd(rate), budget=(40, 4), seeds=1)
+    with pytest.raises(FloatingPointError):
+        train_run(run, tmp_path, progress=False)
+    trained = load(tmp_path, seed=0, run=run)
+    assert np.isfinite(trained.params["w"]).all()
+    assert "seed 0 diverged; its parameters are those of the checkpoint before" in caplog.text
+
+
+def test_arguments_are_those_that_a_saved_run_gives(tmp_path, monkeypatch):
+    """A tuple was a tuple in training, and a list when the run was loaded."""
+    source = (
+        "from small import line\n"
+        "def make(batch_size, widths=(1,)):\n"
+        "    return line(batch_size=batch_size, name=f'of {widths!r}')\n"
+    )
+    (tmp_path / "of_widths.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make_config(
+        problem="of_widths:make", arguments={"widths": (3, 4)}, optimizers={"sgd": {}}, seeds=1
+    )
+    assert load_problem(config).name == "of [3, 4]"
+
+
+@pytest.mark.parametrize("names", [{"a.b": 1.0, "a": {"b": 2.0}}, {"a/b": 1.0, "a": {"b": 2.0}}])
+def test_names_that_would_be_one_in_a_checkpoint_are_refused(tmp_path, names):
+    """The run ended, and its network was gone."""
+
+    def init(key):
+        return jax.tree.map(jnp.asarray, names), ()
+
+    def loss(params, state, batch, key):
+        return sum(jnp.square(leaf) for leaf in jax.tree.leaves(params)), state
+
+    problem = line(init=init, loss=loss, measures={})
+    with pytest.raises(ValueError, match=r"must have different names in a checkpoint; got .*a.*b"):
+        train_run(one_run("sgd", problem), tmp_path, progress=False)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):

@@ -399,3 +399,22 @@ def test_an_eager_update_is_of_one_gamma():
     first = update()
     outside["gamma"] = 9.0
     np.testing.assert_allclose(update(), first, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", RELAXATIONS)
+def test_relaxations_are_static_arguments(name):
+    relaxation = RELAXATIONS[name]()
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def of_quadratic(relaxation, x):
+        return entropix.relaxed_grad(relaxation, lambda p, i: p)(x, relaxation.init(x))[0]
+
+    assert of_quadratic(relaxation, jnp.ones(2)).shape == (2,)
+    assert len({relaxation, relaxation}) == 1
+
+
+def test_a_relaxation_in_a_chain_says_what_to_write():
+    tx = optax.chain(entropix.local_entropy(1.0), optax.sgd(0.1))
+    w = jnp.ones(2)
+    with pytest.raises(AttributeError, match=r"write entropix\.relax\(relaxation\) in an optax"):
+        tx.update(w, tx.init(w), w)

@@ -433,3 +433,10 @@ def test_a_flag_may_decide_what_a_link_does_outside_of_jit():
     tx, w = entropix.hj_sgd(0.1, 1.0, inner=link, stepwise=True), jnp.ones(2)
     (twice, _), (once, _) = (tx.update(w, tx.init(w), w, flag=flag) for flag in (True, False))
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [optax.scale_by_adam(), optax.trace(0.9), optax.identity()])
+def test_an_optimiser_without_its_sign_is_refused(optimizer):
+    """It climbed: nothing behind this link can turn the sign."""
+    with pytest.raises(ValueError, match="optimizer must be complete, with its learning rate and"):
+        entropix.stepwise(entropix.hamilton_jacobi(1.0, num_steps=2), optimizer)

@@ -106,8 +106,8 @@ def relaxations(
       >>> bool(data.f_convex[50]), [bool(kind[0, 50]) for kind in data.convex]  # x = 0.5
       (False, [True, True, False])
     """
-    if not len(times):
-        raise ValueError("times must have at least one time > 0; got none")
+    if not np.ndim(times) == 1 or not len(times):
+        raise ValueError(f"times must be a list of times > 0, one at least; got times={times!r}")
     for t in times:
         check_positive(time=t)
     check_beta(beta)
@@ -184,7 +184,12 @@ def descend_while_scoping(
         last = min(gamma, max(last, 1 / finest if finest > 0 else gamma))
     gammas = np.geomspace(gamma, last, num_frames)
     slope = grid.gradient(grid.sample(f))
-    x = y = jnp.clip(jnp.asarray(start, float).reshape(grid.point_shape), *corners(grid))
+    at = np.asarray(start, float)
+    if at.size != max(1, math.prod(grid.point_shape)) or not np.isfinite(at).all():
+        raise ValueError(
+            f"start must be a finite point of {grid.ndim} dimensions; got start={start!r}"
+        )
+    x = y = jnp.clip(jnp.asarray(at).reshape(grid.point_shape), *corners(grid))
     if 2 * (radius + gamma) / radius > _MOST_STEPS:
         raise ValueError(
             f"the function must not be so steep for a descent: its curvature reaches "

@@ -13,7 +13,7 @@ from entropix.pde.checks import check_count, check_multiple, check_positive, cho
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov, one_sided
 from entropix.pde.stochastic.exchange import implicit_step
-from entropix.pde.stochastic.fokker_planck import InTime, in_time
+from entropix.pde.stochastic.fokker_planck import InTime, in_time, sampled_finite
 from entropix.pde.stochastic.sde import Drift
 from entropix.pde.stochastic.stepping import NumberedStep, saved_steps
 
@@ -160,7 +160,7 @@ def value_function(
     num_steps = num_levels if num_steps is None else num_steps
     check_count(num_levels=num_levels, num_steps=num_steps)
     check_multiple("num_steps", num_steps, "num_levels", num_levels)
-    V, method = grid.sample(V), chosen("method", method, SCHEMES)
+    V, method = sampled_finite(grid, "V", V), chosen("method", method, SCHEMES)
     scheme = method(grid, V, beta)
     arrays = V, in_time(grid, "f", f, horizon), beta, horizon / num_steps
     levels = saved_steps(

@@ -70,7 +70,7 @@ def fokker_planck(
     check_positive(beta=beta, horizon=horizon)
     check_saves(num_steps, num_saves)
     arrays = in_time(grid, "potential", potential, horizon), beta, horizon / num_steps
-    start = grid.sample(density)
+    start = sampled_finite(grid, "density", density)
     return saved_steps(_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves)
 
 
@@ -200,5 +200,6 @@ def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Ar
     """
     check_positive(beta=beta)
     V = grid.sample(potential)
+    check_finite("potential", V, grid.points, besides=np.inf)
     density = jnp.exp(-2 * beta * (V - V.min()))
     return density / mass(grid, density)

@@ -108,9 +108,10 @@ def mean_field_game(
     check_count(num_levels=num_levels, num_rounds=num_rounds)
     if damping > 1:
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
-    start = grid.sample(density)
+    start = sampled_finite(grid, "density", density)
+    check_positive(mass_of_density=mass(grid, start))
     start = start / mass(grid, start)
-    first_cost = grid.sample(lambda x: V(x, mean(grid, start)))
+    first_cost = sampled_finite(grid, "V", lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
     static = grid, hashable(f), hashable(V), num_levels, num_rounds
     return _equilibrium(*static, start, gamma, beta, horizon, damping)

@@ -68,7 +68,7 @@ def mean_field(
     check_positive(gamma=gamma, temperature=temperature, horizon=horizon)
     check_saves(num_steps, num_saves)
     arrays = sampled_finite(grid, "f", f), gamma, temperature, horizon / num_steps
-    start = grid.sample(density)
+    start = sampled_finite(grid, "density", density)
     return saved_steps(
         pulled_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves
     )

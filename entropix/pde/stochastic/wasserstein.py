@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_all, check_count, check_line, check_positive, not_negative
+from entropix.pde.checks import (
+    check_all,
+    check_count,
+    check_finite,
+    check_line,
+    check_positive,
+    not_negative,
+)
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells
 from entropix.pde.stochastic.fokker_planck import mass
@@ -23,7 +30,7 @@ def free_energy(
 
     Args:
       grid: of one or two dimensions.
-      potential: V, a function or values at the nodes.
+      potential: V, a function or values at the nodes; infinite behind walls.
       density: rho >= 0, likewise.
       beta: the paper's inverse temperature, > 0.
 
@@ -49,6 +56,8 @@ def free_energy(
     check_positive(beta=beta)
     V, rho = grid.sample(potential), grid.sample(density)
     check_all("density", rho, not_negative)
+    check_finite("potential", V, grid.points, besides=np.inf)
+    V = jnp.where(rho > 0, V, 0)  # behind a wall without mass too
     return mass(grid, V * rho + entropy_density(rho) / (2 * beta))
 
 
