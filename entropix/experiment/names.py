@@ -10,9 +10,9 @@ from entropix.rows import PARTS
 from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
+"""Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
 # What options are often called elsewhere.
 _ELSEWHERE = {"lr": "learning_rate", "wd": "weight_decay", "L": "num_steps", "T": "temperature"}
-"""Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
 
 
 def is_file_name(name: Any) -> bool:

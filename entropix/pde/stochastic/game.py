@@ -109,7 +109,7 @@ def mean_field_game(
     if damping > 1:
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
     start = sampled_finite(grid, "density", density)
-    check_positive(mass_of_density=mass(grid, start))
+    check_positive(**{"the mass of density": mass(grid, start)})
     start = start / mass(grid, start)
     first_cost = sampled_finite(grid, "V", lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
