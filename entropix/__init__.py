@@ -111,5 +111,5 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    """All public names, the rooms that were not imported yet among them."""
+    """All names, those of rooms that were not imported yet among them."""
     return sorted({*globals(), *_ROOMS})

@@ -70,7 +70,8 @@ def train(
         is read, one that was interrupted is continued, and one of another identity is refused.
       settings: how the run is carried out.
       fork: whether to continue a run of another identity, from its last checkpoint.
-      progress: True for a bar, False for a line per evaluation, None for a bar in a terminal.
+      progress: True for a bar, False for a line per evaluation, None for a bar in a terminal and
+        lines elsewhere. Lines are logged, or go to standard error where nothing is logged.
       callbacks: functions, called with every new `Row`.
 
     Returns:
@@ -144,7 +145,8 @@ def compare(
         folder holds are named, and `gather` tables all.
       settings: how runs are carried out.
       fork: whether to continue runs of another identity, from their last checkpoints.
-      progress: True for bars, False for a line per evaluation, None for bars in a terminal.
+      progress: True for bars, False for a line per evaluation, None for bars in a terminal and
+        lines elsewhere. Lines are logged, or go to standard error where nothing is logged.
       callbacks: functions, called with every new `Row`.
       report: called with what went wrong, and with the finished table.
 
@@ -405,8 +407,9 @@ def _made(
 
 
 def _folder(workdir: str | pathlib.Path | None, problem: Problem, *within: str) -> pathlib.Path:
+    """The folder of results, absolute: a callback may change the current one."""
     if workdir is not None:
-        return pathlib.Path(workdir).expanduser()
+        return pathlib.Path(workdir).expanduser().absolute()
     name = problem.name
     name = name if is_file_name(name) else folder_name("a problem", name)
-    return pathlib.Path("runs", name, *within)
+    return pathlib.Path("runs", name, *within).absolute()

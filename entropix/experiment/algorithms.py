@@ -18,6 +18,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 # Arguments of factories that the experiment decides: they are no options.
 _DECIDED = ("axis_name", "key", "stepwise", "mask", "optimizer_fn")
+_SEVERAL = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 # Log-uniform, and wide on purpose. The learning rates are for the gradient output: a displacement
 # is about min(gamma, L step_size) gradients long. The useful eta of a relaxation grows with gamma
 # up to about 1/curvature, as Example 13 shows.
@@ -47,6 +48,10 @@ class Algorithm:
       eval_params: `(optimizer_state, params) -> params` to evaluate; None for x itself.
       beyond_the_paper: whether a config's comparison leaves the algorithm out unless it is named.
       options: chosen values.
+
+    Raises:
+      ValueError: for a field that is not what it should be, an unknown option, or a `make` with an
+        argument that nothing gives.
 
     Example:
       >>> import entropix
@@ -78,11 +83,21 @@ class Algorithm:
         known = self._known()
         check_options(f"algorithm {self.name}", self.options, known)
         self._check_rate()
-        empty = inspect.Parameter.empty
-        if missing := [n for n, d in self.arguments.items() if d is empty and n not in known]:
-            accepted = "a factory whose arguments have defaults, here or in defaults="
-            way_out = f". Without one: {', '.join(missing)}."
-            raise refusal(f"make of {self.name}", accepted, self.make, way_out)
+        self._check_arguments(known)
+
+    def _check_arguments(self, known: Mapping[str, Any]) -> None:
+        """Refuses a factory with an argument that nothing gives."""
+        given = {*known, "axis_name"} if self.replicated else known
+        missing = [
+            p.name
+            for p in inspect.signature(self.make).parameters.values()
+            if p.default is p.empty and p.kind not in _SEVERAL and p.name not in given
+        ]
+        if missing:
+            way_out = f". Nothing gives {', '.join(missing)}."
+            way_out += " With replicated=True the run gives axis_name." * ("axis_name" in missing)
+            accepted = "a factory whose arguments have defaults, of its own or in defaults="
+            raise refusal("make", accepted, self.make, way_out)
 
     def _check_rate(self) -> None:
         """Refuses options that would do nothing."""
@@ -108,12 +123,11 @@ class Algorithm:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of `make` with their defaults (`inspect.Parameter.empty` for none)."""
-        several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
         parameters = inspect.signature(self.make).parameters.values()
         return {
             p.name: p.default
             for p in parameters
-            if p.name not in _DECIDED and p.kind not in several
+            if p.name not in _DECIDED and p.kind not in _SEVERAL
         }
 
     @property
@@ -130,7 +144,7 @@ class Algorithm:
         """The algorithm with other values of some options.
 
         Raises:
-          ValueError: for an option that it does not have, with the nearest that it has.
+          ValueError: for an option that it does not have, with those that it has.
         """
         return dataclasses.replace(self, options={**self.options, **options})
 
@@ -217,7 +231,7 @@ _RELATIVES = (
     ),
     Algorithm(
         "schedule_free", factories.schedule_free, "schedule-free", "#AA4499",
-        search={"learning_rate": _RATE}, eval_params=optax.contrib.schedule_free_eval_params,
+        search={"learning_rate": _RATE},
     ),
 )  # fmt: skip
 
@@ -266,7 +280,7 @@ def algorithm(name: str, **options: Any) -> Algorithm:
       An `Algorithm`.
 
     Raises:
-      ValueError: for an unknown name or option, with the nearest known one.
+      ValueError: for an unknown name or option, with the known ones.
 
     Example:
       >>> import entropix

@@ -58,7 +58,7 @@ def make_config(
       A `ConfigDict`, locked: overriding an unknown field is an error.
 
     Raises:
-      ValueError: for an unknown algorithm, model or option, with the nearest known one.
+      ValueError: for an unknown algorithm, model or option, with the known ones.
 
     Example:
       >>> from entropix.experiment import make_config

@@ -71,14 +71,13 @@ def check_foreign(algorithm: Algorithm, method: Method, shapes: Any, replicas: i
             "optimiser by name, or entropix.stepwise(relaxation, optimizer), itself; links before "
             "it go into inner=, links after it into the optimiser."
         )
-    if replicas is not None:
-        return
 
-    def step(params: Any, state: Any) -> Any:
-        return method.optimizer.update(params, state, params, value=0.0)
+    def step(params: Any) -> Any:
+        return method.optimizer.update(params, method.optimizer.init(params), params, value=0.0)
 
+    traced, given = on_replicas(step, shapes, replicas)
     try:
-        jax.eval_shape(step, shapes, state)
+        jax.eval_shape(traced, given)
     except UnmappedAxisError as error:
         raise ValueError(
             "its update communicates between replicas, over an axis that the experiment names. "

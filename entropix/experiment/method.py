@@ -9,7 +9,6 @@ import optax
 
 import entropix
 from entropix.experiment.algorithms import Algorithm
-from entropix.experiment.forms import form_of
 from entropix.experiment.options import (
     INNERS,
     SCOPES,
@@ -24,7 +23,7 @@ from entropix.transforms import Relaxation
 from entropix.transforms.axes import AxisName
 from entropix.transforms.checks import check_positive
 from entropix.transforms.eval_params import remembers_parameters
-from entropix.transforms.numerics import filled, inexact_leaves, is_zero, on_inexact_leaves
+from entropix.transforms.numerics import filled, inexact_leaves, is_hole, is_zero, on_inexact_leaves
 from entropix.transforms.parts import RelaxedOptimizer
 
 REPLICA_AXIS = "replica"
@@ -187,10 +186,11 @@ def _schedule_free(state: Any, params: Any) -> Any:
     found = [leaf for leaf in leaves if isinstance(leaf, kind)]
     if not found:
         return params
-    moving = inexact_leaves(params)
-    if len(found) > 1 or form_of(found[0].z) != form_of(moving):
+    if len(found) > 1:
         raise ValueError(
-            "a schedule-free optimiser of a part of the parameters does not say where to evaluate. "
-            "Give the experiment entropix.experiment.Algorithm(..., eval_params=...)."
+            f"{len(found)} schedule-free optimisers in one do not say where to evaluate. Give the "
+            "experiment entropix.experiment.Algorithm(..., eval_params=...)."
         )
-    return filled(optax.contrib.schedule_free_eval_params(found[0], moving), params)
+    (state,) = found  # of all parameters, or of those that it trains
+    own = jax.tree.map(lambda z, p: z if is_hole(z) else p, state.z, params, is_leaf=is_hole)
+    return filled(optax.contrib.schedule_free_eval_params(state, own), params)

@@ -51,7 +51,7 @@ def check_run_name(name: str) -> None:
 
 
 def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
-    """Raises `ValueError` unless `name` is known, naming the nearest that is."""
+    """Raises `ValueError` unless `name` is known, with those that are, and with a near one."""
     known = list(known)
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)

@@ -30,7 +30,7 @@ def make_search(
       Run of `optimizers` -> option -> (low, high).
 
     Raises:
-      ValueError: for an unknown run, or an option that is no number, with the nearest known one.
+      ValueError: for an unknown run, or an option that is no number, with the known ones.
 
     Example:
       >>> options = {"algorithm": "sgd", "learning_rate": 0.1}

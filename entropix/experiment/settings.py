@@ -77,8 +77,8 @@ class Settings:
       devices: that replicas are spread over; 0 for as many as divide p.
       replica_start: initial parameters of a seed's replicas, "same" or "different".
       eval_train_examples: training examples in an evaluation; 0 for all. A model state that is
-        estimated at x, such as batch-norm statistics, is that of these examples, of a batch of them
-        at least.
+        estimated at x, such as batch-norm statistics, is that of these examples, which must then be
+        `batch_size` at least.
       flatness_at: fractions of the run, such as (0.5, 1.0): flatness is measured at the first
         evaluation that reaches each of them.
       flatness_examples: training examples that flatness is measured on.

@@ -39,13 +39,15 @@ def fixed_style(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def save_figure(figure: Figure, path: str | pathlib.Path, dpi: int) -> None:
-    """Saves a figure, or leaves the old file as it was; the suffix says the format, PNG without.
+    """Saves a figure, or leaves the old file as it was.
+
+    The suffix says the format; without one, or with one that begins with a digit, that is PNG.
 
     Raises:
       OSError: naming the file, if it cannot be written.
     """
     path = pathlib.Path(path)
-    if not path.suffix or path.suffix[1].isdigit():  # as in "rate_0.1"
+    if not path.suffix[1:] or path.suffix[1].isdigit():  # as in "rate_0.1"
         path = path.with_name(f"{path.name}.png")
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix[1:], dpi=dpi)

@@ -72,8 +72,8 @@ def load(
         one that the run read or, if that is no more, the usual places (`entropix.data.load`).
 
     Returns:
-      A `Trained`. Of a seed that diverged, which is warned of, it has the parameters of the
-      checkpoint before.
+      A `Trained`. The parameters of a seed that diverged, of which a warning tells, are those of
+      the checkpoint before.
 
     Raises:
       ValueError: if the folder holds no run, no checkpoint, or not that seed; or if the run cannot
@@ -116,7 +116,7 @@ def load(
     rows = [row for row in read_rows(folder) if row.seed in seeds]
     if diverged := seeds_by_state(rows)["diverged"] if rows else []:
         _log.warning(
-            "%s: seed %s diverged; its parameters are those of the checkpoint before",
+            "%s: diverged: seed %s; the parameters are those of the checkpoint before",
             folder, ", ".join(map(str, diverged)),
         )  # fmt: skip
     return Trained(

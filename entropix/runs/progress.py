@@ -15,8 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 def in_terminal() -> bool:
-    """Whether standard error is a terminal; it may be closed."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether standard error is a terminal."""
+    return _is_open() and sys.stderr.isatty()
+
+
+def _is_open() -> bool:
+    """Whether there is a standard error; a program may be started without one, or close it."""
+    return sys.stderr is not None and not sys.stderr.closed
 
 
 class Progress:
@@ -58,9 +63,11 @@ class Progress:
             f"{self._name}: {done:,} of {self._total:,} gradients, {values}; "
             f"{1 / max(seconds, 1e-9):.3g} gradients/s, {left} left"
         )
-        if _log.isEnabledFor(logging.INFO):  # by the command, or by the user's own settings
+        if (
+            _log.isEnabledFor(logging.INFO) and _log.hasHandlers()
+        ):  # by the command, or by the user's own settings
             _log.info(line)
-        elif sys.stderr is not None:
+        elif _is_open():
             print(line, file=sys.stderr)
 
     def close(self) -> None:

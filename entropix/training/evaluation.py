@@ -36,17 +36,20 @@ class EvaluationData:
 jax.tree_util.register_dataclass(EvaluationData, ["train", "validation"], [])
 
 
+def check_train_examples(problem: Problem, train_examples: int) -> None:
+    """Raises `ValueError` for less than a batch, where a model's state comes from the examples."""
+    least = min(problem.batch_size, problem.num_examples or problem.batch_size)
+    if problem.estimate is not None and 0 < train_examples < least:
+        accepted = f"0 for all, or {least} at least, a batch to estimate the model's state from"
+        raise refusal("eval_train_examples", accepted, train_examples)
+
+
 def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
     """So many examples of the training set (0 for all; see `Problem`), and the validation set.
 
     Of a loader on the host, the first batches are kept.
     """
     if problem.num_examples is not None:
-        if problem.estimate is not None:
-            batch = min(problem.eval_batch_size or problem.batch_size, problem.num_examples)
-            if 0 < train_examples < batch:
-                accepted = f"0 for all, or {batch} at least, a batch to estimate the model's state"
-                raise refusal("eval_train_examples", accepted, train_examples)
         some = problem.some_of_data(train_examples or problem.num_examples)
         return EvaluationData(some, problem.validation)
     if not train_examples and not _has_length(problem.data):

@@ -36,7 +36,8 @@ def refuse_incomplete(name: str, optimizer: optax.GradientTransformation) -> Non
         raise ValueError(
             f"{name} must be complete, with its learning rate and minus sign, such as "
             "optax.adamw(1e-3); got a transformation whose updates point along the gradient. Write "
-            "optax.chain(transformation, optax.scale_by_learning_rate(...))."
+            "optax.chain(transformation, optax.scale_by_learning_rate(...)); to climb, negate the "
+            "loss."
         )
 
 

@@ -80,7 +80,8 @@ def stepwise(
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`. (The very
         first gradient of `heat` is taken wherever the loop starts, which is x itself; to sample
         even that one, start the loop at `relaxation.point(state.inner)`.)
-      optimizer: the outer optimiser, any Optax transformation. Its schedules count outer steps.
+      optimizer: the outer optimiser, complete, with its learning rate and minus sign. Its schedules
+        count outer steps.
       axis_name: named axis (or axes) of replicas that count alike. Under `vmap` they then move x
         together and, if `optimizer` couples them, communicate in every L-th update alone; without
         it `vmap` runs the outer step at every update and throws all but the L-th away.
@@ -91,8 +92,9 @@ def stepwise(
       are those of the parameters, not of x: a line search goes behind `entropix.relax`.
 
     Raises:
-      ValueError: for a bad `axis_name`; from `update`, without `params`, if gradients do not look
-        like them, or outside the named axis.
+      ValueError: for an optimiser whose updates point along the gradient, or a bad `axis_name`;
+        from `update`, without `params`, if gradients do not look like them, or outside the named
+        axis.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp, optax

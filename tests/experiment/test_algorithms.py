@@ -238,16 +238,49 @@ def test_a_users_schedule_free_is_evaluated_at_its_average(wrap):
     np.testing.assert_allclose(walked(one_run(tx, bowl(), budget=(8, 1)), 8), walked(named, 8))
 
 
-def test_schedule_free_of_a_part_of_the_parameters_says_what_to_give():
-    tx = optax.contrib.schedule_free(optax.sgd(0.2), 0.2, b1=0.9)
-    parts = optax.partition({"w": tx, "b": optax.sgd(0.1)}, {"w": "w", "b": "b"})
-    with pytest.raises(ValueError, match=r"a part of the parameters.*Algorithm\(..., eval_params="):
+def schedule_free():
+    return optax.contrib.schedule_free(optax.sgd(0.2), 0.2, b1=0.9)
+
+
+def test_schedule_free_of_some_parameters_leaves_the_others_at_x():
+    labels = {"w": "w", "b": "b"}
+    parts = optax.partition({"w": schedule_free(), "b": optax.set_to_zero()}, labels)
+    params = {"w": jnp.asarray([1.0, -2.0, 3.0]), "b": jnp.asarray(0.5)}
+    state = parts.init(params)
+    evaluated = one_run(parts).method().eval_params
+    grads = jax.tree.map(jnp.ones_like, params)
+    for _ in range(3):
+        updates, state = parts.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    alone = schedule_free()
+    w = jnp.asarray([1.0, -2.0, 3.0])
+    of_w = alone.init(w)
+    for _ in range(3):
+        updates, of_w = alone.update(jnp.ones(3), of_w, w)
+        w = optax.apply_updates(w, updates)
+    x = evaluated(state, params)
+    np.testing.assert_allclose(x["w"], optax.contrib.schedule_free_eval_params(of_w, w), rtol=1e-6)
+    assert not np.allclose(x["w"], params["w"])
+    assert x["b"] == params["b"]
+
+
+def test_two_schedule_free_optimisers_say_what_to_give():
+    labels = {"w": "w", "b": "b"}
+    parts = optax.partition({"w": schedule_free(), "b": schedule_free()}, labels)
+    with pytest.raises(ValueError, match=r"2 schedule-free .*Algorithm\(..., eval_params="):
         assert one_run(parts).identity
 
 
-def test_a_transformation_that_needs_other_parameters_is_refused():
+@pytest.mark.parametrize(
+    "given",
+    [
+        optax.lookahead(optax.sgd(0.1), 5, 0.5),
+        Algorithm("a", lambda axis_name: optax.lookahead(optax.sgd(0.1), 5, 0.5), replicated=True),
+    ],
+)
+def test_a_transformation_that_needs_other_parameters_is_refused(given):
     with pytest.raises(ValueError, match="its update failed"):
-        one_run(optax.lookahead(optax.sgd(0.1), 5, 0.5))
+        one_run(given)
 
 
 def test_sam_is_evaluated_at_x_and_its_gradients_share_a_batch():
@@ -493,7 +526,11 @@ def start_of(problem):
     [
         ({"counts": "gradient"}, "counts must be 'outer steps' or 'gradients'; got counts='gradie"),
         ({"make": "adam"}, "make must be a function that returns .*; got make='adam'"),
-        ({"make": lambda learning_rate, beta: entropix.sgd(learning_rate)}, "Without one: beta"),
+        ({"make": lambda learning_rate, beta: entropix.sgd(learning_rate)}, "gives beta"),
+        (
+            {"make": lambda axis_name: entropix.sgd(0.1)},
+            "With replicated=True the run gives axis_n",
+        ),
     ],
 )
 def test_a_record_is_checked(changes, message):

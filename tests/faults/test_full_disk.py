@@ -95,9 +95,9 @@ WORK = pytest.mark.parametrize(
 )
 
 
-def still_waiting(seconds=20.0):
-    """Names of threads that a process waits for at its end, and that run on for so long."""
-    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+def still_waiting(before, seconds=20.0):
+    """Names of new threads that a process waits for at its end, and that run on for so long."""
+    others = [t for t in threading.enumerate() if t not in before and not t.daemon]
     end = time.monotonic() + seconds
     for thread in others:
         thread.join(max(0.0, end - time.monotonic()))
@@ -107,12 +107,14 @@ def still_waiting(seconds=20.0):
 def one_case(told, work, same, workdir, whole, limit):
     shutil.rmtree(workdir, ignore_errors=True)
 
+    before = threading.enumerate()
+
     def act():
         with limit:
             work(workdir)
 
     case = judge(told, act, lambda: same(workdir, whole))
-    if waiting := still_waiting():
+    if waiting := still_waiting(before):
         return case._replace(end=WRONG, told=f"{told}: {waiting} runs on")
     if case.end in (FOREIGN, WRONG):
         return case

@@ -112,7 +112,10 @@ TIMES = {"horizon": 1.0, "num_steps": 2}
         (lambda: pde.mean_field(SHORT, jnp.square, ROOT, gamma=1.0, temperature=1.0, **TIMES),
          "density must be finite"),
         (lambda: pde.mean_field_game(SHORT, jnp.square, lambda x, m: x, lambda x: 0 * x, **GAME),
-         "the mass of density must be one number > 0"),
+         "mass of density must be > 0; got mass of density with 0.0"),
+        (lambda: pde.mean_field(
+            SHORT, jnp.square, lambda x: 0 * x, gamma=1.0, temperature=1.0, **TIMES),
+         "mass of density must be > 0"),
         (lambda: pde.mean_field_game(SHORT, jnp.square, lambda x, m: x, ROOT, **GAME),
          "density must be finite"),
         (lambda: gibbs(SHORT, ROOT, beta=1.0), "potential must be .*at -2.0 is nan"),

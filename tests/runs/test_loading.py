@@ -1,19 +1,31 @@
 """A trained network comes back as it was measured."""
 
+import dataclasses
+import io
 import json
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import line, one_run
+from small import line, one_run, squares
 
 import entropix
-from entropix.experiment import Budget, classification, load, make_config
+from entropix.experiment import (
+    Budget,
+    Settings,
+    algorithm,
+    classification,
+    load,
+    make_config,
+)
 from entropix.experiment.making import make_runs
 from entropix.experiment.source import load_problem
 from entropix.runs.train import train_run
+from entropix.training.keys import split_seed
 from entropix.workflow import compare, train
 
 
@@ -103,13 +115,80 @@ def test_seeds_that_were_added_later_are_found(tmp_path):
 
 
 def test_a_seed_that_diverged_is_warned_of(tmp_path, caplog):
-    rate = optax.piecewise_constant_schedule(1e-3, {25: 1e33})
-    run = one_run(optax.sgd(rate), budget=(40, 4), seeds=1)
+    usual = line()
+
+    def init(key):  # nearly every start of seed 1 is too far
+        return {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}, {"count": jnp.asarray(0)}
+
+    def loss(params, state, batch, key):
+        bad = (state["count"] > 25) & (params["w"][0] > 0)
+        value = squares(params, None, batch) + jnp.where(bad, jnp.nan, 0.0)
+        return value, {"count": state["count"] + 1}
+
+    problem = dataclasses.replace(usual, init=init, loss=loss)
+    starts = [problem.init(split_seed(seed).model)[0]["w"][0] for seed in range(9)]
+    signs = [bool(start > 0) for start in starts]
+    seeds = signs.index(True), signs.index(False)  # one that diverges, and one that does not
+    run = one_run(optax.sgd(1e-4), problem, budget=(40, 4), seeds=seeds)
     with pytest.raises(FloatingPointError):
         train_run(run, tmp_path, progress=False)
-    trained = load(tmp_path, seed=0, run=run)
+    trained = load(tmp_path, seed=seeds[0], run=run)
     assert np.isfinite(trained.params["w"]).all()
-    assert "seed 0 diverged; its parameters are those of the checkpoint before" in caplog.text
+    assert f"diverged: seed {seeds[0]}; the parameters are those of the checkpoint" in caplog.text
+    caplog.clear()
+    load(tmp_path, seed=seeds[1], run=run)
+    assert "diverged: seed" not in caplog.text
+
+
+@pytest.mark.parametrize(("examples", "accepted"), [(7, False), (8, True), (0, True)])
+def test_a_models_state_is_estimated_from_a_batch_at_least(examples, accepted, tmp_path):
+    def estimate(params, state, batch):
+        return {"mean": jnp.mean(batch["x"], axis=0)}
+
+    problem = line(estimate=estimate, eval_batch_size=50)
+    settings = Settings(eval_train_examples=examples)
+    run = one_run("sgd", problem, budget=(4, 1), seeds=1, settings=settings)
+    if accepted:
+        train_run(run, tmp_path, progress=False)
+        assert load(tmp_path, seed=0, run=run).seeds == (0,)
+    else:
+        with pytest.raises(
+            ValueError, match="eval_train_examples must be 0 for all, or 8 at least"
+        ):
+            train_run(run, tmp_path, progress=False)
+
+
+def test_a_backslash_in_a_path_is_refused(tmp_path):
+    """The storage library takes a backslash for a slash, and wrote elsewhere."""
+    with pytest.raises(ValueError, match="without a backslash"):
+        train_run(one_run("sgd"), tmp_path / "a\\b", progress=False)
+
+
+def test_a_callback_may_change_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    go = lambda row: os.chdir(tmp_path / "elsewhere")  # noqa: E731
+    algorithms = {"one": algorithm("sgd"), "two": algorithm("hj", num_steps=2)}
+    rows = compare(
+        line(), algorithms, budget=Budget(4, 1), seeds=1, workdir="out", progress=False,
+        callbacks=(go,), report=lambda text: None,
+    )  # fmt: skip
+    assert {row.run for row in rows} == {"one", "two"}
+    assert (tmp_path / "out" / "table.md").exists()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_lines_are_seen_where_nothing_is_logged(tmp_path, capsys, monkeypatch):
+    """In Python and in notebooks nothing was shown; and without a standard error it failed."""
+    train_run(one_run("sgd", budget=(8, 2), seeds=1), tmp_path / "shown", progress=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert len([text for text in lines if "of 8 gradients, loss " in text]) == 2
+    for number, gone in enumerate((None, io.StringIO())):
+        if gone is not None:
+            gone.close()
+        monkeypatch.setattr(sys, "stderr", gone)
+        rows = train_run(one_run("sgd", budget=(8, 2), seeds=1), tmp_path / str(number))
+        assert len(rows) == 2
 
 
 def test_arguments_are_those_that_a_saved_run_gives(tmp_path, monkeypatch):

@@ -185,10 +185,8 @@ def descend_while_scoping(
     gammas = np.geomspace(gamma, last, num_frames)
     slope = grid.gradient(grid.sample(f))
     at = np.asarray(start, float)
-    if at.size != max(1, math.prod(grid.point_shape)) or not np.isfinite(at).all():
-        raise ValueError(
-            f"start must be a finite point of {grid.ndim} dimensions; got start={start!r}"
-        )
+    if at.size != grid.ndim or not np.isfinite(at).all():
+        raise ValueError(f"start must be {grid.ndim} finite numbers, a point; got start={start!r}")
     x = y = jnp.clip(jnp.asarray(at).reshape(grid.point_shape), *corners(grid))
     if 2 * (radius + gamma) / radius > _MOST_STEPS:
         raise ValueError(

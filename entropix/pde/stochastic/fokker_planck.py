@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_finite, check_float64, check_positive
+from entropix.pde.checks import check_all, check_finite, check_float64, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
 from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
@@ -95,6 +95,17 @@ def sampled_finite(grid: Grid, name: str, values: Function | ArrayLike) -> jax.A
     return sampled
 
 
+def sampled_density(grid: Grid, density: Function | ArrayLike) -> jax.Array:
+    """`Grid.sample` of a density, which must be finite and have mass.
+
+    Raises:
+      ValueError: for a value that is not finite, or a mass that is not positive.
+    """
+    sampled = sampled_finite(grid, "density", density)
+    check_all("mass of density", mass(grid, sampled), lambda total: total > 0, "> 0")
+    return sampled
+
+
 class InTime(NamedTuple):
     """Values at the nodes as a function of time: linear between equally spaced times.
 
@@ -178,7 +189,7 @@ def gibbs(grid: Grid, potential: Function | ArrayLike, *, beta: float) -> jax.Ar
 
     Args:
       grid: of one or two dimensions.
-      potential: V, as a function or values at the nodes.
+      potential: V, as a function or values at the nodes; +infinite behind walls.
       beta: the paper's inverse temperature, > 0.
 
     Returns:

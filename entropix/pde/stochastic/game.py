@@ -12,7 +12,12 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_count, check_positive, hashable
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import logarithmic, value_function
-from entropix.pde.stochastic.fokker_planck import fokker_planck, mass, sampled_finite
+from entropix.pde.stochastic.fokker_planck import (
+    fokker_planck,
+    mass,
+    sampled_density,
+    sampled_finite,
+)
 from entropix.pde.stochastic.mean_field import distance_squared, mean, pulled_step
 from entropix.pde.stochastic.stepping import saved_steps
 
@@ -108,8 +113,7 @@ def mean_field_game(
     check_count(num_levels=num_levels, num_rounds=num_rounds)
     if damping > 1:
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
-    start = sampled_finite(grid, "density", density)
-    check_positive(**{"the mass of density": mass(grid, start)})
+    start = sampled_density(grid, density)
     start = start / mass(grid, start)
     first_cost = sampled_finite(grid, "V", lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_all, check_positive
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.exchange import cells, implicit_step
-from entropix.pde.stochastic.fokker_planck import mass, sampled_finite
+from entropix.pde.stochastic.fokker_planck import mass, sampled_density, sampled_finite
 from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 from entropix.pde.stochastic.wasserstein import free_energy
 
@@ -68,7 +68,7 @@ def mean_field(
     check_positive(gamma=gamma, temperature=temperature, horizon=horizon)
     check_saves(num_steps, num_saves)
     arrays = sampled_finite(grid, "f", f), gamma, temperature, horizon / num_steps
-    start = sampled_finite(grid, "density", density)
+    start = sampled_density(grid, density)
     return saved_steps(
         pulled_step, (grid,), arrays, start, num_steps=num_steps, num_saves=num_saves
     )

@@ -30,7 +30,7 @@ def free_energy(
 
     Args:
       grid: of one or two dimensions.
-      potential: V, a function or values at the nodes; infinite behind walls.
+      potential: V, a function or values at the nodes; +infinite behind walls.
       density: rho >= 0, likewise.
       beta: the paper's inverse temperature, > 0.
 
