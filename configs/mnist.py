@@ -14,15 +14,15 @@ Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--co
 error at the end, %. Three seeds of a run take 30 to 103 minutes on one core, other work beside,
 and a further one 15 to 44; `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on
 an Intel Xeon, as `mlp`'s `entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper`
-and `adamw` there, of `entropy_sgd`, `heat` and `elastic_sgd` of `lenet`, and three of `mlp`'s
-`sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
+and `adamw` there, of `sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `elastic_sgd` and `adamw`
+of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
 
     run                    mlp     lenet
     sgd_authors            1.18*   0.58*
     entropy_sgd_authors    1.18*   0.60*
-    sgd                    1.17*   0.70
+    sgd                    1.17*   0.68*
     entropy_sgd            1.21*   0.65*
-    entropy_sgd_paper      1.22*   0.59
+    entropy_sgd_paper      1.22*   0.59*
     hj                     1.21*   0.60*
     heat                   1.20*   0.85*
     elastic_sgd            1.17*   0.64*

@@ -171,7 +171,7 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("of[1]/run", r"workdir must be a path without '\['; got .*choose another"),
+        ("of[1]/run", r"workdir must be a path without '\[' and .*; got .*choose another"),
         ("seeds_2", r"called by a name unlike 'seeds_\*'.*; got a run='seeds_2'"),
     ],
 )

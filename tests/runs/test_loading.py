@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 import os
 import sys
 
@@ -25,7 +26,7 @@ from entropix.experiment import (
 from entropix.experiment.making import make_runs
 from entropix.experiment.source import load_problem
 from entropix.runs.train import train_run
-from entropix.training.keys import split_seed
+from entropix.training.programs import initial_points
 from entropix.workflow import compare, train
 
 
@@ -117,18 +118,19 @@ def test_seeds_that_were_added_later_are_found(tmp_path):
 def test_a_seed_that_diverged_is_warned_of(tmp_path, caplog):
     usual = line()
 
-    def init(key):  # nearly every start of seed 1 is too far
-        return {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}, {"count": jnp.asarray(0)}
+    def init(key):
+        params = {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}
+        return params, {"count": jnp.asarray(0), "bad": params["w"][0] > 0}
 
     def loss(params, state, batch, key):
-        bad = (state["count"] > 25) & (params["w"][0] > 0)
+        bad = (state["count"] > 25) & state["bad"]
         value = squares(params, None, batch) + jnp.where(bad, jnp.nan, 0.0)
-        return value, {"count": state["count"] + 1}
+        return value, {"count": state["count"] + 1, "bad": state["bad"]}
 
     problem = dataclasses.replace(usual, init=init, loss=loss)
-    starts = [problem.init(split_seed(seed).model)[0]["w"][0] for seed in range(9)]
-    signs = [bool(start > 0) for start in starts]
-    seeds = signs.index(True), signs.index(False)  # one that diverges, and one that does not
+    run = one_run("sgd", problem, seeds=9)
+    bad = [bool(points[0][1]["bad"]) for points in initial_points(run)]
+    seeds = bad.index(True), bad.index(False)  # one that diverges, and one that does not
     run = one_run(optax.sgd(1e-4), problem, budget=(40, 4), seeds=seeds)
     with pytest.raises(FloatingPointError):
         train_run(run, tmp_path, progress=False)
@@ -178,8 +180,9 @@ def test_a_callback_may_change_the_folder(tmp_path, monkeypatch):
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
-def test_lines_are_seen_where_nothing_is_logged(tmp_path, capsys, monkeypatch):
-    """In Python and in notebooks nothing was shown; and without a standard error it failed."""
+def test_lines_are_seen_where_nothing_is_logged(tmp_path, capsys, monkeypatch, caplog):
+    """In Python and in notebooks nothing was shown; without a standard error `train` failed."""
+    caplog.set_level(logging.WARNING, logger="entropix")  # commands before may have switched it on
     train_run(one_run("sgd", budget=(8, 2), seeds=1), tmp_path / "shown", progress=False)
     lines = capsys.readouterr().err.splitlines()
     assert len([text for text in lines if "of 8 gradients, loss " in text]) == 2
