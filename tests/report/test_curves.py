@@ -28,7 +28,7 @@ def test_lines_are_means_over_seeds(make_rows):
 
 
 def test_a_number_at_the_end_of_a_name_is_no_format(make_rows, tmp_path):
-    convergence(make_rows("hj"), tmp_path / "rate_0.1")
+    convergence(make_rows("hj", val_error=ERRORS), tmp_path / "rate_0.1")
     assert (tmp_path / "rate_0.1.png").exists()
 
 
