@@ -54,8 +54,9 @@ def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
     """Raises `ValueError` unless `name` is known, with those that are, and with a near one."""
     known = list(known)
     if name not in known:
+        elsewhere = _ELSEWHERE.get(str(name))
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-        near = [n for n in (_ELSEWHERE.get(str(name)),) if n in known] or near
+        near = [elsewhere] if elsewhere in known else near
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown {kind} {shown(name)}; known: {', '.join(known)}.{hint}")
 

@@ -155,9 +155,9 @@ class Problem:
         leaves = jax.tree.leaves(self.data, is_leaf=lambda node: isinstance(node, Iterator))
         if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             return False
-        once, plain = (isinstance(self.data, kind) for kind in (Iterator, list | tuple | Mapping))
-        frame = hasattr(self.data, "to_numpy")  # of which `iter` gives the names of columns
-        plain = plain or frame
+        once = isinstance(self.data, Iterator)
+        # Of a data frame `iter` gives the names of columns.
+        plain = isinstance(self.data, list | tuple | Mapping) or hasattr(self.data, "to_numpy")
         if not isinstance(self.data, Iterable) or isinstance(self.data, str) or once or plain:
             accepted = "a pytree of arrays with a leading axis of examples, or a loader of batches"
             way_out = ", which can be read once. Give what `iter` can be called on again." * once
@@ -258,6 +258,10 @@ class Problem:
                 f"as a mean over the batch; got {described(loss)}."
             )
         check_state("loss", after, state)
+        some, given = self._some("data", examples)
+        if self.estimate is not None:
+            estimated = returned("estimate", self.estimate, params, state, some, given=given)
+            check_state("estimate", estimated, state)
         sets = {"data": examples}
         if self.validation is not None:
             sets["validation"] = self.validation
@@ -268,11 +272,7 @@ class Problem:
                     "All measures see both."
                 )
         for source, tree in sets.items():
-            some = jax.tree.map(self._some, tree)
-            given = f" on examples of {source}, of shapes {shapes_of(some)}"
-            if self.estimate is not None and source == "data":
-                estimated = returned("estimate", self.estimate, params, state, some, given=given)
-                check_state("estimate", estimated, state)
+            some, given = self._some(source, tree)
             for name, measure in self.measures.items():
                 function = measure.function
                 value = returned(f"measures[{name!r}]", function, params, state, some, given=given)
@@ -282,14 +282,11 @@ class Problem:
                         f"got {described(value)}. Write a measure for each figure."
                     )
 
-    def _batch_of(self, array: Any) -> jax.ShapeDtypeStruct:
-        """The shape of so many of an array's examples as a gradient sees."""
-        return jax.ShapeDtypeStruct((self.batch_size, *array.shape[1:]), array.dtype)
-
-    def _some(self, array: Any) -> jax.ShapeDtypeStruct:
-        """The shape of so many examples, or of all where the array has fewer."""
-        shape = min(self.batch_size, len(array)), *array.shape[1:]
-        return jax.ShapeDtypeStruct(shape, array.dtype)
+    def _some(self, source: str, tree: Any) -> tuple[Any, str]:
+        """Shapes of a batch of examples, of all where there are fewer; and the same in words."""
+        count = min(self.batch_size, len(jax.tree.leaves(tree)[0]))
+        some = _shapes_with(count, tree)
+        return some, f" on examples of {source}, of shapes {shapes_of(some)}"
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -305,7 +302,7 @@ class Problem:
 
     def _computed_digest(self) -> str:
         batch, key = self.first_batch(), jax.random.key(0)
-        examples = batch if self.on_host else jax.tree.map(self._batch_of, self.data)
+        examples = batch if self.on_host else _shapes_with(self.batch_size, self.data)
         params, model_state = jax.eval_shape(self.init, key)
         evaluated = [m.function for _, m in sorted(self.measures.items())]
         if self.estimate is not None:
@@ -322,6 +319,13 @@ class Problem:
         if not self.on_host:
             parts += [digest_arrays(self.data), digest_program(self.draw, key, self.data)]
         return digest_arrays([np.frombuffer(part.encode(), np.uint8) for part in parts])
+
+
+def _shapes_with(count: int, tree: Any) -> Any:
+    """The shapes of arrays with so many examples."""
+    return jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype), tree
+    )
 
 
 def _is_list_of_batches(data: Any) -> bool:

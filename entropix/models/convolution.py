@@ -33,6 +33,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from entropix.transforms.numerics import is_static
+
 Pads = tuple[tuple[int, int], ...]
 
 # Patches are made for as many images at a time as fit into this many bytes: a large batch's would
@@ -100,7 +102,7 @@ def conv_general_dilated(
         and feature_group_count == batch_group_count == 1
         and preferred_element_type is None
         and out_sharding is None
-        and all(isinstance(extent, int) for extent in lhs.shape)  # not of an exported symbol
+        and is_static(lhs.shape)
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and _is_channels_last(lhs, rhs, dimension_numbers)
     )

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from entropix.transforms.numerics import is_static
+
 
 def max_pool(
     inputs: jax.Array,
@@ -35,8 +37,8 @@ def max_pool(
       [1.0, 3.0]
     """
     window = tuple(window_shape)
-    symbolic = not all(isinstance(extent, int) for extent in inputs.shape)  # as in jax.export
-    if symbolic or strides is None or tuple(strides) != window or padding != "VALID":
+    tiled = strides is not None and tuple(strides) == window and padding == "VALID"
+    if not tiled or not is_static(inputs.shape):
         return nnx.max_pool(inputs, window_shape, strides, padding)
     # With the batch last, CPUs compare whole vectors whatever the number of channels, and the
     # package's convolution of images leaves its output so.

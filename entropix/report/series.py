@@ -157,7 +157,7 @@ def seeds_by_state(rows: Sequence[Row], unfinished: Collection[int] = ()) -> dic
     less far than another seed, or is among those named.
     """
     states: dict[str, list[int]] = {"finished": [], "diverged": [], "unfinished": []}
-    end = max(row.gradients for row in rows)
+    end = max((row.gradients for row in rows), default=0)
     for seed in sorted({row.seed for row in rows}):
         of_seed = [row for row in rows if row.seed == seed]
         if any(entry.value is None for row in of_seed for entry in row.measures.values()):

@@ -42,7 +42,7 @@ def compare_runs(
       ValueError: if a folder holds another run's results, before anything is run.
     """
     check_callbacks(callbacks)
-    workdir = pathlib.Path(workdir).absolute()  # a callback may change the current folder
+    workdir = pathlib.Path(workdir)
     for run in runs:
         parts(run, workdir / run.name, fork)
     _say_rounding(runs)

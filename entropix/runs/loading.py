@@ -114,7 +114,7 @@ def load(
         params, model_state = jax.tree.map(lambda leaf: leaf[place], (params, model_state))
         seeds = (seed,)
     rows = [row for row in read_rows(folder) if row.seed in seeds]
-    if diverged := seeds_by_state(rows)["diverged"] if rows else []:
+    if diverged := seeds_by_state(rows)["diverged"]:
         _log.warning(
             "%s: diverged: seed %s; the parameters are those of the checkpoint before",
             folder, ", ".join(map(str, diverged)),

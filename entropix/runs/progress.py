@@ -63,9 +63,8 @@ class Progress:
             f"{self._name}: {done:,} of {self._total:,} gradients, {values}; "
             f"{1 / max(seconds, 1e-9):.3g} gradients/s, {left} left"
         )
-        if (
-            _log.isEnabledFor(logging.INFO) and _log.hasHandlers()
-        ):  # by the command, or by the user's own settings
+        # Logging is switched on by the command, or by the user.
+        if _log.isEnabledFor(logging.INFO) and _log.hasHandlers():
             _log.info(line)
         elif _is_open():
             print(line, file=sys.stderr)

@@ -69,8 +69,7 @@ def train_run(
     same = {**run.identity, "seeds": list(run.seeds), "layout": run.settings.layout, "fork": fork}
     agree_on(same, timeout=_LOADING_SECONDS)
     rows, failures = [], []
-    workdir = pathlib.Path(workdir).absolute()  # a callback may change the current folder
-    for folder, part in parts(run, workdir, fork):
+    for folder, part in parts(run, pathlib.Path(workdir), fork):
         found = _train_part(part, folder, fork, progress, callbacks)
         rows += found[0]
         failures += found[1]

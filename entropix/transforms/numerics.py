@@ -1,5 +1,6 @@
 """Leaves of a parameter tree: their precision, what is left alone, and what was changed outside."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -91,6 +92,11 @@ def root(value: jax.Array) -> jax.Array:
     """
     none = value <= 0
     return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, value)))
+
+
+def is_static(shape: Sequence[Any]) -> bool:
+    """Whether a shape is known, without a symbol of `jax.export`."""
+    return all(isinstance(extent, int) for extent in shape)
 
 
 def norm_squared(tree: Any) -> jax.Array:

@@ -23,7 +23,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from entropix.transforms.checks import check_choice
-from entropix.transforms.numerics import wide_dtype
+from entropix.transforms.numerics import is_static, wide_dtype
 
 Shape = tuple[int, ...]
 
@@ -255,7 +255,7 @@ def _threefry_words(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]
     if (
         jax.random.key_impl(key) != "threefry2x32"
         or not getattr(jax.config, "jax_threefry_partitionable", True)
-        or not all(isinstance(extent, int) for extent in shape)  # a symbol of jax.export
+        or not is_static(shape)
         or math.prod(shape) > 2**32  # the upper word of the counter is taken to be 0
     ):
         return None

@@ -46,7 +46,12 @@ class RelaxationState(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """A pull to x, which diverges where step_size is twice gamma or more: numbers or schedules."""
+    """A pull to x; inner steps diverge where step_size is twice gamma or more.
+
+    Attributes:
+      gamma: the scope, a number or a schedule.
+      step_size: likewise.
+    """
 
     gamma: Any
     step_size: Any

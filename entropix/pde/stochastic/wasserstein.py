@@ -57,7 +57,7 @@ def free_energy(
     V, rho = grid.sample(potential), grid.sample(density)
     check_all("density", rho, not_negative)
     check_finite("potential", V, grid.points, besides=np.inf)
-    V = jnp.where(rho > 0, V, 0)  # behind a wall without mass too
+    V = jnp.where(rho > 0, V, 0)  # infinity times no mass is 0
     return mass(grid, V * rho + entropy_density(rho) / (2 * beta))
 
 
