@@ -92,7 +92,11 @@ QUESTIONS = (
     ),
     Question(
         "LeNet at the paper's length: against SGD searched", "val_error", ("mnist_lenet_full",),
-        ("entropy_sgd_authors", "hj"), "sgd",
+        (
+            "sgd_authors", "entropy_sgd_authors", "entropy_sgd", "entropy_sgd_paper", "hj", "heat",
+            "elastic_sgd", "parle", "adamw", "sam", "snoo", "sgd_ema",
+        ),
+        "sgd",
     ),
 )  # fmt: skip
 

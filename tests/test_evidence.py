@@ -58,6 +58,17 @@ def test_the_page_of_differences_is_that_of_the_rows():
     assert (RESULTS / "differences.md").read_text() == made, "python benchmarks/differences.py"
 
 
+def test_p_against_another_baseline_allows_for_all_runs_of_the_folder():
+    """As in a folder's own table; p of chosen rows alone is too small."""
+    page = runpy.run_path(str(ROOT / "benchmarks" / "differences.py"))
+    of_folders = [each for each in page["QUESTIONS"] if ": against SGD" in each.words]
+    assert len(of_folders) == 5
+    for each in of_folders:
+        (folder,) = each.folders
+        saved = {run.name for run in read_runs([RESULTS / folder])}
+        assert {*each.runs, each.base} == saved, each.words
+
+
 NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e-\d+)?"
 INTERVAL = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})[),;]")  # mean (low to high)
 TESTED = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)(?:, p = | \| (?=0))({NUMBER})")
