@@ -172,8 +172,9 @@ lookahead.init(params)
 #
 # The paper's five algorithms on one problem, with the same number of gradients, three seeds each,
 # all seeds of an algorithm in one compiled program. A problem is data, a model and a loss; the rest
-# is the package's. Learning rates and scopes come from an equally long random search for each. The
-# command line does the same, longer: `entropix compare --config=digits`.
+# is the package's. Learning rates and scopes come from equally many random trials for each, in runs of
+# 2,400 gradients. The command line makes such runs: `entropix compare --config=digits`. In the 900
+# gradients of this notebook, as it is stored here, no difference in error from SGD is decided.
 
 # %%
 import tempfile
