@@ -55,6 +55,14 @@ class TestEscape:
         for time in (exact, asymptotic):
             assert float(jax.jit(time)(0.2)) == pytest.approx(float(time(0.2)), rel=1e-12)
 
+    def test_beyond_a_high_barrier_times_are_not_rounding_of_those_before_it(self):
+        # A hill of 100 T on [-1, 1]; the inner integral is 1 + 2T up to 1, and then rises by y - 1.
+        T, grid = 0.01, Grid(-2.0, 2.0, 8001)
+        times = exit_time(grid, lambda x: jnp.maximum(1 - jnp.abs(x), 0), temperature=T)
+        x = grid.points[6000:-1]
+        exact = ((1 + 2 * T) * (2 - x) + (1 - (x - 1) ** 2) / 2) / T
+        np.testing.assert_allclose(times[6000:-1], exact, rtol=1e-3)
+
     def test_bad_values(self):
         with pytest.raises(ValueError, match="f must be finite; its value at -4.0 is nan"):
             exit_time(Grid(-4.0, 1.0, 101), jnp.log, temperature=1.0)

@@ -60,8 +60,9 @@ def exit_time(grid: Grid, f: Function | ArrayLike, *, temperature: float) -> jax
     if not isinstance(exponent, jax.core.Tracer) and exponent > 600:
         raise ValueError(f"temperature must be above (max f - min f)/600; got {temperature}")
     inner = _cumulative(jnp.exp(f.min() - f), grid.spacing[0])
-    outer = _cumulative(jnp.exp(f - f.max()) * inner, grid.spacing[0])
-    return (outer[-1] - outer) * jnp.exp(f.max() - f.min()) / temperature
+    # Summed from b: near b a difference of sums from a would be rounding of the barriers before.
+    outer = _cumulative((jnp.exp(f - f.max()) * inner)[::-1], grid.spacing[0])[::-1]
+    return outer * jnp.exp(f.max() - f.min()) / temperature
 
 
 def _cumulative(values: jax.Array, h: float) -> jax.Array:
