@@ -89,6 +89,8 @@ class TestStructure:
         np.testing.assert_allclose(got[0], 800)
         np.testing.assert_allclose(got[7], 0, atol=1e-300)
         np.testing.assert_allclose(got - bernoulli(jnp.asarray(-z)), -z, rtol=1e-12, atol=1e-16)
+        slopes = jax.vmap(jax.grad(bernoulli))(jnp.asarray(z))
+        np.testing.assert_allclose(slopes[jnp.asarray([0, 3, 7])], [-1, -0.5, 0], atol=1e-12)
 
 
 class TestClosedForms:
@@ -199,3 +201,11 @@ class TestErrors:
         _, slope = jax.jvp(mean, (0.0,), (1.0,))
         assert slope == pytest.approx(float(mean(1e-4) - mean(-1e-4)) / 2e-4, rel=1e-5)
         assert slope < 0
+
+    def test_differentiable_in_a_steep_potential(self):
+        def density(steepness):
+            V = lambda x: steepness * double_well(x)  # noqa: E731
+            return fokker_planck(LINE, V, bump(LINE), beta=5.0, horizon=1.0, num_steps=20)[-1]
+
+        _, slope = jax.jvp(density, (1000.0,), (1.0,))
+        assert jnp.isfinite(slope).all()

@@ -17,9 +17,12 @@ from jax import lax
 
 from entropix.pde.grid import Grid
 
+_STEEPEST = 700.0  # B(700) is 1e-301, and exp(z) is finite
+
 
 def bernoulli(z: jax.Array) -> jax.Array:
-    """B(z) = z / (exp(z) - 1), with B(0) = 1."""
+    """B(z) = z / (exp(z) - 1), with B(0) = 1; with finite derivatives, however large z."""
+    z = jnp.minimum(z, _STEEPEST)
     small = jnp.abs(z) < 1e-8
     safe = jnp.where(small, 1.0, z)
     return jnp.where(small, 1 - z / 2, safe / jnp.expm1(safe))
