@@ -75,13 +75,18 @@ def difference_rounding(grid: Grid, values: np.ndarray) -> float:
 
     Values are known to some units in the last place, which differences divide by h^2.
     """
-    return float(64 * np.finfo(float).eps * np.abs(values).max() / min(grid.spacing) ** 2)
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    return float(64 * np.finfo(float).eps * largest / min(grid.spacing) ** 2)
 
 
 def _known_hessian(grid: Grid, f: Function | ArrayLike) -> jax.Array:
-    """`hessian`, refused where an entry is not a number: no comparison would notice."""
+    """`hessian`, refused where no eigenvalue is known: no comparison would notice.
+
+    That is where an entry is not a number or, in two dimensions, infinite.
+    """
     second = hessian(grid, f)
-    bad = np.argwhere(np.isnan(np.asarray(second)).any(axis=(-2, -1)))
+    known = np.isfinite(second) if grid.ndim > 1 else ~np.isnan(second)
+    bad = np.argwhere(~known.all(axis=(-2, -1)))
     if bad.size:
         node = tuple(bad[0]) if callable(f) else tuple(bad[0] + 1)  # values: without the ends
         raise ValueError(
@@ -105,10 +110,10 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
       f: a twice differentiable JAX function, or values of the grid's shape.
 
     Returns:
-      The time; infinite for convex f.
+      The time; infinite for convex f, and 0 where a second derivative is -infinity.
 
     Raises:
-      ValueError: where a second derivative is not a number, and without float64.
+      ValueError: where a second derivative is not a number or, in 2-D, infinite; without float64.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp
@@ -116,7 +121,8 @@ def shock_time(grid: Grid, f: Function | ArrayLike) -> float:
       ...     entropix.pde.shock_time(entropix.pde.Grid(-1.0, 1.0, 3), lambda x: 2 * jnp.cos(x))
       0.5
     """
-    lowest = float(jnp.linalg.eigvalsh(_known_hessian(grid, f)).min())
+    second = _known_hessian(grid, f)
+    lowest = float((second if grid.ndim == 1 else jnp.linalg.eigvalsh(second)).min())
     if not callable(f):  # below what differences of rounded values are known to, f is convex
         lowest = lowest if lowest < -difference_rounding(grid, np.asarray(f)) else 0.0
     return -1 / lowest if lowest < 0 else float("inf")
@@ -271,7 +277,7 @@ def heat_curvature(curvature: ArrayLike, t: ArrayLike, eigenvalue: ArrayLike) ->
     """
     check_all("t", t, not_negative)
     check_all("eigenvalue", eigenvalue, not_negative)
-    return jnp.asarray(curvature) * jnp.exp(-jnp.asarray(eigenvalue) * t)
+    return jnp.asarray(curvature) * jnp.exp(-jnp.asarray(eigenvalue) * jnp.asarray(t))
 
 
 def harmonic_mean(values: ArrayLike, axis: int = -1) -> jax.Array:

@@ -282,6 +282,22 @@ def test_bounds_take_traced_values_and_the_flat_limit():
     np.testing.assert_allclose(beside_a_number(2.0), 0.5, rtol=1e-15)
 
 
+def test_infinite_curvature_is_concave_or_convex():
+    grid = pde.Grid(0.0, 4.0, 5)
+    assert pde.shock_time(grid, jnp.sqrt) == 0
+    assert pde.shock_time(grid, [0, 1, np.inf, 2, 2]) == 0
+    for convex in (lambda x: x**1.5, [np.inf, 1, 0, 1, np.inf]):
+        assert pde.shock_time(grid, convex) == float("inf")
+    plane = pde.Grid((0.0, 0.0), (1.0, 1.0), (3, 3))
+    with pytest.raises(ValueError, match="f must have second derivatives at all nodes"):
+        pde.shock_time(plane, lambda p: jnp.sqrt(p[0]) + p[1] ** 2)
+
+
+def test_times_may_be_a_list():
+    np.testing.assert_allclose(pde.heat_curvature(2.0, [0.0, 1.0], 0.5), [2, 2 * np.exp(-0.5)])
+    np.testing.assert_allclose(pde.curvature_bound(2.0, [0.0, 1.5]), [2, 0.5])
+
+
 def test_rejections():
     with pytest.raises(ValueError, match=r"interval must be two numbers, low < high; got \(1, 0\)"):
         pde.widened_interval(jnp.cos, (1, 0), 0.1)
