@@ -60,6 +60,8 @@ def test_without_noise_both_descend_into_the_nearest_well():
             {"schedule": [1.0, -1.0]},
             "must be finite temperatures >= 0; got schedule with -1",
         ),
+        (simulated_annealing, {"schedule": 1.0}, r"must be a list of numbers.*got shape \(\)"),
+        (scoped_descent, {"schedule": 1.0}, r"must be a list of numbers.*got shape \(\)"),
         (scoped_descent, {"step_size": 0.0}, "step_size must be one number > 0"),
         (scoped_descent, {"schedule": [1.0, 0.0]}, "schedule must be scopes above step_size/2"),
         (scoped_descent, {"schedule": [1.0, 0.02]}, r"diverge; got schedule with 0\.02"),

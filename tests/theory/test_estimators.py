@@ -294,3 +294,18 @@ def test_steps_may_be_numbers_of_numpy(x64):
     (row,) = sweep(GRID, double_well, POINTS, steps=np.asarray([5]), **given)
     assert row == sweep(GRID, double_well, POINTS, steps=[5], **given)[0]
     assert type(row["steps"]) is int  # which JSON takes
+
+
+def test_a_function_without_a_hash_is_as_good(x64):
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, x):
+            return double_well(x)
+
+    found = [
+        estimates("heat", f, POINTS, jax.random.key(0), gamma=0.5, temperature=0.1, num_steps=2,
+                  num_chains=4)
+        for f in (double_well, Unhashable())
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)

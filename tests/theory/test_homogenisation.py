@@ -89,6 +89,13 @@ class TestTheorem5:
                 horizon=1.0, num_steps=1, form="both",
             )  # fmt: skip
 
+    def test_start(self):
+        with pytest.raises(ValueError, match=r"start must have shape \(paths, \*point\); got"):
+            fast_slow(
+                f, 1.0, jax.random.key(0), gamma=1.0, temperature=1.0, epsilon=1.0, horizon=1.0,
+                num_steps=1,
+            )  # fmt: skip
+
 
 class TestLinearAverage:
     """(19): <y> is the mean over the inner time; the average of 7.1 forgets the beginning."""

@@ -81,3 +81,15 @@ def test_it_is_the_optimal_control_of_no_drift(measured):
     assert abs(u - solved) < 0.005
     assert abs(mean - expected) < 4 * error + 0.01
     assert mean < u  # the rest of the cost is the effort
+
+
+def test_horizon_and_starts_may_be_traced():
+    grid, start = Grid(-6.0, 6.0, 121), jnp.ones(1)
+
+    def end(start, horizon):  # of f = x^2/2: x(0)/(1 + S)
+        f = lambda x: x**2 / 2  # noqa: E731
+        given = {"beta": 5.0, "num_levels": 10, "num_steps": 50}
+        return scoped_flow(grid, f, start, horizon=horizon, **given)[0]
+
+    np.testing.assert_allclose(jax.jit(end)(start, 1.0), end(start, 1.0), rtol=1e-12)
+    assert abs(float(jax.jacfwd(end, argnums=1)(start, 1.0)) + 1 / 4) < 0.02

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from entropix.landscape.functions.methods import METHODS, Setting, estimator_of
-from entropix.pde.checks import check_count, check_float64, check_positive
+from entropix.pde.checks import check_count, check_float64, check_positive, hashable
 from entropix.pde.grid import Function, Grid
 from entropix.pde.regularity import hessian
 from entropix.pde.viscous import MassSpreadError
@@ -149,7 +149,7 @@ def estimates(
     if estimator.replicated:
         num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
     single = [jnp.asarray(v, jnp.float32) for v in (points, gamma, temperature, step_size)]
-    return _estimates(method, f, num_steps, num_chains, averaging, key, *single)
+    return _estimates(method, hashable(f), num_steps, num_chains, averaging, key, *single)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -99,9 +100,22 @@ def simulated_annealing(
     """
     check_float64()
     check_positive(step_size=step_size)
-    start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
-    check_all("schedule", schedule, not_negative, "finite temperatures >= 0")
+    start = jnp.asarray(start, jnp.float64)
+    schedule = _listed(schedule, not_negative, "finite temperatures >= 0")
     return _annealed(hashable(gradient), start, key, step_size, schedule)
+
+
+def _listed(
+    schedule: ArrayLike, good: Callable[[np.ndarray], np.ndarray], accepted: str
+) -> jax.Array:
+    """A schedule in float64; refused unless it is a list of accepted numbers."""
+    listed = jnp.asarray(schedule, jnp.float64)
+    if listed.ndim != 1:
+        raise ValueError(
+            f"schedule must be a list of numbers, one for each step; got shape {listed.shape}"
+        )
+    check_all("schedule", listed, good, accepted)
+    return listed
 
 
 @functools.partial(jax.jit, static_argnames=("gradient",))
@@ -163,9 +177,9 @@ def scoped_descent(
     check_positive(step_size=step_size)
     check_count(num_steps=num_steps)
     check_all("temperature", temperature, not_negative)
-    start, schedule = jnp.asarray(start, jnp.float64), jnp.asarray(schedule, jnp.float64)
+    start = jnp.asarray(start, jnp.float64)
     accepted = f"scopes above step_size/2 = {step_size / 2}, or inner steps diverge"
-    check_all("schedule", schedule, lambda gamma: gamma > step_size / 2, accepted)
+    schedule = _listed(schedule, lambda gamma: gamma > step_size / 2, accepted)
     return _descended(hashable(gradient), num_steps, start, key, step_size, schedule, temperature)
 
 
@@ -240,8 +254,8 @@ def scoped_flow(
     """
     check_positive(beta=beta, horizon=horizon)
     check_count(num_levels=num_levels, num_steps=num_steps)
-    scopes = horizon * (1 - jnp.arange(num_levels, dtype=float) / num_levels)
-    solved = [cole_hopf(grid, f, float(scope), beta).value for scope in scopes]
+    shares = 1 - np.arange(num_levels) / num_levels  # NumPy's: `jax.jit` would trace JAX's
+    solved = [cole_hopf(grid, f, horizon * share, beta).value for share in shares]
     control = feedback(grid, jnp.stack([*solved, grid.sample(f)]), horizon=horizon)
     return simulate(
         Partial(_against, control), start, jax.random.key(0) if key is None else key,

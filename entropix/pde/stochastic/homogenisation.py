@@ -111,6 +111,8 @@ def fast_slow(
     velocities, starts_at_x = chosen("form", form, FORMS)
     check_float64()
     start = jnp.asarray(start, jnp.float64)
+    if start.ndim == 0:
+        raise ValueError("start must have shape (paths, *point); got shape ()")
     flat = start.reshape(len(start), -1)
     d, point = flat.shape[1], jnp.zeros(start.shape[1:])
     functions = Partial(hashable(velocities)), Partial(hashable(f))
