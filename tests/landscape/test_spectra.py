@@ -229,6 +229,12 @@ class TestTrace:
         )
         assert sketched < plain / 20
 
+    def test_the_error_of_a_sketch_of_the_whole_range_is_rounding(self):
+        A = jnp.asarray(np.random.default_rng(0).normal(size=(6, 6)), jnp.float32)
+        A = A + A.T
+        value, error = landscape.trace(lambda v: A @ v, jnp.zeros(6), 0, 18, method="hutch++")
+        assert abs(float(value) - np.trace(np.asarray(A, np.float64))) < 4 * float(error) < 1e-4
+
     def test_of_a_network_against_the_dense_hessian(self, classifier):
         net = classifier()
         dense = np.asarray(net.dense_hessian(), np.float64)

@@ -51,7 +51,7 @@ def trace(
     basis Q, another on :math:`\mathrm{tr}\, Q^\top A Q` and the last on the trace of
     :math:`(I - QQ^\top) A (I - QQ^\top)`: better where few eigenvalues carry most of the trace.
     Both are unbiased; the standard error of the second is that of the last part, the only one that
-    is estimated.
+    is estimated, and of rounding.
 
     Args:
       matvec: `v -> A v` for trees like `params`, A symmetric.
@@ -181,11 +181,12 @@ def _estimate(
     flat = lambda tree: raveled(tree)[0]  # noqa: E731
     sketch = lax.map(lambda key: flat(product(probe(key))), jax.random.split(for_sketch, rank))
     basis = jnp.linalg.qr(sketch.T)[0].T
-    known = jnp.sum(lax.map(lambda row: integrand(product, unravel(row)), basis))
+    known = lax.map(lambda row: integrand(product, unravel(row)), basis)
+    rounding = jnp.finfo(known.dtype).eps * jnp.sum(jnp.abs(known))
 
     def outside(key: jax.Array) -> jax.Array:
         vector = flat(probe(key))
         return integrand(product, unravel(vector - (basis @ vector) @ basis))
 
     mean, error = mean_of_samples(lax.map(outside, jax.random.split(for_rest, num_samples)))
-    return Estimate(known + mean, error)
+    return Estimate(jnp.sum(known) + mean, jnp.hypot(error, rounding))
