@@ -1,6 +1,7 @@
 """The three networks of Deep Relaxation, section 8, to the exact number of parameters."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -229,7 +230,7 @@ def _dropout(name: str, rate: float) -> Dropout:
 
 
 def _flatten(x: jax.Array) -> jax.Array:
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # -1 is unknown of an empty batch
 
 
 def _mean_pool(x: jax.Array) -> jax.Array:

@@ -176,6 +176,11 @@ def test_images_of_another_shape(make, shape):
         output_shape(shapes_of(make), 5, 7, 7, 1)
 
 
+@every_network
+def test_an_empty_batch_has_no_logits(make, shape):
+    assert output_shape(shapes_of(make), 0, *shape) == (0, 10)
+
+
 def test_hidden_layers_of_the_mlp_rectify_before_they_normalise():
     """The order of the paper and of its authors' code."""
     model = mlp((4,), (6, 5), rngs=0)
