@@ -90,6 +90,13 @@ def test_every_page_is_in_a_table_of_contents():
     assert sorted(reached) == sources()
 
 
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", "docs/experiments.md"])
+def test_every_installed_config_is_named(page):
+    text = (ROOT / page).read_text()
+    names = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+    assert [n for n in names if f"`{n}`" not in text and f"--config={n}`" not in text] == []
+
+
 HELD = {
     "SGD": lambda: entropix.sgd(0.1),
     "Entropy-SGD": lambda: entropix.entropy_sgd(0.1, 1.0, stepwise=True),

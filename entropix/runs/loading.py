@@ -61,6 +61,9 @@ def load(
 ) -> Trained:
     """Gives a trained network back.
 
+    Where the folder's `run.json` names the function that made the problem, that function is
+    imported and called: load only what you trust.
+
     Args:
       folder: of a run, such as "runs/digits/hj".
       seed: one seed of the run; None for all that the run began with, along a leading axis. Seeds
