@@ -236,3 +236,13 @@ def test_the_outer_step_is_a_branch_of_the_program():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         entropix.outer(**{"optimizer": optax.sgd(0.1)} | arguments)
+
+
+def test_a_whole_outer_step_inside_another_is_told_what_to_write():
+    """`relax` hands no `grad_fn` on to the optimiser inside; `stepwise` does."""
+    w = jnp.ones(2)
+    update = lambda tx: tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)  # noqa: E731
+    with pytest.raises(ValueError, match="inside another .* build it with stepwise=True"):
+        update(entropix.snoo(entropix.sam(0.1, 0.05), num_steps=2, stepwise=False))
+    update(entropix.snoo(entropix.sam(0.1, 0.05, stepwise=True), num_steps=2, stepwise=False))
+    update(entropix.snoo(entropix.sam(0.1, 0.05), num_steps=2))

@@ -46,12 +46,16 @@ def unreplicate(states: Any) -> Any:
     Returns:
       The tree without the leading axis.
 
+    Raises:
+      ValueError: for arrays without one leading axis, the same in all.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from entropix import replicas
       >>> replicas.unreplicate({"count": jnp.asarray([7, 7])})["count"].tolist()
       7
     """
+    _check_leading(states)
     return jax.tree.map(lambda leaf: leaf[0], states)
 
 
@@ -67,12 +71,16 @@ def centre(states: Any) -> Any:
     Returns:
       A tree without the leading axis, with the dtypes of `states`.
 
+    Raises:
+      ValueError: for arrays without one leading axis, the same in all.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from entropix import replicas
       >>> replicas.centre({"w": jnp.asarray([[1.0, 2.0], [3.0, 4.0]])})["w"].tolist()
       [2.0, 3.0]
     """
+    _check_leading(states)
     return jax.tree.map(_mean, states)
 
 
@@ -91,7 +99,8 @@ def resize(states: Any, replicas: int) -> Any:
       The tree with a leading axis p'.
 
     Raises:
-      ValueError: for a p' that is not an integer >= 1.
+      ValueError: for a p' that is not an integer >= 1, or arrays without one leading axis, the same
+        in all.
 
     Example:
       >>> import jax.numpy as jnp
@@ -100,6 +109,7 @@ def resize(states: Any, replicas: int) -> Any:
       [1.0, 3.0, 2.0]
     """
     replicas = check_count("replicas", replicas)
+    _check_leading(states)
 
     def join(leaf: jax.Array) -> jax.Array:
         present = len(leaf)
@@ -108,6 +118,18 @@ def resize(states: Any, replicas: int) -> Any:
         return jnp.concatenate([leaf, _copies(_mean(leaf), present, replicas)])
 
     return jax.tree.map(join, states)
+
+
+def _check_leading(states: Any) -> None:
+    """Raises `ValueError` unless all arrays have a leading axis of one length, the replicas'."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(states)]
+    for shape in shapes:
+        if shape[:1] != shapes[0][:1] or shape == ():
+            raise ValueError(
+                "states must have a leading axis of p replicas in every array, the same p in all; "
+                f"got arrays of shapes {shapes[0]} and {shape}. Make states of p replicas with "
+                "entropix.replicas.replicate."
+            )
 
 
 def _copies(leaf: jax.Array, first: int, end: int) -> jax.Array:

@@ -29,6 +29,7 @@ from entropix.transforms.numerics import (
     wide,
     wide_copy,
 )
+from entropix.transforms.relaxation import check_state
 
 
 def average_updates(axis_name: AxisName) -> optax.GradientTransformationExtraArgs:
@@ -165,6 +166,8 @@ def elastic_averaging(
     ) -> tuple[optax.Updates, ElasticAveragingState]:
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
+        check_state(state, ElasticAveragingState)
+        checks.check_like(updates, params, "The updates passed to update")
 
         leaves, centre = inexact_leaves(params), inexact_part(state.centre, params)
 

@@ -25,6 +25,7 @@ from entropix.transforms.numerics import (
     wide_copy,
     wide_dtype,
 )
+from entropix.transforms.relaxation import check_state
 
 UPDATE_CALL = (
     "updates, state = tx.update(grads, state, params), inside jax.vmap(..., axis_name={axis!r})"
@@ -112,7 +113,15 @@ def elastic_coupling(
     ) -> tuple[optax.Updates, ElasticState]:
         del extra_args
         checks.check_params(params, UPDATE_CALL.format(axis=axis_name))
+        check_state(state, ElasticState)
+        checks.check_like(updates, params, "The gradients passed to update")
         leaves = inexact_leaves(params)
+        if period > 1 and state.centre is None:
+            raise ValueError(
+                f"update with period={period} needs the centre of the last exchange, and the state "
+                "that was passed has none: a coupling of period 1 made that state. Start from "
+                "tx.init(params)."
+            )
         if period == 1:
             centre = replica_mean(leaves, axis_name)
         else:

@@ -46,7 +46,7 @@ def relaxed_grad(
 
     Raises:
       ValueError: while tracing, if `grad_fn` returns another structure or other shapes than the
-        parameters have.
+        parameters have, or for a carry without `has_carry`.
 
     Example:
       >>> import entropix, jax, jax.numpy as jnp
@@ -77,6 +77,12 @@ def relaxed_grad(
     outer_step = _outer_step(relaxation)
 
     def fn(params: Any, state: Any, carry: Any = None) -> Any:
+        if carry is not None and not has_carry:
+            raise ValueError(
+                f"carry must be None without has_carry=True; got carry={checks.shown(carry)}. "
+                "Write entropix.relaxed_grad(relaxation, grad_fn, has_carry=True), with "
+                "grad_fn(params, i, carry) -> (grads, carry)."
+            )
         relaxed, state, carry = outer_step(threaded, params, state, carry)
         return (relaxed, state, carry) if has_carry else (relaxed, state)
 
@@ -173,7 +179,9 @@ def relax(
         if grad_fn is None:
             raise ValueError(
                 "relax runs the inner loop itself and needs the loss's gradient at other points "
-                f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not."
+                f"than params. Write: {_UPDATE_CALL}   or use entropix.stepwise, which does not. "
+                "(As the optimiser inside another with stepwise=False it is given none: build it "
+                "with stepwise=True.)"
             )
         checks.check_function("grad_fn", grad_fn, _GRAD_FN)
         checks.check_like(updates, params, "The gradients passed to update")

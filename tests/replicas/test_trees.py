@@ -73,6 +73,19 @@ def test_no_replicas_are_refused(fn):
         fn(jnp.ones(3), 0)
 
 
+@pytest.mark.parametrize(
+    "fn", [replicas.centre, replicas.unreplicate, lambda states: replicas.resize(states, 4)]
+)
+@pytest.mark.parametrize(
+    "one", [{"w": jnp.ones((7, 2)), "b": jnp.ones(2)}, {"w": jnp.ones(2), "n": jnp.asarray(3)}, 1.0]
+)
+def test_the_state_of_one_replica_is_refused(fn, one):
+    """Its rows are no replicas: their mean had no meaning."""
+    with pytest.raises(ValueError, match="a leading axis of p replicas in every array"):
+        fn(one)
+    fn(replicas.replicate(one, 3))
+
+
 @pytest.mark.parametrize("p", [2, 3, 5, 6, 7])
 def test_new_replicas_of_equal_ones_are_equal_to_the_bit(p):
     x = jax.random.normal(jax.random.key(0), (1000,)) / 3

@@ -240,6 +240,39 @@ def test_a_pull_is_not_lost_in_narrow_gradients(make):
     assert np.abs(found - 1).max() > 2e-4
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [entropix.elastic_coupling(1.0, "r", period=2), entropix.elastic_averaging(0.5, "r", period=2)],
+)
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        (jnp.ones((2, 1)), r"have the shapes of the parameters: .*expected \(3,\), got \(1,\)"),
+        ({"w": jnp.ones((2, 3))}, "have the structure of the parameters"),
+    ],
+)
+def test_gradients_of_another_shape_are_refused(tx, grads, message):
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=message):
+        run(tx)(grads, jax.vmap(tx.init)(x), x)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "message"),
+    [
+        (entropix.elastic_coupling(1.0, "r"), "a coupling of period 1 made that state"),
+        (entropix.elastic_averaging(0.5, "r"), "a ElasticState, .*got a ElasticAveragingState"),
+    ],
+)
+def test_the_state_of_another_coupling_is_refused_in_words(made_by, message):
+    x, tx = jnp.ones((2, 3)), entropix.elastic_coupling(1.0, "r", period=2)
+    with pytest.raises(ValueError, match=message):
+        run(tx)(x, jax.vmap(made_by.init)(x), x)
+    other = entropix.elastic_averaging(0.5, "r")
+    with pytest.raises(ValueError, match="ElasticAveragingState, .*got a ElasticState"):
+        run(other)(x, jax.vmap(tx.init)(x), x)
+
+
 NARROW = ("float32", "bfloat16", "float16", "float8_e4m3fn")
 
 

@@ -339,6 +339,8 @@ def test_whole_numbers_stay_beside_a_memory_that_is_kept():
     [
         (lambda r, w: entropix.relaxed_grad(r, lambda p, i, c: p, has_carry=True)(w, r.init(w), 1),
          r"must return a pair, \(grads, carry\)"),
+        (lambda r, w: entropix.relaxed_grad(r, lambda p, i: p)(w, r.init(w), 0.0),
+         "carry must be None without has_carry=True; got carry=0.0"),
         (lambda r, w: entropix.relax(r).update(w, r.init(w), w, grad_fn=w), "grad_fn must be a"),
         (lambda r, w: entropix.relaxed_grad(
             entropix.heat(lambda count: None), lambda p, i: p)(w, r.init(w)),
