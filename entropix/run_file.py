@@ -1,5 +1,6 @@
 """The file `run.json`, in the folder of a run: whose results lie there."""
 
+import fnmatch
 import hashlib
 import json
 import pathlib
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from entropix.files import write_atomic
+from entropix.rows import PARTS
 
 RUN_FILE = "run.json"
 COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
@@ -95,6 +97,11 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
     """
     check_folder(folder)
     path = pathlib.Path(folder) / RUN_FILE
+    if not path.exists() and (inside := _runs_inside(path.parent)):
+        raise ValueError(
+            f"{folder} is no folder of a run, and holds those of {len(inside)}: "
+            f"{', '.join(inside)}. Name one of them, such as {path.parent / inside[0]}."
+        )
     if not path.exists() and path.with_name("config.json").exists():
         raise ValueError(
             f"{folder} holds results of version 0.1 of entropix, which this version neither "
@@ -110,6 +117,12 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
             f"{folder} belong to. Restore the file, leave the folder out, or choose another "
             "workdir."
         ) from error
+
+
+def _runs_inside(folder: pathlib.Path) -> list[str]:
+    """The folders of runs in that of a comparison; those of a run's added seeds are none."""
+    names = sorted(path.parent.name for path in folder.glob(f"*/{RUN_FILE}"))
+    return [name for name in names if not fnmatch.fnmatchcase(name, PARTS)]
 
 
 def _checked(path: pathlib.Path) -> RunFile:

@@ -28,7 +28,7 @@ from entropix.runs.compare import compare_runs
 from entropix.runs.train import train_run
 from entropix.runs.trials import Trial
 from entropix.runs.tune import at_edges, rungs, tune_runs
-from entropix.transforms.checks import refusal
+from entropix.transforms.checks import check_count, refusal
 
 _log = logging.getLogger(__name__)
 Callbacks = Sequence[Callable[[Row], Any]]
@@ -251,7 +251,7 @@ def tune(
         ranges = _checked_ranges(problem, objective)
         runs = plan(problem)
     else:
-        seeds = 1 if seeds is None else seeds
+        seeds = 1 if seeds is None else check_count("seeds", seeds)
         runs = _made(problem, algorithms, budget, seeds, replicas, settings)
         named = _of_search({} if search is None else search, runs)
         ranges = _ranges({run.name: run.algorithm for run in runs}, named)

@@ -57,7 +57,7 @@ def _choose_one(given: str, config: Any, names: list[str]) -> str:
 
 def compare(options: _Options) -> None:
     """Several algorithms."""
-    config, _ = _prepare(options)
+    config, names = _prepare(options)
     from entropix import workflow
     from entropix.report.series import by_run, seeds_by_state
 
@@ -65,11 +65,7 @@ def compare(options: _Options) -> None:
     rows = workflow.compare(
         config, workdir=workdir, fork=options.fork, progress=options.progress, report=_say
     )
-    _draw(
-        rows,
-        [os.path.join(workdir, run) for run in dict.fromkeys(row.run for row in rows)],
-        workdir,
-    )
+    _draw(rows, [os.path.join(workdir, name) for name in names], workdir)
     if not any(seeds_by_state(of_run)["finished"] for of_run in by_run(rows).values()):
         raise FloatingPointError(
             f"every seed of every run diverged: {workdir}/ holds no result. Lower the learning "

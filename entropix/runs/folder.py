@@ -160,7 +160,8 @@ class RunFolder:
         """Takes over the run's label, which is no part of its identity."""
         saved = read_run_file(self.path)
         if saved.label != self._run.label:
-            write_run_file(self.path, saved._replace(label=self._run.label))
+            with contextlib.suppress(OSError):  # a folder that is only read keeps its own
+                write_run_file(self.path, saved._replace(label=self._run.label))
 
     def finish(self, rows: list[Row], failures: list[Failure]) -> None:
         """Marks the run as finished, with these rows."""

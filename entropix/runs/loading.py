@@ -17,7 +17,7 @@ from entropix.experiment.problem import Problem
 from entropix.experiment.run import Run
 from entropix.report.series import seeds_by_state
 from entropix.rows import PARTS, Row, has_results, read_rows
-from entropix.run_file import RunFile, read_run_file
+from entropix.run_file import RunFile, is_same, read_run_file
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import RunFolder
 from entropix.runs.restoring import restore
@@ -110,7 +110,11 @@ def load(
     with Checkpoints(folder) as checkpoints:
         found = restore(checkpoints, starter)
     if found is None:
-        raise ValueError(f"{folder} has no checkpoint that can be read: nothing was trained there.")
+        raise ValueError(
+            f"{folder} has no checkpoint that can be read, and hence no network: rows and tables "
+            "need none. Copy its folder `checkpoints` too, or train the run again in another "
+            "workdir."
+        )
     params, model_state = starter.points(found.state.state)
     if seed is not None:
         place = seeds.index(seed)
@@ -148,6 +152,7 @@ def _made_again(
         _check_registered(saved.run, options)
     made = plan(ConfigDict(config))
     chosen = [run for run in made if run.name == saved.run]
+    chosen = chosen or [run for run in made if is_same(run.identity, saved.identity)]
     if not chosen:
         names = ", ".join(run.name for run in made)
         raise ValueError(f"{folder} says it is run {saved.run!r}; its config has {names}.")

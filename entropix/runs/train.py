@@ -82,6 +82,8 @@ def train_run(
 def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pathlib.Path, Run]]:
     """The folders of a run, each with the seeds that it has or is to get.
 
+    A run that was begun keeps its name, also in a folder that was renamed: all rows have one.
+
     Raises:
       ValueError: if one of them holds another run's results, and is not to be forked, or cannot
         be; or if a fork has other seeds than its parent.
@@ -89,11 +91,14 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
     found, changed, forked = [], False, False
     for folder in (workdir, *sorted(workdir.glob(PARTS))):
         if has_results(folder):
-            part = dataclasses.replace(run, seeds=tuple(read_run_file(folder).seeds))
+            saved = read_run_file(folder)
+            part = dataclasses.replace(run, seeds=tuple(saved.seeds))
             contents = RunFolder(folder, part)
-            if contents.check(fork):
+            if fields := contents.check(fork):
                 contents.check_fork()
                 changed = True
+            if saved.run != run.name and not differs_beyond_budget(fields):
+                part = dataclasses.replace(part, name=saved.run)  # that of its rows
             forked = forked or contents.forked()
             found.append((folder, part))
     if not found:
@@ -115,7 +120,8 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
             "another workdir."
         )
     if missing:
-        wanted.append((workdir / _part(missing), dataclasses.replace(run, seeds=missing)))
+        beside = dataclasses.replace(found[0][1], seeds=missing)  # of the same name
+        wanted.append((workdir / _part(missing), beside))
     return wanted
 
 

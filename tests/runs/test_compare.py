@@ -191,6 +191,10 @@ def test_an_accuracy_is_measured_too(tmp_path):
         (lambda: compare(3, ALGORITHMS, budget=BUDGET), "problem must be an entropix.experiment.P"),
         (lambda: train(line(), budget=BUDGET), "must be an Optax transformation"),
         (
+            lambda: tune(line(), {"sgd": "sgd"}, budget=BUDGET, seeds=[3]),
+            "seeds must be a static int",
+        ),
+        (
             lambda: train(line(), "sgd", budget=BUDGET, settings={"layout": "vmap"}),
             r"settings must be an .*Settings, such as Settings\(layout='vmap'\); got settings={'",
         ),
@@ -259,6 +263,28 @@ def test_a_changed_label_is_taken_over_by_finished_runs(tmp_path):
     wider = dataclasses.replace(renamed, label="more seeds", seeds=(0, 1))
     rows = train_run(wider, tmp_path / "sgd", progress=False)
     assert {(row.label, row.seed) for row in rows} == {("more seeds", 0), ("more seeds", 1)}
+
+
+def test_a_renamed_folder_is_one_run(tmp_path):
+    """Seeds that were added had another name than those before: tables had two runs."""
+    hj, budget = algorithm("hj", gamma=3.0), Budget(20, evaluations=1)
+    compared(tmp_path, algorithms={"near": hj}, budget=budget, seeds=1)
+    (tmp_path / "near").rename(tmp_path / "far")
+    rows = compared(tmp_path, algorithms={"far": hj}, budget=budget, seeds=2)
+    assert [(row.run, row.label, row.seed) for row in rows] == [("near", "far", s) for s in (0, 1)]
+
+
+def test_a_folder_that_is_only_read_keeps_its_label(tmp_path, monkeypatch):
+    run = one_run("sgd", budget=(20, 1), seeds=1)
+    train_run(run, tmp_path / "sgd", progress=False)
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("entropix.runs.folder.write_run_file", refuse)
+    renamed = dataclasses.replace(run, label="mean of the weights")
+    (row,) = train_run(renamed, tmp_path / "sgd", progress=False)
+    assert row.label == "mean of the weights"
 
 
 def test_a_number_of_replicas_may_be_numpys(tmp_path):

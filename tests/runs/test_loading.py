@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 
 import jax
@@ -82,6 +83,7 @@ def test_a_run_of_a_config_needs_nothing_else(tmp_path):
     assert trained.config["optimizer"]["algorithm"] == "hj"
     saved = json.loads((tmp_path / "run.json").read_text())
     assert saved["config"].pop("flatness_at") == []  # as of a version that had no such field
+    saved["run"] = "near"  # as of a folder that was renamed after it was begun
     del saved["digest"]
     (tmp_path / "run.json").write_text(json.dumps(saved))
     assert load(tmp_path, seed=0).identity == trained.identity
@@ -240,3 +242,18 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"another run: it differs in .*problem\."):
         load(tmp_path, run=stranger)
     assert line().apply is not None
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"no checkpoint that can be read, and hence no network"):
+        load(tmp_path, run=run)
+
+
+def test_the_folder_of_a_comparison_names_its_runs(tmp_path):
+    compare(
+        line(), {"sgd": "sgd", "hj": "hj"}, budget=Budget(20, 1), seeds=1, workdir=tmp_path,
+        progress=False, report=lambda text: None,
+    )  # fmt: skip
+    (tmp_path / "sgd").rename(tmp_path / "seeds_5")  # is none
+    with pytest.raises(ValueError, match=r"is no folder of a run, and holds those of 1: hj\. Name"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=r"is no folder of a run"):
+        train(line(), "sgd", budget=Budget(20, 1), seeds=1, workdir=tmp_path, progress=False)
