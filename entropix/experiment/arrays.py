@@ -32,6 +32,15 @@ def on_device(name: str, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(fitting(name, leaf)), tree)
 
 
+def refuse_masked(name: str, array: Any) -> None:
+    """Raises `ValueError` for an array some of whose values are masked, and would be trained on."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} must have no masked values; got {np.ma.count_masked(array)} of them. Leave "
+            "their examples out, or fill them, with array.filled(value)."
+        )
+
+
 def fitting(name: str, array: Any, dtype: Any = None) -> Any:
     """Returns an array whose whole numbers fit the device's, which have 32 bits by default.
 
@@ -41,12 +50,13 @@ def fitting(name: str, array: Any, dtype: Any = None) -> Any:
       dtype: of the array on the device; by default the one that JAX chooses.
 
     Raises:
-      ValueError: for a whole number that would wrap around, and for what is no number.
+      ValueError: for a whole number that would wrap around, and for what is masked or no number.
     """
     if isinstance(array, jax.Array):
         return array
+    refuse_masked(name, array)
     array = np.asarray(array)
-    if array.dtype.kind in "OSUMm":
+    if array.dtype.kind in "OSUMm" or array.dtype.type is np.void:  # of records with fields
         raise ValueError(
             f"{name} must have arrays of numbers; got one of dtype {array.dtype}. Turn what the "
             "array holds into numbers before."

@@ -14,7 +14,7 @@ from entropix.data import CATALOGUE, Dataset
 from entropix.data.catalogue import DIGITS
 from entropix.data.dataset import input_dtype
 from entropix.data.loading import stored
-from entropix.experiment.arrays import fitting
+from entropix.experiment.arrays import fitting, refuse_masked
 from entropix.experiment.fingerprint import digest_arrays, digest_program, digest_training
 from entropix.experiment.names import check_name, check_options
 from entropix.experiment.networks import NetworkFunctions, network_functions
@@ -206,6 +206,12 @@ def dataset_of(data: Any) -> Dataset:
         jnp.asarray(fitting("inputs", inputs, dtype), dtype)
         for inputs, dtype in zip(arrays[::2], dtypes, strict=True)
     )
+    if dtypes[0] != dtypes[1]:
+        given = " and ".join(str(inputs.dtype) for inputs in arrays[::2])
+        raise ValueError(
+            "train_inputs and test_inputs must both be floats or uint8, or both whole numbers of "
+            f"another kind; got {given}. Turn both into one dtype."
+        )
     train_labels, test_labels = (
         jnp.asarray(fitting("labels", a, jnp.int32), jnp.int32) for a in arrays[1::2]
     )
@@ -214,6 +220,7 @@ def dataset_of(data: Any) -> Dataset:
 
 def _array(name: str, value: Any) -> np.ndarray:
     """One array of NumPy."""
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):  # rows of several lengths, or what is no array at all

@@ -21,7 +21,8 @@ from entropix.experiment.forms import (
     shapes_of,
     two_of,
 )
-from entropix.transforms.checks import check_count, check_flag, check_index, refusal
+from entropix.transforms.checks import check_count, check_flag, check_index, refusal, shown
+from entropix.transforms.numerics import is_inexact
 
 
 class Measure(NamedTuple):
@@ -223,7 +224,14 @@ class Problem:
         if not self.on_host:
             return jax.eval_shape(self.draw, jax.random.key(0), self.data)
         batch = next(iter(self.data), None)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            if np.ndim(leaf) == 0:
+                raise ValueError(
+                    "a loader's batch must have arrays with a leading axis of examples; got "
+                    f"{shown(leaf)} at {jax.tree_util.keystr(path) or 'its top'}. Make an array of "
+                    "each list of numbers, with np.asarray, and leave out what is no number."
+                )
+        leaves = [np.asarray(fitting("a loader's batch", leaf)) for leaf in jax.tree.leaves(batch)]
         if not leaves:
             raise ValueError(
                 "data, a loader, must have a batch, of one array at least; got none from "
@@ -249,6 +257,11 @@ class Problem:
         key = jax.random.key(0)
         made = two_of("init", "(params, model_state)", returned("init", self.init, key))
         params, state = made
+        if not any(map(is_inexact, jax.tree.leaves(params))):
+            raise ValueError(
+                "init must return parameters of which some are real numbers, which gradients can "
+                f"move; got {described(params)}. Write 0.0 for 0."
+            )
         given = f" on a mini-batch of data, of shapes {shapes_of(batch)}"
         result = returned("loss", self.loss, params, state, batch, key, given=given)
         loss, after = two_of("loss", "(loss, model_state)", result)

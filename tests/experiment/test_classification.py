@@ -280,6 +280,11 @@ x_train, y_train, x_test, y_test = data()
         ((x_train, y_train + 0.5, x_test, y_test), "whole numbers from 0; got labels of float64"),
         ((x_train, y_train[:-1], x_test, y_test), r"as many labels.*\(60, 6\).*\(59,\)"),
         ((x_train, y_train[:, None], x_test, y_test), "as many labels, in one axis"),
+        ((x_train.astype(int), y_train, x_test, y_test), "must both be .*; got int64 and float"),
+        (
+            (np.ma.masked_greater(x_train, 2), y_train, x_test, y_test),
+            "train_inputs must have no masked values",
+        ),
         ((x_train, y_train, x_test[:0], y_test[:0]), "at least one; got inputs of shape"),
         ((np.where(x_train > 2, np.nan, x_train), y_train, x_test, y_test), "inputs must be fin"),
         (

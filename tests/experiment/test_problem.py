@@ -151,6 +151,17 @@ class Loader:
             yield {n: a[k * self.size : (k + 1) * self.size] for n, a in data.items()}
 
 
+class Always:
+    """One batch for ever."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        while True:
+            yield self.batch
+
+
 def test_where_the_data_are():
     problem = line()
     assert (problem.on_host, problem.num_examples) == (False, 96)
@@ -241,7 +252,12 @@ def test_batches_are_uniform_with_replacement():
             {"data": {"x": np.full(9, 2**32 - 1, np.uint64), "y": np.full(9, 2**32, np.uint64)}},
             r"in \[0, 4294967295\], which uint32 holds; got 4294967296",
         ),
+        ({"data": np.ma.masked_less(np.arange(9.0), 3)}, "no masked values; got 3 of them"),
         ({"data": {"x": np.asarray(["a", "b"])}}, "data must have arrays of numbers; got .*<U1"),
+        (
+            {"data": np.zeros(9, [("x", "f4")])},
+            r"arrays of numbers; got one of dtype \[\('x', '<f4",
+        ),
         ({"validation": {"x": np.float32(1)}}, "validation must be arrays with a leading axis"),
         ({"data": pd.DataFrame({"x": [1.0, 2.0]})}, "Make arrays of numbers, with np.asarray"),
     ],
@@ -280,6 +296,9 @@ WRONG = {
     "a measure that fails": ({"validation": {"x": np.zeros((40, 2)), "y": np.zeros(40)}},
                              r"measures\[.*\] failed on examples of validation, of shapes "
                              r"\(8, 2\), \(8,\) \(TypeError: "),
+    "nothing to move": ({"init": lambda key: (jnp.zeros(3, int), ())},
+                        r"parameters of which some are real.*int32 of shape \(3,\)\. Write 0\.0"),
+    "no parameters": ({"init": lambda key: ({}, ())}, "parameters of which some are real numbers"),
     "init that fails": ({"init": lambda key: 1 / 0}, r"init failed \(ZeroDivisionError: divi"),
     "estimate that fails": ({"estimate": lambda p, s, batch: s["median"]},
                             r"estimate failed on examples of data.*KeyError: 'median'"),
@@ -315,9 +334,12 @@ def test_lists_are_as_good_as_tuples():
     [
         (Loader(batch_size=4), "batch_size must be .*4, 3.*got batch_size=8"),
         (Loader(batches=0), r"data, a loader, must have a batch.*none from iter\(Loader\)"),
+        (Always({"id": ["a"] * 8}), r"a loader's batch must .*got 'a' at \['id'\]\[0\]\. Make"),
+        (Always(3.0), "got 3.0 at its top"),
+        (Always({"id": np.asarray(["a"] * 8)}), "a loader's batch must have arrays of numbers"),
     ],
 )
-def test_a_loaders_batches_have_the_size_that_the_problem_says(loader, message):
+def test_a_loaders_batches_have_the_form_that_the_problem_says(loader, message):
     problem = line(data=loader)
     with pytest.raises(ValueError, match=message):
         problem.first_batch()
