@@ -11,7 +11,7 @@ import optax
 import entropix
 from entropix.experiment import factories
 from entropix.experiment.names import check_file_name, check_name, check_options
-from entropix.experiment.options import COMMON, OF_RATE, SCOPED, plain_number
+from entropix.experiment.options import COMMON, OF_RATE, SCOPED, check_stored, plain_number
 from entropix.transforms.checks import check_choice, refusal
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -84,6 +84,7 @@ class Algorithm:
         check_options(f"algorithm {self.name}", self.options, known)
         self._check_rate()
         self._check_arguments(known)
+        check_stored(self.name, self.all_options)
 
     def _check_arguments(self, known: Mapping[str, Any]) -> None:
         """Refuses a factory with an argument that nothing gives."""

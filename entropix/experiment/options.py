@@ -1,5 +1,6 @@
 """Options of every algorithm: schedules in fractions of the run, decay, clipping, averages."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
@@ -19,6 +20,7 @@ from entropix.transforms.checks import (
     check_non_negative,
     check_positive,
     refusal,
+    shown,
 )
 from entropix.transforms.numerics import (
     cast_like,
@@ -113,6 +115,19 @@ def _check_start(name: str, option: Mapping[str, Any]) -> None:
     if _is_real(start) and _is_real(end) and 0 < start < end:  # a search's are not known
         way_out = f". The scope is never below {name}_end: lower {name}_end, or raise {name}."
         raise refusal(name, f"at least {name}_end={end:g}", start, way_out)
+
+
+def check_stored(algorithm: str, option: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for an option that results cannot be stored with, as a function."""
+    for name, value in option.items():
+        try:
+            json.dumps(value, default=plain_number)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"option {name} of algorithm {algorithm} must be a number, a string or a list of "
+                f"these, which results are stored with; got {shown(value)}. Choose it by a name, "
+                "of which the factory makes what it needs."
+            ) from error
 
 
 def learning_rate(option: Mapping[str, Any], steps: float) -> optax.Schedule:

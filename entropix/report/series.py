@@ -54,8 +54,11 @@ def measures_of(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
         those of flatness, which have tables of their own.
 
     Raises:
-      ValueError: for a name that no row has, or a measure that has two units or directions.
+      ValueError: for a name that no row has, one name in place of a list, or a measure that has
+        two units or directions.
     """
+    if isinstance(names, str):
+        raise ValueError(f"measures must be a list of names; got {names!r}. Write [{names!r}].")
     found: dict[str, Measure] = {}
     for row in rows:
         for name, entry in row.measures.items():

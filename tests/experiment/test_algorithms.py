@@ -531,6 +531,10 @@ def start_of(problem):
             {"make": lambda axis_name: entropix.sgd(0.1)},
             "With replicated=True the run gives axis_n",
         ),
+        (
+            {"make": lambda opt: opt(0.1), "defaults": {"opt": optax.sgd}},
+            "option opt of algorithm mine must be a number, .*got <function sgd.* by a name",
+        ),
     ],
 )
 def test_a_record_is_checked(changes, message):

@@ -191,6 +191,8 @@ def test_any_measure_can_be_shown_and_none_has_two_units(make_rows):
     assert "| ema accuracy" in table
     with pytest.raises(ValueError, match="no measure is called 'error'; .* perplexity, ema_acc"):
         make_table(rows, measures=["error"])
+    with pytest.raises(ValueError, match=r"must be a list of names; .* Write \['perplexity'\]"):
+        make_table(rows, measures="perplexity")
     other = make_rows("sgd", val_error=SGD)
     wrong = [row.__class__(**vars(row) | {"run": "b", "measures": {
         "val_error": row.measures["val_error"]._replace(unit="")}}) for row in other]  # fmt: skip
