@@ -58,7 +58,8 @@ def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
         near = [elsewhere] if elsewhere in known else near
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {kind} {shown(name)}; known: {', '.join(known)}.{hint}")
+        names = ", ".join(known) or "none"
+        raise ValueError(f"unknown {kind} {shown(name)}; known: {names}.{hint}")
 
 
 def check_options(kind: str, given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:

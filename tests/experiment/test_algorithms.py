@@ -25,6 +25,7 @@ from entropix.experiment import (
     train,
 )
 from entropix.experiment.making import make_runs
+from entropix.experiment.names import check_name
 from entropix.experiment.plan import plan
 from entropix.training.programs import make_programs
 from entropix.training.state import centre, init_state
@@ -76,6 +77,7 @@ def test_the_factories_of_the_package_need_no_second_table():
         (lambda: algorithm("sgd", gamma=1.0), "option of algorithm sgd 'gamma'"),
         (lambda: algorithm("sgd", axis_name="x"), "option of algorithm sgd 'axis_name'"),
         (lambda: register(optax.adamw(1e-3)), "register takes an entropix.experiment.Algorithm"),
+        (lambda: check_name("field of config.arguments", "scale", []), "'scale'; known: none[.]$"),
         (lambda: register(Algorithm("a-b", optax.sgd)), "must be a Python name.*name='a-b'"),
     ],
 )
