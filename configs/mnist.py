@@ -29,7 +29,7 @@ of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an A
     parle                  1.22+   0.65
     sam                    1.28*   0.67
     snoo                   1.21*   0.58*
-    sgd_ema                1.18*   0.57
+    sgd_ema                1.18*   0.58*
     adamw                  1.07*   0.54*
 
 The first two of `mlp` were run with `--config.num_evals=20` too (1.66 and 1.67 %, 13 minutes a run;
