@@ -13,15 +13,8 @@ from jax.typing import ArrayLike
 
 from entropix.pde.checks import check_finite, check_positive
 from entropix.pde.grid import Function, Grid, Relaxed
-from entropix.pde.quadrature import (
-    Scales,
-    Sums,
-    energy,
-    halvings_needed,
-    node_curvature,
-    node_sums,
-    seen_curvature,
-)
+from entropix.pde.quadrature import Sums, energy, node_sums
+from entropix.pde.resolution import Scales, halvings_needed, node_curvature, seen_curvature
 
 _MOST_STEPS = 200
 _LENGTHS = 4.0 ** -np.arange(8)  # of a Newton step; the one that climbs highest is taken

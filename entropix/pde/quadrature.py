@@ -1,10 +1,10 @@
 """Means and masses of exp(-beta [f(y) + |x-y|^2/(2t)]), by sums over cells that are halved.
 
-Large beta concentrates the measure in wells of width sigma = 1/sqrt(beta (f'' + 1/t)). In every
-round the cells of least energy, a fixed number, are kept and halved, until cells are narrower than
-sigma wherever the measure has mass. The sum over the middles of equal cells is trapezoidal for an
-integrand that is smooth and has decayed at the ends: such sums converge faster than any power of
-the width. Where it has not, the box has walls, and the error is of the order of the width squared.
+Large beta concentrates the measure in narrow wells. In every round the cells of least energy, a
+fixed number, are kept and halved, until they are fine enough (`entropix.pde.resolution`). The sum
+over the middles of equal cells is trapezoidal for an integrand that is smooth and has decayed at
+the ends: such sums converge faster than any power of the width. Where it has not, the box has
+walls, and the error is of the order of the width squared.
 """
 
 import functools
@@ -17,18 +17,17 @@ import numpy as np
 from jax import lax
 
 from entropix.pde.grid import Function, Grid
+from entropix.pde.resolution import (
+    MOST_HALVINGS,
+    Scales,
+    halvings_needed,
+    node_curvature,
+    seen_curvature,
+    slack,
+    wall_slopes,
+)
 
-NEGLIGIBLE = 34.0  # exp(-34) = 2e-15
-_SAFETY = 1.25
 _BATCH = 16  # points at once, which halve as often as the neediest
-_MOST_HALVINGS = 60  # of a cell, after which floats do not tell its ends apart
-
-
-class Scales(NamedTuple):
-    """Time and inverse temperature."""
-
-    t: jax.Array
-    beta: jax.Array
 
 
 class Sums(NamedTuple):
@@ -50,6 +49,7 @@ class _Cells(NamedTuple):
 
     middle: jax.Array  # shape (kept, ndim)
     curvature: jax.Array  # of f, near the node that a cell came from
+    slope: jax.Array  # shape (kept, ndim): of a cell from a node on a wall; see `wall_slopes`
     real: jax.Array  # not only there to fill the array
 
 
@@ -96,14 +96,15 @@ def gibbs_sums(
 
     def halve(level: jax.Array, x: jax.Array, old: _Progress) -> _Progress:
         cells, sums, left = old
+        parents = cells.curvature, cells.slope, cells.real
         width = spacing / 2.0 ** level.astype(float)
         y = (cells.middle[:, None] + (width[None] * children)[None]).reshape(-1, grid.ndim)
-        inherited, real = (jnp.repeat(a, len(children)) for a in (cells.curvature, cells.real))
+        curved, slope, real = (jnp.repeat(a, len(children), axis=0) for a in parents)
         inside = jnp.clip(y, lower[None], upper[None])  # f need not exist elsewhere
         real &= jnp.all(inside == y, axis=-1)
         h = jnp.where(real, energy(x, y, f_all(inside), scales), jnp.inf)
-        cells, margin = _keep(kept, y, h, inherited, width / 2, scales)
-        after = jnp.minimum(left - 1, halvings_needed(h, inherited, width / 2, scales))
+        cells, margin = _keep(kept, y, h, curved, slope, width / 2, scales)
+        after = jnp.minimum(left - 1, halvings_needed(h, curved, width / 2, scales, slope))
         new = cell_sums(x, y, h, width / 2, scales)
         dropped = jnp.where(after > 0, margin, jnp.inf)
         new = new._replace(margin=jnp.minimum(dropped, sums.margin))
@@ -116,9 +117,11 @@ def gibbs_sums(
         if max_halvings == 0:
             return sums
         bent = jax.vmap(lambda h: seen_curvature(grid, h, curvature, scales))(h)
-        left = jax.vmap(lambda h, c: halvings_needed(h, c, spacing, scales))(h, bent)
-        left = jnp.minimum(left, _MOST_HALVINGS if max_halvings is None else max_halvings)
-        cells, margin = jax.vmap(lambda h, c: _keep(kept, nodes, h, c, spacing, scales))(h, bent)
+        slope = jax.vmap(lambda h: wall_slopes(grid, h))(h)
+        left = jax.vmap(lambda h, c, s: halvings_needed(h, c, spacing, scales, s))(h, bent, slope)
+        left = jnp.minimum(left, MOST_HALVINGS if max_halvings is None else max_halvings)
+        keep = jax.vmap(lambda h, c, s: _keep(kept, nodes, h, c, s, spacing, scales))
+        cells, margin = keep(h, bent, slope)
         sums = sums._replace(margin=jnp.where(left > 0, margin, jnp.inf))
         halve_all = jax.vmap(halve, (None, 0, 0))
         loop = jnp.asarray(0), _Progress(cells, sums, left)
@@ -185,6 +188,7 @@ def _keep(
     y: jax.Array,
     h: jax.Array,
     curvature: jax.Array,
+    slope: jax.Array,
     width: jax.Array | np.ndarray,
     scales: Scales,
 ) -> tuple[_Cells, jax.Array]:
@@ -193,66 +197,7 @@ def _keep(
     y = jnp.pad(y, ((0, missing), (0, 0)), mode="edge")
     h = jnp.pad(h, (0, missing), constant_values=jnp.inf)
     curvature = jnp.pad(curvature, (0, missing))
-    least, chosen = lax.top_k(_slack(curvature, width, scales) - h, kept + 1)
+    slope = jnp.pad(slope, ((0, missing), (0, 0)))
+    least, chosen = lax.top_k(slack(curvature, width, scales, slope) - h, kept + 1)
     margin, chosen = scales.beta * (-least[-1] - h.min()), chosen[:-1]
-    return _Cells(y[chosen], curvature[chosen], jnp.isfinite(h[chosen])), margin
-
-
-def node_curvature(grid: Grid, values: jax.Array) -> jax.Array:
-    """The sum of f's second differences along each dimension, the largest of the neighbours'."""
-    total = jnp.zeros(())
-    for axis, h in enumerate(grid.spacing):
-        pad = [(int(i == axis),) * 2 for i in range(grid.ndim)]
-        second = jnp.pad(jnp.diff(values, 2, axis=axis) / h**2, pad, mode="edge")
-        # A node where f is infinite has no mass, and tells nothing of its neighbours.
-        total = total + jnp.where(jnp.isfinite(second), jnp.maximum(second, 0), 0)
-    window = (3,) * grid.ndim
-    return lax.reduce_window(total, -jnp.inf, lax.max, window, (1,) * grid.ndim, "SAME").reshape(-1)
-
-
-def seen_curvature(grid: Grid, h: jax.Array, curvature: jax.Array, scales: Scales) -> jax.Array:
-    """The curvature of f at the nodes, but no more than their energies leave room for.
-
-    On a slope a cell's energy is not far below the lower neighbour's, however much f bends there:
-    curvature matters around nodes that are lower than their neighbours. Without this, cells on the
-    steep side of exp(x^3) would be kept, and halved, in the place of those with mass.
-
-    Args:
-      grid: the nodes.
-      h: energies at the nodes, shape (nodes,).
-      curvature: of f, as from `node_curvature`; shape (nodes,).
-      scales: t and beta.
-    """
-    spacing, around = np.asarray(grid.spacing), (3,) * grid.ndim
-    h = lax.stop_gradient(h)
-
-    def lowest_around(values: jax.Array) -> jax.Array:
-        values = values.reshape(grid.shape)
-        lowest = lax.reduce_window(values, jnp.inf, lax.min, around, (1,) * grid.ndim, "SAME")
-        return lowest.reshape(-1)
-
-    slack = _slack(curvature, spacing, scales)
-    below = lowest_around(jnp.where(h <= lowest_around(h), h - slack, h))
-    room = jnp.where(jnp.isfinite(h), jnp.minimum(slack, h - below), slack)
-    return room / _slack(jnp.zeros(()), spacing, scales) / scales.t - 1 / scales.t
-
-
-def _slack(curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales) -> jax.Array:
-    """By how much the energy in a cell may be lower than at its middle, near a minimum."""
-    return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2
-
-
-def halvings_needed(
-    h: jax.Array, curvature: jax.Array, width: jax.Array | np.ndarray, scales: Scales
-) -> jax.Array:
-    """Halvings after which cells resolve the integrand, where its mass is.
-
-    A trapezoidal sum with nodes d apart leaves out 2 exp(-2 pi^2 sigma^2/d^2) of a Gaussian, and
-    of a tail it may leave out as much more as the tail is smaller.
-    """
-    t, beta = scales
-    excess = jnp.maximum(beta * (h - _slack(curvature, width, scales) - h.min()), 0)
-    sigma = 1 / jnp.sqrt(beta * jnp.maximum(curvature + 1 / t, 0))
-    share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
-    needed = jnp.log2(_SAFETY * jnp.max(width) * share.max())
-    return jnp.clip(jnp.ceil(needed), 0, _MOST_HALVINGS).astype(int)
+    return _Cells(y[chosen], curvature[chosen], slope[chosen], jnp.isfinite(h[chosen])), margin

@@ -11,7 +11,8 @@ from jax.typing import ArrayLike
 from entropix.pde.checks import check_finite, check_positive, hashable
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.inviscid import inviscid_hj
-from entropix.pde.quadrature import NEGLIGIBLE, Scales, gibbs_sums
+from entropix.pde.quadrature import gibbs_sums
+from entropix.pde.resolution import NEGLIGIBLE, Scales
 
 _KEPT = {1: 512, 2: 2048}  # cells that are kept when all are halved, by dimension
 _MORE = 4  # times as many are kept for points where those left out some of the mass
@@ -38,8 +39,8 @@ def cole_hopf(
         e^{-\beta [f(y) + |x-y|^2/(2t)]} dy, \qquad \nabla u = (x - \langle y \rangle)/t
 
     The integral is a sum over cells, first the grid's, which are halved until they resolve every
-    well that has mass (`entropix.pde.quadrature`). The error for smooth f is that of rounding.
-    beta = 1e6 costs about ten halvings, and no accuracy.
+    well, and every layer at a wall, that has mass (`entropix.pde.quadrature`). The error for smooth
+    f is that of rounding. beta = 1e6 costs about ten halvings, and no accuracy.
 
     Args:
       grid: its box is the domain of integration: wide enough that exp(-beta ...) has decayed at

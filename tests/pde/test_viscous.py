@@ -189,6 +189,38 @@ class TestColeHopf:
         found = cole_hopf(plane, flat, t, beta, np.stack(points, axis=-1))
         np.testing.assert_allclose(found.value, exact[:, None] + exact, atol=0.04 / beta)
 
+    @pytest.mark.parametrize("beta", [1.0, 1e2, 1e5, 1e8, 1e11])
+    @pytest.mark.parametrize("slope", [3.0, -3.0, 40.0])
+    def test_where_f_falls_towards_a_wall(self, beta, slope):
+        """Lines a y between 0 and 1 shift the normal law by a t: what is left of it is its tail."""
+        t, x = 0.3, np.asarray([-0.5, 0.0, 0.4, 1.0])
+        width, shifted = np.sqrt(t / beta), x - slope * t
+        near = np.where(shifted < 0.5, -shifted, shifted - 1) / width
+        tail = stats.norm.logsf(near)
+        far = stats.norm.logsf(near + 1 / width)
+        exact = slope * x - slope**2 * t / 2 - (tail + np.log1p(-np.exp(far - tail))) / beta
+        line = cole_hopf(Grid(0.0, 1.0, 41), lambda y: slope * y, t, beta, x)
+        np.testing.assert_allclose(line.value, exact, atol=0.02 / beta, rtol=1e-13)
+        if beta >= 1e5:  # the other wall is far: the mean stands so far off the nearer one
+            above = (
+                np.exp(stats.norm.logpdf(near) - tail) - near
+            )  # 1/near far out, where it cancels
+            off = width * np.where(near > 50, 1 / np.abs(near), above)
+            mean = x - t * line.gradient
+            np.testing.assert_allclose(np.where(shifted < 0.5, mean, 1 - mean), off, rtol=0.03)
+
+    def test_a_corner_towards_which_f_falls(self):
+        grid, beta, t = Grid((0.0, 0.0), (1.0, 2.0), (11, 31)), 1e6, 0.3
+        plane = cole_hopf(grid, lambda y: 3 * y[0] - 2 * y[1], t, beta, [0.2, 1.9])
+        first = cole_hopf(Grid(0.0, 1.0, 11), lambda y: 3 * y, t, beta, [0.2])
+        second = cole_hopf(Grid(0.0, 2.0, 31), lambda y: -2 * y, t, beta, [1.9])
+        np.testing.assert_allclose(
+            plane.value, first.value[0] + second.value[0], atol=0.04 / beta, rtol=1e-13
+        )
+        np.testing.assert_allclose(
+            plane.gradient, [first.gradient[0], second.gradient[0]], rtol=1e-6
+        )
+
     @pytest.mark.parametrize("beta", [50.0, 200.0, 1e4])
     @pytest.mark.parametrize("f", [root_and_wave, entropy_like])
     def test_f_need_not_exist_beyond_the_box(self, f, beta):
