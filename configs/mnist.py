@@ -27,7 +27,7 @@ of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an A
     heat                   1.20*   0.85*
     elastic_sgd            1.17*   0.64*
     parle                  1.22+   0.65
-    sam                    1.28*   0.67
+    sam                    1.28*   0.67*
     snoo                   1.21*   0.58*
     sgd_ema                1.18*   0.58*
     adamw                  1.07*   0.54*
