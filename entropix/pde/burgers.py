@@ -13,7 +13,7 @@ from entropix.pde.checks import (
     check_float64,
     check_line,
     check_positive,
-    hashable,
+    function_of,
 )
 from entropix.pde.grid import Function, Grid
 from entropix.pde.hamiltonians import godunov
@@ -116,7 +116,7 @@ def characteristics(p: Function, x: ArrayLike, t: float) -> jax.Array:
     check_positive(t=t)
     check_float64()
     x = jnp.asarray(x, jnp.float64)
-    feet = _feet(hashable(p), x.reshape(-1), jnp.asarray(t, jnp.float64)).reshape(x.shape)
+    feet = _feet(function_of("p", p), x.reshape(-1), jnp.asarray(t, jnp.float64)).reshape(x.shape)
     return (x - feet) / t
 
 

@@ -144,6 +144,22 @@ def hashable(value: Any) -> Any:
     return value
 
 
+def function_of(name: str, value: Any) -> Any:
+    """A function as `hashable` gives it; raises a ValueError for what is no function."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a JAX function; got {type(value).__name__}")
+    return hashable(value)
+
+
+def key_of(key: jax.Array | int) -> jax.Array:
+    """A JAX key, or that of a seed; raises a ValueError for anything else."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(key)
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"key must be a JAX key or an integer; got key={key!r}")
+    return jnp.asarray(key)
+
+
 def check_multiple(name: str, value: int, of: str, unit: int) -> None:
     """Raises a ValueError unless the count called `name` is a multiple of the one called `of`."""
     if value % unit:

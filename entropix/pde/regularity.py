@@ -46,7 +46,8 @@ def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:
     if callable(values):
         grid.sample(values)
         rows = grid.rows(None).reshape(-1, *grid.point_shape)
-        return jax.vmap(jax.hessian(values))(rows).reshape(*grid.shape, grid.ndim, grid.ndim)
+        real = lambda x: jnp.asarray(values(x), jnp.float64)  # noqa: E731 - an integer constant too
+        return jax.vmap(jax.hessian(real))(rows).reshape(*grid.shape, grid.ndim, grid.ndim)
     second = second_differences(grid, grid.sample(values))
     return jnp.stack([jnp.stack(row, axis=-1) for row in second], axis=-2)
 

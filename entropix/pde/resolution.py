@@ -91,10 +91,10 @@ def slack(
     curvature: jax.Array,
     width: jax.Array | np.ndarray,
     scales: Scales,
-    slope: jax.Array | float = 0.0,
+    slope: jax.Array | None = None,
 ) -> jax.Array:
     """By how much the energy in a cell may be lower than at its middle, near a minimum."""
-    at_wall = jnp.sum(slope * (width / 2), axis=-1)
+    at_wall = 0.0 if slope is None else slope @ (width / 2)
     return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2 + at_wall
 
 
@@ -103,7 +103,7 @@ def halvings_needed(
     curvature: jax.Array,
     width: jax.Array | np.ndarray,
     scales: Scales,
-    slope: jax.Array | float = 0.0,
+    slope: jax.Array | None = None,
 ) -> jax.Array:
     """Halvings after which cells resolve the integrand, where its mass is.
 
@@ -114,7 +114,9 @@ def halvings_needed(
     excess = jnp.maximum(beta * (h - slack(curvature, width, scales, slope) - h.min()), 0)
     sigma = 1 / jnp.sqrt(beta * jnp.maximum(curvature + 1 / t, 0))
     share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
-    layers = jnp.where(excess < NEGLIGIBLE, beta * jnp.max(slope * width, axis=-1), 0)
-    cells = jnp.maximum(_SAFETY * jnp.max(width) * share.max(), layers.max() / _OF_LAYER)
+    cells = _SAFETY * jnp.max(width) * share.max()
+    if slope is not None:
+        of_layers = beta * jnp.max(slope * width[None], axis=-1) / _OF_LAYER
+        cells = jnp.maximum(cells, jnp.where(excess < NEGLIGIBLE, of_layers, 0).max())
     needed = jnp.log2(cells)
     return jnp.clip(jnp.ceil(needed), 0, MOST_HALVINGS).astype(int)

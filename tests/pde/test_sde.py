@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from entropix import pde
 from entropix.pde import estimate, simulate
 
 KEY = jax.random.key(0)
@@ -130,12 +131,21 @@ class TestErrors:
             ({"num_saves": 3}, "num_steps must be a multiple of num_saves; got 20 and 3"),
             ({"method": "milstein"}, "method must be 'heun' or 'euler'; got method='milstein'"),
             ({"sigma": jnp.ones(2)}, "sigma must be a number.*got shape .2,. for points of shape"),
+            ({"sigma": np.nan}, "sigma must be finite; got sigma with nan"),
             ({"antithetic": True}, "antithetic paths come in pairs; got 3 paths"),
         ],
     )
     def test_messages(self, options, message):
         with pytest.raises(ValueError, match=message):
             run(lambda x, s: -x, jnp.zeros(3), **options)
+
+    @pytest.mark.parametrize(
+        "drift", [lambda x, s: 0.0, lambda x, s: jnp.zeros(3), lambda x, s: [x]]
+    )
+    def test_a_drift_of_another_shape(self, drift):
+        """Of two paths in the plane a number for each would be spread over the dimensions."""
+        with pytest.raises(ValueError, match=r"drift must map a point of shape \(2,\), and a time"):
+            run(drift, jnp.zeros((2, 2)))
 
     def test_start(self):
         with pytest.raises(ValueError, match=r"start must have shape \(paths, \*point\)"):
@@ -144,6 +154,41 @@ class TestErrors:
     def test_single_precision(self):
         with jax.enable_x64(False), pytest.raises(ValueError, match="needs float64"):
             run(lambda x, s: -x, jnp.zeros(3))
+
+
+def test_a_seed_is_a_key():
+    for solve in (
+        lambda key: pde.simulate(lambda x, s: -x, [1.0], key, sigma=1.0, horizon=1.0, num_steps=4),
+        lambda key: pde.first_passage(lambda x: -1.0, [0.0], 1.0, key, temperature=0.1, dt=0.1),
+        lambda key: pde.simulated_annealing(
+            lambda x: x, [1.0], key, step_size=0.1, schedule=[1.0, 0.5]
+        ),
+        lambda key: pde.scoped_descent(
+            lambda x: x, [1.0], key, step_size=0.1, schedule=[1.0], temperature=1.0, num_steps=2
+        ),
+    ):
+        np.testing.assert_array_equal(solve(np.int64(3)), solve(jax.random.key(3)))
+        with pytest.raises(ValueError, match="key must be a JAX key or an integer; got key=True"):
+            solve(True)
+
+
+GRID = pde.Grid(-1.0, 1.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("drift", lambda a: pde.simulate(a, [1.0], 0, sigma=1.0, horizon=1.0, num_steps=4)),
+        ("gradient", lambda a: pde.first_passage(a, [0.0], 1.0, 0, temperature=0.1, dt=0.1)),
+        ("gradient", lambda a: pde.gradient_flow(a, 1.0, horizon=1.0, num_steps=2)),
+        ("p", lambda a: pde.characteristics(a, [0.5], t=1.0)),
+        ("f", lambda a: pde.control_gap(GRID, a, jnp.cos, [0.0], 0, beta=1.0, horizon=1.0)),
+        ("V", lambda a: pde.control_gap(GRID, jnp.cos, a, [0.0], 0, beta=1.0, horizon=1.0)),
+    ],
+)
+def test_values_in_the_place_of_a_function(name, call):
+    with pytest.raises(ValueError, match=f"^{name} must be a JAX function; got ndarray"):
+        call(np.zeros(5))
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

@@ -15,7 +15,8 @@ from entropix.pde.checks import (
     check_count,
     check_float64,
     check_positive,
-    hashable,
+    function_of,
+    key_of,
     not_negative,
 )
 from entropix.pde.grid import Function, Grid
@@ -64,7 +65,12 @@ def logarithmic_cooling(depth: float, num_steps: int, *, step_size: float) -> ja
 
 
 def simulated_annealing(
-    gradient: Gradient, start: ArrayLike, key: jax.Array, *, step_size: float, schedule: ArrayLike
+    gradient: Gradient,
+    start: ArrayLike,
+    key: jax.Array | int,
+    *,
+    step_size: float,
+    schedule: ArrayLike,
 ) -> jax.Array:
     r"""Simulated annealing: one noisy gradient step for each temperature of a schedule.
 
@@ -73,7 +79,7 @@ def simulated_annealing(
     Args:
       gradient: of f, for an array of paths at once.
       start: shape (paths,).
-      key: a JAX key.
+      key: a JAX key, or a seed.
       step_size: eta > 0.
       schedule: temperatures T_k >= 0 and finite, shape (gradients,), such as
         `logarithmic_cooling` returns.
@@ -102,7 +108,8 @@ def simulated_annealing(
     check_positive(step_size=step_size)
     start = jnp.asarray(start, jnp.float64)
     schedule = _listed(schedule, not_negative, "finite temperatures >= 0")
-    return _annealed(hashable(gradient), start, key, step_size, schedule)
+    slope = function_of("gradient", gradient)
+    return _annealed(slope, start, key_of(key), step_size, schedule)
 
 
 def _listed(
@@ -133,7 +140,7 @@ def _annealed(
 def scoped_descent(
     gradient: Gradient,
     start: ArrayLike,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     step_size: float,
     schedule: ArrayLike,
@@ -148,7 +155,7 @@ def scoped_descent(
     Args:
       gradient: of f, for an array of paths at once.
       start: shape (paths,).
-      key: a JAX key.
+      key: a JAX key, or a seed.
       step_size: eta_y > 0, below 2 gamma_k for every scope.
       schedule: scopes gamma_k > 0, shape (outer steps,).
       temperature: T >= 0 of the inner chain.
@@ -180,7 +187,8 @@ def scoped_descent(
     start = jnp.asarray(start, jnp.float64)
     accepted = f"scopes above step_size/2 = {step_size / 2}, or inner steps diverge"
     schedule = _listed(schedule, lambda gamma: gamma > step_size / 2, accepted)
-    return _descended(hashable(gradient), num_steps, start, key, step_size, schedule, temperature)
+    slope, key = function_of("gradient", gradient), key_of(key)
+    return _descended(slope, num_steps, start, key, step_size, schedule, temperature)
 
 
 @functools.partial(jax.jit, static_argnames=("gradient", "num_steps"))
@@ -214,7 +222,7 @@ def scoped_flow(
     *,
     beta: float,
     horizon: float,
-    key: jax.Array | None = None,
+    key: jax.Array | int | None = None,
     num_levels: int = 50,
     num_steps: int = 400,
 ) -> jax.Array:
@@ -233,7 +241,7 @@ def scoped_flow(
       start: x(0) for every path, shape (paths, *point_shape).
       beta: inverse temperature of u and of the noise, > 0.
       horizon: S > 0, the first scope.
-      key: a JAX key, of the noise; None for none.
+      key: a JAX key, or a seed, of the noise; None for none.
       num_levels: K, intervals between the scopes at which u is computed.
       num_steps: steps of the paths (Heun's).
 

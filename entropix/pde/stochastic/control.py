@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_positive, hashable
+from entropix.pde.checks import check_positive, function_of
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import feedback, value_function
 from entropix.pde.stochastic.sde import Drift, Estimate, estimate, simulate
@@ -42,7 +42,7 @@ def control_gap(
     f: Function,
     V: Function,
     start: ArrayLike,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     beta: float,
     horizon: float,
@@ -59,7 +59,7 @@ def control_gap(
       f: the loss, a JAX function of a point.
       V: the terminal cost, likewise.
       start: x(0) for every path, shape (paths, *grid.point_shape).
-      key: a JAX key.
+      key: a JAX key, or a seed.
       beta: the paper's inverse temperature, > 0.
       horizon: S > 0.
       num_steps: steps of the paths.
@@ -85,6 +85,7 @@ def control_gap(
       Chaudhari et al, `Deep Relaxation <https://arxiv.org/abs/1704.04932>`_, 2017, Theorem 12.
     """
     check_positive(beta=beta, horizon=horizon)
+    f, V = function_of("f", f), function_of("V", V)
     start = jnp.asarray(start, jnp.float64)
     if start.shape[1:] != grid.point_shape or start.ndim == 0:
         raise ValueError(
@@ -94,7 +95,7 @@ def control_gap(
         values = value_function(grid, f, V, beta=beta, horizon=horizon)
     paths, d = len(start), grid.ndim
     control = feedback(grid, values, horizon=horizon)
-    drift = Partial(_drift, grid, Partial(hashable(f)), control)
+    drift = Partial(_drift, grid, Partial(f), control)
 
     # Controlled point, uncontrolled point and effort are one state; the points share their noise.
     flat = start.reshape(paths, d)

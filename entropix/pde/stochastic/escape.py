@@ -14,7 +14,8 @@ from entropix.pde.checks import (
     check_float64,
     check_line,
     check_positive,
-    hashable,
+    function_of,
+    key_of,
 )
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.fokker_planck import sampled_finite
@@ -115,7 +116,7 @@ def first_passage(
     gradient: Callable[[jax.Array], jax.Array],
     start: ArrayLike,
     barrier: float,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     temperature: float,
     dt: float,
@@ -134,7 +135,7 @@ def first_passage(
       gradient: f', a JAX function of a number.
       start: X(0) of every path, shape (paths,), below the barrier.
       barrier: b.
-      key: a JAX key.
+      key: a JAX key, or a seed.
       temperature: T > 0.
       dt: length of a step, > 0.
       max_steps: >= 1; after so many, what has not crossed is given an infinite time.
@@ -163,7 +164,8 @@ def first_passage(
     check_count(max_steps=max_steps)
     start = jnp.asarray(start, jnp.float64)
     check_all("barrier - start", barrier - start, lambda gap: gap > 0, "> 0")
-    return _passage(hashable(gradient), start, barrier, key, temperature, dt, max_steps)
+    slope, key = function_of("gradient", gradient), key_of(key)
+    return _passage(slope, start, barrier, key, temperature, dt, max_steps)
 
 
 @functools.partial(jax.jit, static_argnames=("gradient",))

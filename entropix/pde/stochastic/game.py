@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_positive, hashable
+from entropix.pde.checks import check_count, check_positive, function_of
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.bellman import logarithmic, value_function
 from entropix.pde.stochastic.fokker_planck import (
@@ -113,11 +113,12 @@ def mean_field_game(
     check_count(num_levels=num_levels, num_rounds=num_rounds)
     if damping > 1:
         raise ValueError(f"damping must be in (0, 1]; got damping={damping!r}")
+    costs = function_of("f", f), function_of("V", V)
     start = sampled_density(grid, density)
     start = start / mass(grid, start)
     first_cost = sampled_finite(grid, "V", lambda x: V(x, mean(grid, start)))
     logarithmic(grid, first_cost, beta)  # raises beyond its range
-    static = grid, hashable(f), hashable(V), num_levels, num_rounds
+    static = grid, *costs, num_levels, num_rounds
     return _equilibrium(*static, start, gamma, beta, horizon, damping)
 
 

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_float64, check_positive, chosen, hashable
+from entropix.pde.checks import (
+    check_count,
+    check_float64,
+    check_positive,
+    chosen,
+    function_of,
+    hashable,
+)
 from entropix.pde.grid import Function
 from entropix.pde.stochastic.sde import simulate
 from entropix.pde.stochastic.stepping import NumberedStep, saved_steps
@@ -56,7 +63,7 @@ FORMS = {
 def fast_slow(
     f: Function,
     start: ArrayLike,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     gamma: float,
     temperature: float,
@@ -80,7 +87,7 @@ def fast_slow(
     Args:
       f: the loss, a JAX function of a point.
       start: x(0) for every path, shape (paths, *point); y starts at x, or at 0.
-      key: a JAX key.
+      key: a JAX key, or a seed.
       gamma: scope, > 0.
       temperature: T > 0.
       epsilon: ratio of the time scales, > 0.
@@ -115,7 +122,7 @@ def fast_slow(
         raise ValueError("start must have shape (paths, *point); got shape ()")
     flat = start.reshape(len(start), -1)
     d, point = flat.shape[1], jnp.zeros(start.shape[1:])
-    functions = Partial(hashable(velocities)), Partial(hashable(f))
+    functions = Partial(hashable(velocities)), Partial(function_of("f", f))
     drift = Partial(_drift, *functions, point, gamma, epsilon)
     state = jnp.concatenate([flat, flat if starts_at_x else 0 * flat], axis=1)
     size = (2 * temperature / epsilon) ** 0.5
@@ -173,7 +180,12 @@ def gradient_flow(
     check_count(num_steps=num_steps)
     h, start = horizon / num_steps, jnp.asarray(start, jnp.float64)
     later = saved_steps(
-        _runge_kutta, (hashable(gradient),), (h,), start, num_steps=num_steps, num_saves=num_steps
+        _runge_kutta,
+        (function_of("gradient", gradient),),
+        (h,),
+        start,
+        num_steps=num_steps,
+        num_saves=num_steps,
     )
     return jnp.concatenate([start[None], later])
 

@@ -5,10 +5,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64, check_positive, chosen, hashable
+from entropix.pde.checks import (
+    check_all,
+    check_float64,
+    check_positive,
+    chosen,
+    function_of,
+    hashable,
+    key_of,
+)
 from entropix.pde.stochastic.stepping import NumberedStep, check_saves, saved_steps
 
 Drift = Callable[[jax.Array, jax.Array], jax.Array]
@@ -35,7 +44,7 @@ STEPS = {"heun": heun, "euler": euler}
 def simulate(
     drift: Drift,
     start: ArrayLike,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     sigma: ArrayLike,
     horizon: float,
@@ -60,7 +69,7 @@ def simulate(
         function(*numbers, x, s). Such numbers are traced: bind what decides the program, and
         functions, by `functools.partial`.
       start: X(0) for every path, shape (paths, *point), a point being a number or a vector.
-      key: a JAX key.
+      key: a JAX key, or a seed.
       sigma: a number; or a vector of a factor for each component (0 for one without noise); or a
         matrix of shape (components, m) with m Brownian motions.
       horizon: S > 0.
@@ -105,11 +114,25 @@ def simulate(
             "sigma must be a number, a vector of one factor a component, or a matrix with one row "
             f"a component; got shape {sigma.shape} for points of shape {point}"
         )
-    drift = drift if isinstance(drift, Partial) else Partial(hashable(drift))
+    check_all("sigma", sigma, np.isfinite, "finite")
+    drift = drift if isinstance(drift, Partial) else Partial(function_of("drift", drift))
+    _check_drift(drift, point)
+    key = key_of(key)
     return saved_steps(
         _step, (hashable(advance), bool(antithetic)), (drift, key, sigma, horizon / num_steps),
         start, num_steps=num_steps, num_saves=num_saves,
     )  # fmt: skip
+
+
+def _check_drift(drift: Drift, point: tuple[int, ...]) -> None:
+    """Raises a ValueError unless the drift maps a point to an array of its shape."""
+    numbers = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in (point, ()))
+    value = jax.eval_shape(drift, *numbers)
+    if getattr(value, "shape", None) != point:
+        raise ValueError(
+            f"drift must map a point of shape {point}, and a time, to an array of that shape; its "
+            f"value is {value}"
+        )
 
 
 def _step(
