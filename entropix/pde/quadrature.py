@@ -49,7 +49,7 @@ class _Cells(NamedTuple):
 
     middle: jax.Array  # shape (kept, ndim)
     curvature: jax.Array  # of f, near the node that a cell came from
-    slope: jax.Array  # shape (kept, ndim): of a cell from a node on a wall; see `wall_slopes`
+    slope: jax.Array  # of the energy, of a cell from a node on a wall; see `wall_slopes`
     real: jax.Array  # not only there to fill the array
 
 
@@ -99,7 +99,7 @@ def gibbs_sums(
         parents = cells.curvature, cells.slope, cells.real
         width = spacing / 2.0 ** level.astype(float)
         y = (cells.middle[:, None] + (width[None] * children)[None]).reshape(-1, grid.ndim)
-        curved, slope, real = (jnp.repeat(a, len(children), axis=0) for a in parents)
+        curved, slope, real = (jnp.repeat(a, len(children)) for a in parents)
         inside = jnp.clip(y, lower[None], upper[None])  # f need not exist elsewhere
         real &= jnp.all(inside == y, axis=-1)
         h = jnp.where(real, energy(x, y, f_all(inside), scales), jnp.inf)
@@ -197,7 +197,7 @@ def _keep(
     y = jnp.pad(y, ((0, missing), (0, 0)), mode="edge")
     h = jnp.pad(h, (0, missing), constant_values=jnp.inf)
     curvature = jnp.pad(curvature, (0, missing))
-    slope = jnp.pad(slope, ((0, missing), (0, 0)))
+    slope = jnp.pad(slope, (0, missing))
     least, chosen = lax.top_k(slack(curvature, width, scales, slope) - h, kept + 1)
     margin, chosen = scales.beta * (-least[-1] - h.min()), chosen[:-1]
     return _Cells(y[chosen], curvature[chosen], slope[chosen], jnp.isfinite(h[chosen])), margin

@@ -67,35 +67,30 @@ def seen_curvature(grid: Grid, h: jax.Array, curvature: jax.Array, scales: Scale
 
 
 def wall_slopes(grid: Grid, h: jax.Array) -> jax.Array:
-    """How steeply energies rise from the box's ends inwards, at nodes there; 0 at all others.
+    """How steeply energies rise from the box's ends inwards, at both end nodes; 0 at all others.
+
+    In the plane all are 0: a layer along an edge would take more cells than can be kept.
 
     Args:
       grid: the nodes.
       h: energies at the nodes, shape (nodes,).
-
-    Returns:
-      Slopes >= 0 along each dimension, shape (nodes, ndim).
     """
-    h, slopes = lax.stop_gradient(h).reshape(grid.shape), []
-    for axis, spacing in enumerate(grid.spacing):
-        rise = jnp.diff(h, axis=axis) / spacing
-        ends = 0, rise.shape[axis] - 1
-        first, last = (lax.slice_in_dim(rise, i, i + 1, axis=axis) for i in ends)
-        between = jnp.zeros([n - 2 * (i == axis) for i, n in enumerate(grid.shape)])
-        slope = jnp.concatenate([first, between, -last], axis=axis).reshape(-1)
-        slopes.append(jnp.where(jnp.isfinite(slope), jnp.maximum(slope, 0), 0))
-    return jnp.stack(slopes, axis=-1)
+    if grid.ndim > 1:
+        return jnp.zeros_like(h)
+    rise = jnp.diff(lax.stop_gradient(h)) / grid.spacing[0]
+    slope = jnp.concatenate([rise[:1], jnp.zeros(len(h) - 2), -rise[-1:]])
+    return jnp.where(jnp.isfinite(slope), jnp.maximum(slope, 0), 0)
 
 
 def slack(
     curvature: jax.Array,
     width: jax.Array | np.ndarray,
     scales: Scales,
-    slope: jax.Array | None = None,
+    slope: jax.Array | float = 0.0,
 ) -> jax.Array:
     """By how much the energy in a cell may be lower than at its middle, near a minimum."""
-    at_wall = 0.0 if slope is None else slope @ (width / 2)
-    return (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2 + at_wall
+    bent = (curvature + 1 / scales.t) * jnp.sum((width / 2) ** 2) / 2
+    return bent + slope * jnp.max(width) / 2
 
 
 def halvings_needed(
@@ -103,7 +98,7 @@ def halvings_needed(
     curvature: jax.Array,
     width: jax.Array | np.ndarray,
     scales: Scales,
-    slope: jax.Array | None = None,
+    slope: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Halvings after which cells resolve the integrand, where its mass is.
 
@@ -114,9 +109,6 @@ def halvings_needed(
     excess = jnp.maximum(beta * (h - slack(curvature, width, scales, slope) - h.min()), 0)
     sigma = 1 / jnp.sqrt(beta * jnp.maximum(curvature + 1 / t, 0))
     share = jnp.sqrt(jnp.maximum(NEGLIGIBLE - excess, 0) / (2 * np.pi**2)) / sigma
-    cells = _SAFETY * jnp.max(width) * share.max()
-    if slope is not None:
-        of_layers = beta * jnp.max(slope * width[None], axis=-1) / _OF_LAYER
-        cells = jnp.maximum(cells, jnp.where(excess < NEGLIGIBLE, of_layers, 0).max())
-    needed = jnp.log2(cells)
+    layer = jnp.where(excess < NEGLIGIBLE, beta * slope, 0).max() / _OF_LAYER
+    needed = jnp.log2(jnp.max(width) * jnp.maximum(_SAFETY * share.max(), layer))
     return jnp.clip(jnp.ceil(needed), 0, MOST_HALVINGS).astype(int)

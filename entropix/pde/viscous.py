@@ -39,13 +39,14 @@ def cole_hopf(
         e^{-\beta [f(y) + |x-y|^2/(2t)]} dy, \qquad \nabla u = (x - \langle y \rangle)/t
 
     The integral is a sum over cells, first the grid's, which are halved until they resolve every
-    well, and every layer at a wall, that has mass (`entropix.pde.quadrature`). The error for smooth
-    f is that of rounding. beta = 1e6 costs about ten halvings, and no accuracy.
+    well and, on a line, every layer at a wall that has mass (`entropix.pde.quadrature`). The error
+    for smooth f is that of rounding. beta = 1e6 costs about ten halvings, and no accuracy.
 
     Args:
       grid: its box is the domain of integration: wide enough that exp(-beta ...) has decayed at
-        its ends; otherwise they are walls, with an error of up to 0.02/beta in the value. Its
-        nodes must resolve f, so that no well is missed.
+        its ends; otherwise they are walls, with an error of up to 0.02/beta in the value (in two
+        dimensions, where f falls towards a wall, of up to half its slope times a cell's width).
+        Its nodes must resolve f, so that no well is missed.
       f: a function, taken inside the box alone; or values, which are interpolated linearly between
         nodes. It may be +infinity, as at a wall; where it is so at nodes, no mass is beside them.
       t: time (gamma of the optimisers), > 0.

@@ -209,18 +209,6 @@ class TestColeHopf:
             mean = x - t * line.gradient
             np.testing.assert_allclose(np.where(shifted < 0.5, mean, 1 - mean), off, rtol=0.03)
 
-    def test_a_corner_towards_which_f_falls(self):
-        grid, beta, t = Grid((0.0, 0.0), (1.0, 2.0), (11, 31)), 1e6, 0.3
-        plane = cole_hopf(grid, lambda y: 3 * y[0] - 2 * y[1], t, beta, [0.2, 1.9])
-        first = cole_hopf(Grid(0.0, 1.0, 11), lambda y: 3 * y, t, beta, [0.2])
-        second = cole_hopf(Grid(0.0, 2.0, 31), lambda y: -2 * y, t, beta, [1.9])
-        np.testing.assert_allclose(
-            plane.value, first.value[0] + second.value[0], atol=0.04 / beta, rtol=1e-13
-        )
-        np.testing.assert_allclose(
-            plane.gradient, [first.gradient[0], second.gradient[0]], rtol=1e-6
-        )
-
     @pytest.mark.parametrize("beta", [50.0, 200.0, 1e4])
     @pytest.mark.parametrize("f", [root_and_wave, entropy_like])
     def test_f_need_not_exist_beyond_the_box(self, f, beta):

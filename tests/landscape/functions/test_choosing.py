@@ -101,7 +101,7 @@ def test_the_part_that_is_found():
 
 ELSEWHERE = [  # a sentence of the page, and its figures
     (
-        "on the rugged landscape with γ = 1, {} % of bias remain at L = 320 for T = 0.001",
+        "On the rugged landscape with γ = 1, {} % of bias remain at L = 320 for T = 0.001",
         [bias("rugged", "local_entropy", 1.0, 0.001, 320)],
     ),
     ("and {} % for HJ", [bias("rugged", "hamilton_jacobi", 1.0, 0.0, 320)]),
