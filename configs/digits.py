@@ -4,7 +4,7 @@
 
 5 seeds, 2,400 gradient evaluations (214 effective epochs) for every algorithm. On two cores of an
 AMD EPYC: 49 s from the command to the figure, and (mean and standard deviation over seeds, 360 test
-images, so that one image is 0.28 %)
+images, so that one image is 0.28 %; another processor, of another generation too, rounds otherwise)
 
     |             | validation error, % | training loss     |
     |-------------|---------------------|-------------------|
