@@ -60,9 +60,9 @@ def seen_curvature(grid: Grid, h: jax.Array, curvature: jax.Array, scales: Scale
         lowest = lax.reduce_window(values, jnp.inf, lax.min, around, (1,) * grid.ndim, "SAME")
         return lowest.reshape(-1)
 
-    lower = slack(curvature, spacing, scales)
-    below = lowest_around(jnp.where(h <= lowest_around(h), h - lower, h))
-    room = jnp.where(jnp.isfinite(h), jnp.minimum(lower, h - below), lower)
+    most = slack(curvature, spacing, scales)
+    below = lowest_around(jnp.where(h <= lowest_around(h), h - most, h))
+    room = jnp.where(jnp.isfinite(h), jnp.minimum(most, h - below), most)
     return room / slack(jnp.zeros(()), spacing, scales) / scales.t - 1 / scales.t
 
 

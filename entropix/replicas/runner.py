@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from entropix.replicas.layout import Layout
+from entropix.replicas.trees import check_leading
 from entropix.transforms.checks import check_flag, check_function, refusal
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -68,9 +69,9 @@ def runner(step: Step, layout: Layout, *, shared: bool = False) -> Step:
     mapped = _MAPS[layout.kind](_explained(step, layout), layout, shared)
 
     def run(states: Any, batches: Any) -> tuple[Any, Any]:
-        _check_leading("states", states, layout.replicas)
+        check_leading("states", states, layout.replicas)
         if not shared:
-            _check_leading("batches", batches, layout.replicas)
+            check_leading("batches", batches, layout.replicas)
             _check_shards(batches, layout)
         return mapped(states, batches)
 
@@ -158,16 +159,6 @@ def _explained(step: Step, layout: Layout) -> Step:
             raise
 
     return explained
-
-
-def _check_leading(name: str, tree: Any, replicas: int) -> None:
-    for leaf in jax.tree.leaves(tree):
-        if jnp.ndim(leaf) < 1 or leaf.shape[0] != replicas:
-            raise ValueError(
-                f"{name} must have a leading axis of {replicas} replicas in every array; got an "
-                f"array of shape {jnp.shape(leaf)}. Make it with entropix.replicas.replicate, or "
-                "jax.tree.map(lambda *xs: jnp.stack(xs), *trees)."
-            )
 
 
 def _check_shards(batches: Any, layout: Layout) -> None:

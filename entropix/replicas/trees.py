@@ -55,7 +55,7 @@ def unreplicate(states: Any) -> Any:
       >>> replicas.unreplicate({"count": jnp.asarray([7, 7])})["count"].tolist()
       7
     """
-    _check_leading(states)
+    check_leading("states", states)
     return jax.tree.map(lambda leaf: leaf[0], states)
 
 
@@ -80,7 +80,7 @@ def centre(states: Any) -> Any:
       >>> replicas.centre({"w": jnp.asarray([[1.0, 2.0], [3.0, 4.0]])})["w"].tolist()
       [2.0, 3.0]
     """
-    _check_leading(states)
+    check_leading("states", states)
     return jax.tree.map(_mean, states)
 
 
@@ -109,7 +109,7 @@ def resize(states: Any, replicas: int) -> Any:
       [1.0, 3.0, 2.0]
     """
     replicas = check_count("replicas", replicas)
-    _check_leading(states)
+    check_leading("states", states)
 
     def join(leaf: jax.Array) -> jax.Array:
         present = len(leaf)
@@ -120,15 +120,22 @@ def resize(states: Any, replicas: int) -> Any:
     return jax.tree.map(join, states)
 
 
-def _check_leading(states: Any) -> None:
-    """Raises `ValueError` unless all arrays have a leading axis of one length, the replicas'."""
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(states)]
+def check_leading(name: str, tree: Any, replicas: int | None = None) -> None:
+    """Raises `ValueError` unless all arrays have a leading axis of the replicas.
+
+    Args:
+      name: of the tree.
+      tree: of arrays.
+      replicas: p; None for the same number in all arrays.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
     for shape in shapes:
-        if shape[:1] != shapes[0][:1] or shape == ():
+        if shape == () or shape[0] != (shapes[0][0] if replicas is None else replicas):
+            p, beside = (f"{replicas}", "") if replicas else ("p", f" beside one of {shapes[0]}")
             raise ValueError(
-                "states must have a leading axis of p replicas in every array, the same p in all; "
-                f"got arrays of shapes {shapes[0]} and {shape}. Make states of p replicas with "
-                "entropix.replicas.replicate."
+                f"{name} must have a leading axis of {p} replicas in every array; got an array of "
+                f"shape {shape}{beside}. Make it with entropix.replicas.replicate, or "
+                "jax.tree.map(lambda *xs: jnp.stack(xs), *trees)."
             )
 
 

@@ -179,13 +179,9 @@ def gradient_flow(
     check_positive(horizon=horizon)
     check_count(num_steps=num_steps)
     h, start = horizon / num_steps, jnp.asarray(start, jnp.float64)
+    slope = function_of("gradient", gradient)
     later = saved_steps(
-        _runge_kutta,
-        (function_of("gradient", gradient),),
-        (h,),
-        start,
-        num_steps=num_steps,
-        num_saves=num_steps,
+        _runge_kutta, (slope,), (h,), start, num_steps=num_steps, num_saves=num_steps
     )
     return jnp.concatenate([start[None], later])
 

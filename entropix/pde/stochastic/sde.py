@@ -116,7 +116,6 @@ def simulate(
         )
     check_all("sigma", sigma, np.isfinite, "finite")
     drift = drift if isinstance(drift, Partial) else Partial(function_of("drift", drift))
-    _check_drift(drift, point)
     key = key_of(key)
     return saved_steps(
         _step, (hashable(advance), bool(antithetic)), (drift, key, sigma, horizon / num_steps),
@@ -124,22 +123,19 @@ def simulate(
     )  # fmt: skip
 
 
-def _check_drift(drift: Drift, point: tuple[int, ...]) -> None:
-    """Raises a ValueError unless the drift maps a point to an array of its shape."""
-    numbers = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in (point, ()))
-    value = jax.eval_shape(drift, *numbers)
-    if getattr(value, "shape", None) != point:
-        raise ValueError(
-            f"drift must map a point of shape {point}, and a time, to an array of that shape; its "
-            f"value is {value}"
-        )
-
-
 def _step(
     advance: Step, antithetic: bool, drift: Drift, key: jax.Array, sigma: jax.Array, dt: Any
 ) -> NumberedStep:
     """A step of all paths, with noise of the key and the number of the step."""
-    b = jax.vmap(drift, in_axes=(0, None))
+
+    def b(x: jax.Array, s: jax.Array) -> jax.Array:
+        value = jax.vmap(drift, in_axes=(0, None))(x, s)
+        if getattr(value, "shape", None) != x.shape:
+            raise ValueError(
+                f"drift must map a point of shape {x.shape[1:]}, and a time, to an array of that "
+                f"shape; for {len(x)} paths its value has shape {jax.tree.map(jnp.shape, value)}"
+            )
+        return value
 
     def step(x: jax.Array, n: jax.Array) -> jax.Array:
         dw = _noise(jax.random.fold_in(key, n), x, sigma, antithetic) * dt**0.5
