@@ -79,7 +79,8 @@ def stepwise(
     Args:
       relaxation: from `entropix.local_entropy`, `hamilton_jacobi`, `heat` or `sharpness`. (The very
         first gradient of `heat` is taken wherever the loop starts, which is x itself; to sample
-        even that one, start the loop at `relaxation.point(state.inner)`.)
+        even that one, start the loop at `relaxation.point(state.inner)` of the state that `init`
+        returned, before any `entropix.reseed`: the points of other keys count as moves of x.)
       optimizer: the outer optimiser, complete, with its learning rate and minus sign. Its schedules
         count outer steps.
       axis_name: named axis (or axes) of replicas that count alike. Under `vmap` they then move x
