@@ -12,7 +12,7 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 
 Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
 error at the end, %. Three seeds of a run take 30 to 103 minutes on one core, other work beside,
-and a further one 15 to 48; `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on
+and a further one 15 to 50; `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on
 an Intel Xeon, as `mlp`'s `entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper`
 and `adamw` there, of `sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `elastic_sgd` and `adamw`
 of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
@@ -26,7 +26,7 @@ of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an A
     hj                     1.21*   0.60*
     heat                   1.20*   0.85*
     elastic_sgd            1.17*   0.64*
-    parle                  1.22+   0.65
+    parle                  1.22+   0.64*
     sam                    1.28*   0.67*
     snoo                   1.21*   0.58*
     sgd_ema                1.18*   0.58*
