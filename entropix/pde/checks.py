@@ -1,5 +1,6 @@
 """What every solver checks before it builds a program."""
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -144,11 +145,44 @@ def hashable(value: Any) -> Any:
     return value
 
 
-def function_of(name: str, value: Any) -> Any:
+def real(name: str, value: Any) -> Any:
+    """Numbers in float64; raises a ValueError for complex ones. What is no array passes."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex):
+        return value
+    if jnp.iscomplexobj(value):
+        raise ValueError(f"{name} must be real; got complex numbers. Take their jnp.real")
+    return jnp.asarray(value, jnp.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealFunction:
+    """A function with values in float64, an integer constant's too, so that it has derivatives.
+
+    Attributes:
+      name: of the argument that it is.
+      function: of JAX, with real values; anything else is refused in words.
+    """
+
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's value."""
+        try:
+            value = self.function(*arguments)
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+            raise ValueError(
+                f"{self.name} must be a JAX function: write it with jax.numpy instead of numpy "
+                "and math, and with jnp.where instead of if"
+            ) from error
+        return real(self.name, value)
+
+
+def function_of(name: str, value: Any) -> RealFunction:
     """A function as `hashable` gives it; raises a ValueError for what is no function."""
     if not callable(value):
         raise ValueError(f"{name} must be a JAX function; got {type(value).__name__}")
-    return hashable(value)
+    return RealFunction(name, hashable(value))
 
 
 def key_of(key: jax.Array | int) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy import ndimage
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_float64
+from entropix.pde.checks import check_float64, function_of, real
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -143,15 +143,15 @@ class Grid:
           Array of the grid's shape, float64.
 
         Raises:
-          ValueError: for values of another shape, and without float64.
+          ValueError: for complex values, or of another shape, and without float64.
         """
         check_float64()
         if callable(f):
             points = jnp.asarray(self.points).reshape(-1, *self.point_shape)
-            values = jnp.asarray(jax.vmap(f)(points), jnp.float64)
+            values = jax.vmap(function_of("f", f))(points)
             self.check_value(values.shape[1:])
             return values.reshape(self.shape)
-        values = jnp.asarray(f, jnp.float64)
+        values = real("values", jnp.asarray(f))
         if values.shape != self.shape:
             raise ValueError(
                 f"values must have the grid's shape {self.shape}; got shape {values.shape}"

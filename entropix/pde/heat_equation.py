@@ -8,7 +8,13 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_finite, check_float64, check_positive, hashable
+from entropix.pde.checks import (
+    check_count,
+    check_finite,
+    check_float64,
+    check_positive,
+    function_of,
+)
 from entropix.pde.grid import Function, Grid, Relaxed
 
 _WIDTH = 9.0  # in standard deviations; the density there is 1e-18
@@ -68,7 +74,7 @@ def heat_equation(
             "f must be a function of a point; for values use entropix.pde.heat_on_grid"
         )
     rows = grid.rows(points)
-    value, gradient = _expectations(grid, hashable(f), num_nodes, rows, jnp.sqrt(t / beta))
+    value, gradient = _expectations(grid, function_of("f", f), num_nodes, rows, jnp.sqrt(t / beta))
     return grid.relaxed(value, gradient, points)
 
 

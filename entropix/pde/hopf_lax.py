@@ -47,7 +47,8 @@ def hopf_lax(grid: Grid, f: Function | ArrayLike, t: float) -> Proximal:
       t: time, > 0.
 
     Returns:
-      Value, gradient and proximal point; of several minimisers one.
+      Value, gradient and proximal point; of several minimisers one. Derivatives by t and f are
+      those for a fixed minimiser, which is right for the value (the envelope theorem).
 
     Raises:
       ValueError: for an argument outside its range, and without float64.
@@ -97,8 +98,9 @@ def _lower_envelope(f: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.
     """
     n = len(f)
     position = jnp.arange(n, dtype=float)
-    # Finite, since two infinite parabolas would cross nowhere.
-    height = jnp.minimum(f, _HIGHEST) / curvature + position**2 / 2
+    # Finite, since two infinite parabolas would cross nowhere. The loop finds the minimisers, which
+    # are fixed for derivatives.
+    height = lax.stop_gradient(jnp.minimum(f, _HIGHEST) / curvature + position**2 / 2)
 
     def turn(state: tuple) -> tuple:
         stack, top, (last, start), j = state

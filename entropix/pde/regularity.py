@@ -13,6 +13,7 @@ from entropix.pde.checks import (
     check_float64,
     check_line,
     check_positive,
+    function_of,
     not_negative,
 )
 from entropix.pde.grid import Function, Grid
@@ -46,10 +47,10 @@ def hessian(grid: Grid, values: Function | ArrayLike) -> jax.Array:
     if callable(values):
         grid.sample(values)
         rows = grid.rows(None).reshape(-1, *grid.point_shape)
-        real = lambda x: jnp.asarray(values(x), jnp.float64)  # noqa: E731 - an integer constant too
-        return jax.vmap(jax.hessian(real))(rows).reshape(*grid.shape, grid.ndim, grid.ndim)
-    second = second_differences(grid, grid.sample(values))
-    return jnp.stack([jnp.stack(row, axis=-1) for row in second], axis=-2)
+        second = jax.vmap(jax.hessian(function_of("f", values)))(rows)
+        return second.reshape(*grid.shape, grid.ndim, grid.ndim)
+    differences = second_differences(grid, grid.sample(values))
+    return jnp.stack([jnp.stack(row, axis=-1) for row in differences], axis=-2)
 
 
 def second_differences(grid: Grid, u: Array) -> list[list[Array]]:
@@ -207,7 +208,7 @@ def widened_interval(f: Function, interval: tuple[float, float], t: float) -> tu
     low, high = (float(x) for x in interval)
     if not low < high:
         raise ValueError(f"interval must be two numbers, low < high; got {tuple(interval)}")
-    slope = jax.grad(f)
+    slope = jax.grad(function_of("f", f))
 
     def moved(x: float) -> float:
         point = jnp.asarray(x, jnp.float64)

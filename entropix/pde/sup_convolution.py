@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_count, check_finite, check_positive, hashable
+from entropix.pde.checks import check_count, check_finite, check_positive, function_of
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.hopf_lax import Proximal, hopf_lax
 
@@ -101,7 +101,7 @@ def ball_maximum(
         raise ValueError("f must be a function of a point, because a ball ends between nodes")
     rows = grid.rows(points)
     counts = num_radii, num_angles
-    value, gradient = _over_ball(grid, hashable(f), counts, rows, jnp.asarray(rho))
+    value, gradient = _over_ball(grid, function_of("f", f), counts, rows, jnp.asarray(rho))
     return grid.relaxed(value, gradient, points)
 
 
@@ -121,6 +121,7 @@ def _over_ball(
     def at(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         nearby = (x[None] + ball).reshape(-1, *grid.point_shape)
         values = jax.vmap(f)(nearby)
+        grid.check_value(values.shape[1:])
         highest = values.argmax()
         return values[highest], jax.grad(f)(nearby[highest]).reshape(-1)
 

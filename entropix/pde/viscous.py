@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from entropix.pde.checks import check_finite, check_positive, hashable
+from entropix.pde.checks import check_count, check_finite, check_positive, function_of
 from entropix.pde.grid import Function, Grid, Relaxed
 from entropix.pde.inviscid import inviscid_hj
 from entropix.pde.quadrature import gibbs_sums
@@ -74,11 +74,11 @@ def cole_hopf(
     """
     check_positive(t=t)
     check_beta(beta)
-    if max_halvings is not None and max_halvings < 0:
-        raise ValueError(f"max_halvings must be >= 0, or None; got max_halvings={max_halvings!r}")
+    if max_halvings is not None:
+        check_count(least=0, max_halvings=max_halvings)
     values, rows = grid.sample(f), grid.rows(points)
     check_finite("f", values, grid.points, besides=math.inf)
-    function, kept = hashable(f) if callable(f) else None, _KEPT[grid.ndim]
+    function, kept = function_of("f", f) if callable(f) else None, _KEPT[grid.ndim]
     scales = Scales(jnp.asarray(t, jnp.float64), jnp.asarray(beta, jnp.float64))
     solve = functools.partial(gibbs_sums, grid, function, max_halvings)
     sums = solve(kept, values, rows, scales)

@@ -1,6 +1,7 @@
 """Grids: nodes, sampling, interpolation and differences against what is known of them."""
 
 import importlib
+import math
 import pkgutil
 
 import jax
@@ -74,6 +75,40 @@ class TestSample:
             PLANE.sample(lambda x: x)
         with pytest.raises(ValueError, match=r"grid's shape \(41,\); got shape \(40,\)"):
             LINE.sample(np.zeros(40))
+
+    def test_complex_values_are_refused(self):
+        """Their imaginary parts were left out, or the results were complex."""
+        wave = lambda x: jnp.exp(1j * x)  # noqa: E731
+        for solve in (
+            LINE.sample,
+            lambda f: pde.hopf_lax(LINE, f, 0.1),
+            lambda f: pde.heat_equation(LINE, f, 0.1, 1.0),
+            lambda f: pde.ball_maximum(LINE, f, 0.1),
+            lambda f: pde.shock_time(LINE, f),
+        ):
+            with pytest.raises(ValueError, match=r"f must be real; got complex numbers.*jnp.real"):
+                solve(wave)
+        with pytest.raises(ValueError, match="p must be real"):
+            pde.characteristics(wave, [0.0], 0.1)
+        with pytest.raises(ValueError, match="values must be real"):
+            LINE.sample(np.exp(1j * LINE.points))
+
+    @pytest.mark.parametrize("f", [np.sin, math.sin, lambda x: x if x > 0 else -x])
+    def test_functions_that_are_not_of_jax_are_refused_in_words(self, f):
+        for name, call in (
+            ("f", lambda: LINE.sample(lambda x: f(x) + 1)),
+            ("f", lambda: pde.heat_equation(LINE, f, 0.1, 1.0)),
+            ("f", lambda: pde.ball_maximum(LINE, f, 0.1)),
+            ("p", lambda: pde.characteristics(f, [0.0], 0.1)),
+            (
+                "drift",
+                lambda: pde.simulate(
+                    lambda x, s: f(x), [1.0], 0, sigma=1.0, horizon=1.0, num_steps=2
+                ),
+            ),
+        ):
+            with pytest.raises(ValueError, match=f"^{name} must be a JAX function: write it with"):
+                call()
 
     def test_demands_float64(self):
         with jax.enable_x64(False), pytest.raises(ValueError, match='jax_enable_x64", True'):

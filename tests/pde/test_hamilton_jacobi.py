@@ -159,8 +159,12 @@ def test_time_may_be_traced_where_the_steps_are_given(x64):
     [
         (lambda grid: pde.monotone_steps(grid, jnp.abs, -1.0), "t must be"),
         (
+            lambda grid: pde.cole_hopf(grid, jnp.abs, 1.0, 2.0, max_halvings=1.5),
+            "max_halvings must be an integer >= 0; got max_halvings=1.5",
+        ),
+        (
             lambda grid: pde.cole_hopf(grid, jnp.abs, 1.0, 2.0, max_halvings=-1),
-            "max_halvings must be >= 0, or None; got max_halvings=-1",
+            "max_halvings must be an integer >= 0; got max_halvings=-1",
         ),
         (
             lambda grid: pde.convex_interval(grid, lambda x: x**2, 5.0),

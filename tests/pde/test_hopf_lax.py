@@ -120,6 +120,20 @@ def test_one_compiled_program_under_jit():
     np.testing.assert_allclose(inside, hopf_lax(grid, values, 0.1).value, rtol=1e-15)
 
 
+@BOTH
+def test_derivatives_are_those_for_a_fixed_minimiser(grid):
+    """The loop over parabolas allowed no derivatives in reverse mode."""
+    values = jnp.asarray(np.random.default_rng(3).normal(size=grid.shape))
+    u = hopf_lax(grid, values, 0.3)
+    by_t = jax.grad(lambda t: hopf_lax(grid, values, t).value.sum())(0.3)
+    np.testing.assert_allclose(by_t, -jnp.sum(u.gradient**2) / 2, rtol=1e-10)  # u_t = -|grad u|^2/2
+    node = (5,) * grid.ndim
+    by_f = jax.grad(lambda f: hopf_lax(grid, f, 0.3).value[node])(values)
+    assert by_f.sum() == 1
+    nearest = jnp.unravel_index(by_f.argmax(), grid.shape)
+    np.testing.assert_allclose(grid.points[tuple(int(i) for i in nearest)], u.prox[node])
+
+
 def test_rejects():
     with pytest.raises(ValueError, match="t must be one number > 0"):
         hopf_lax(GRIDS[0], jnp.cos, -1.0)

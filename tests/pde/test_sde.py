@@ -191,6 +191,24 @@ def test_values_in_the_place_of_a_function(name, call):
         call(np.zeros(5))
 
 
+def test_a_constant_may_be_an_integer():
+    """Its derivative ended in JAX's message."""
+    zero = lambda x: 0  # noqa: E731
+    setting = {"gamma": 1.0, "temperature": 0.1, "epsilon": 0.1, "horizon": 0.1, "num_steps": 2}
+    x, _ = pde.fast_slow(zero, [1.0, 2.0], 0, form="heat", **setting)
+    np.testing.assert_array_equal(x, [[1.0, 2.0]])
+    top = pde.ball_maximum(GRID, lambda x: 3, 0.1)
+    assert set(top.value.tolist()) == {3}
+    assert not top.gradient.any()
+    gap = pde.control_gap(GRID, zero, zero, [0.0, 0.5], 0, beta=1.0, horizon=1.0, num_steps=2)
+    np.testing.assert_allclose(gap.cost.mean, 0, atol=1e-12)
+
+
+def test_first_passage_takes_a_list_of_paths_alone():
+    with pytest.raises(ValueError, match=r"start must have shape \(paths,\); got shape \(\)"):
+        pde.first_passage(jnp.cos, 0.0, 1.0, 0, temperature=0.1, dt=0.1)
+
+
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_an_odd_number_of_samples_makes_no_pairs(count):
     with pytest.raises(ValueError, match=f"in pairs, so their number must be even; got {count}"):

@@ -63,6 +63,16 @@ class TestEscape:
         exact = ((1 + 2 * T) * (2 - x) + (1 - (x - 1) ** 2) / 2) / T
         np.testing.assert_allclose(times[6000:-1], exact, rtol=1e-3)
 
+    def test_kramers_points_are_critical(self):
+        skew = lambda x: double_well(x) + 0.1 * x  # noqa: E731 - well -1.0467, saddle 0.1010
+        near = kramers_time(skew, -1.047, 0.101, temperature=0.1)
+        exact = kramers_time(skew, -1.0466805318, 0.1010312579, temperature=0.1)
+        assert float(near) == pytest.approx(float(exact), rel=1e-3)
+        with pytest.raises(ValueError, match=r"well must be where f' is 0; got well=-0.9, .*-1.0"):
+            kramers_time(skew, -0.9, 0.1, temperature=0.1)
+        with pytest.raises(ValueError, match=r"saddle must be where f' is 0; got saddle=-0.1"):
+            kramers_time(double_well, -1.0, -0.1, temperature=0.1)
+
     def test_bad_values(self):
         with pytest.raises(ValueError, match="f must be finite; its value at -4.0 is nan"):
             exit_time(Grid(-4.0, 1.0, 101), jnp.log, temperature=1.0)

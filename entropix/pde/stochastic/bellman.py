@@ -121,7 +121,8 @@ def value_function(
     Two monotone schemes, both with reflecting walls, whose steps are implicit for drift and
     diffusion:
 
-    * `upwind`: Godunov's flux, explicitly. First order in time and space, any V and beta.
+    * `upwind`: Godunov's flux, explicitly. First order in time and space, any V and beta; it has
+      derivatives in forward mode alone.
     * `logarithmic` ("linear"): Cole-Hopf with a drift. Second order in space, first in time; needs
       beta (max V - min V) < 600.
 

@@ -20,6 +20,7 @@ from entropix.pde.checks import (
 from entropix.pde.grid import Function, Grid
 from entropix.pde.stochastic.fokker_planck import sampled_finite
 
+_LARGEST_CHANGE = 0.01  # of f/T, and hence of the time's logarithm
 Loop = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -78,8 +79,8 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
 
     Args:
       f: a JAX function of a number.
-      well: a local minimum, f'' > 0.
-      saddle: the maximum to cross, f'' < 0.
+      well: a local minimum, f'' > 0; so near that f there is the minimum up to 0.01 T.
+      saddle: the maximum to cross, f'' < 0; as near.
       temperature: T > 0.
 
     Returns:
@@ -87,7 +88,7 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
 
     Raises:
       ValueError: for a T that is not positive, an f that does not curve up at `well` and down at
-        `saddle`, and without float64.
+        `saddle`, points that are not critical, and without float64.
 
     Example:
       >>> import entropix, jax
@@ -103,13 +104,37 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
     """
     check_float64()
     check_positive(temperature=temperature)
-    curvature = jax.grad(jax.grad(f))
+    f = function_of("f", f)
+    slope = jax.grad(f)
+    curvature = jax.grad(slope)
     low, top = jnp.asarray(well, jnp.float64), jnp.asarray(saddle, jnp.float64)
     up, down = curvature(low), -curvature(top)
     traced = isinstance(up, jax.core.Tracer) or isinstance(down, jax.core.Tracer)
-    if not traced and (up <= 0 or down <= 0):
+    if not traced and not (up > 0 and down > 0):
         raise ValueError(f"f must curve up at well={well} and down at saddle={saddle}")
+    _check_critical("well", low, slope(low), up, temperature)
+    _check_critical("saddle", top, slope(top), -down, temperature)
     return 2 * jnp.pi / jnp.sqrt(up * down) * jnp.exp((f(top) - f(low)) / temperature)
+
+
+def _check_critical(
+    name: str, point: jax.Array, slope: jax.Array, curvature: jax.Array, temperature: ArrayLike
+) -> None:
+    """Raises a ValueError unless Newton's step to f's critical point changes f by few T.
+
+    Args:
+      name: of the point.
+      point: where slope and curvature are f' and f''.
+      slope: 0 at a critical point.
+      curvature: not 0.
+      temperature: T.
+    """
+    change = slope**2 / (2 * jnp.abs(curvature) * temperature)
+    if not isinstance(change, jax.core.Tracer) and not change <= _LARGEST_CHANGE:
+        raise ValueError(
+            f"{name} must be where f' is 0; got {name}={float(point):g}, where f' is "
+            f"{float(slope):.3g}. By Newton's method try {float(point - slope / curvature):.6g}"
+        )
 
 
 def first_passage(
@@ -163,6 +188,8 @@ def first_passage(
     check_positive(temperature=temperature, dt=dt)
     check_count(max_steps=max_steps)
     start = jnp.asarray(start, jnp.float64)
+    if start.ndim != 1:
+        raise ValueError(f"start must have shape (paths,); got shape {start.shape}")
     check_all("barrier - start", barrier - start, lambda gap: gap > 0, "> 0")
     slope, key = function_of("gradient", gradient), key_of(key)
     return _passage(slope, start, barrier, key, temperature, dt, max_steps)
