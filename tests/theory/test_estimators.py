@@ -309,3 +309,10 @@ def test_a_function_without_a_hash_is_as_good(x64):
         for f in (double_well, Unhashable())
     ]  # fmt: skip
     np.testing.assert_array_equal(*found)
+
+
+def test_a_seed_is_a_key(x64):
+    solve = lambda key: estimates(  # noqa: E731
+        "heat", double_well, POINTS, key, gamma=1.0, temperature=0.1, num_steps=5, num_chains=4
+    )
+    np.testing.assert_array_equal(solve(3), solve(jax.random.key(3)))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from entropix.landscape.functions.methods import METHODS, Setting, estimator_of
-from entropix.pde.checks import check_count, check_float64, check_positive, hashable
+from entropix.pde.checks import check_count, check_float64, check_positive, hashable, key_of
 from entropix.pde.grid import Function, Grid
 from entropix.pde.regularity import hessian
 from entropix.pde.viscous import MassSpreadError
@@ -84,7 +84,7 @@ def estimates(
     method: str,
     f: Function,
     points: ArrayLike,
-    key: jax.Array,
+    key: jax.Array | int,
     *,
     gamma: float,
     temperature: float,
@@ -112,7 +112,7 @@ def estimates(
       method: one of `METHODS`, or "sharpness".
       f: the loss, a JAX function of a point.
       points: where, shape (points, *point).
-      key: a JAX key.
+      key: a JAX key, or a seed.
       gamma: the scope, > 0; for "sharpness" the radius rho of the ball.
       temperature: T >= 0; Hamilton-Jacobi and "sharpness" take none.
       num_steps: L, the gradients for one estimate; at least 2 for "live_centre" and "sharpness".
@@ -149,7 +149,7 @@ def estimates(
     if estimator.replicated:
         num_chains = min(num_chains, max(_FEWEST, _REPLICAS // num_steps))
     single = [jnp.asarray(v, jnp.float32) for v in (points, gamma, temperature, step_size)]
-    return _estimates(method, hashable(f), num_steps, num_chains, averaging, key, *single)
+    return _estimates(method, hashable(f), num_steps, num_chains, averaging, key_of(key), *single)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

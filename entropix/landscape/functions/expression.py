@@ -93,7 +93,10 @@ def parse(text: str) -> Expression:
             tree = ast.parse(stripped, mode="eval")
     except SyntaxError as error:
         column = shift - 1 + max(1, min(error.offset or 1, len(stripped)))
-        raise ValueError(f"the function cannot be read at column {column}: {error.msg}") from None
+        raise ValueError(
+            f"the function cannot be read at column {column}: a product needs *, as in 2*x, a "
+            "function parentheses, as in sin(x), and every parenthesis its other"
+        ) from None
     except (RecursionError, MemoryError, ValueError):
         raise ValueError(f"the function is nested deeper than {MAX_NESTING} levels") from None
     term = _Reader(shift).read(tree.body, 0)

@@ -148,6 +148,8 @@ HOSTILE = {
     "(x": "column 1",
     "x +": "column",
     "x x": "column",
+    "2x": r"column 1: a product needs \*, as in 2\*x",
+    "sin x": "column .*a function parentheses",
     "sni(x)": "unknown function 'sni' at column 1.*did you mean 'sin'",
     "  eval(x)": "unknown function 'eval' at column 3",
     "z + 1": "unknown name 'z' at column 1.*known: x, y, pi, e",
