@@ -57,9 +57,27 @@ QUESTIONS = (
         "Little communication: DiLoCo against plain mean, once in 50 gradients", "val_loss",
         ("communication_language",), ("diloco_50",), "averaging_50",
     ),
+    *(
+        Question(
+            f"Little communication, {task}: against DiLoCo, once in {K} gradients", measure,
+            (folder,), (f"easgd_{K}", f"parle_{K}"), f"diloco_{K}",
+        )
+        for task, folder, measure in (
+            ("the language model", "communication_language", "val_loss"),
+            ("LeNet", "communication_lenet", "val_error"),
+        )
+        for K in (10, 50)
+    ),
     Question(
         "Right labels: against SGD with the authors' rate", "val_error", ("mnist_wrong_0",),
         (*FOUR, "sgd", "sgd_ema"), "sgd_authors",
+    ),
+    Question(
+        "Wrong labels: HEAT against HEAT without noise", "val_error", WRONG, ("heat",), "heat_cold",
+    ),
+    Question(
+        "40 % wrong labels: HEAT against HEAT with L = 1", "val_error", WRONG[1:2], ("heat",),
+        "heat_1",
     ),
     Question(
         "Wrong labels: against SAM searched again", "val_error", WRONG,
