@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import log_ndtr
 
 from entropix.pde import Grid, cole_hopf, hopf_lax, viscous_hj
 
@@ -267,3 +268,15 @@ def test_monotone_scheme_converges_to_cole_hopf(ndim, beta):
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert 0.75 < order < 1.3
     assert errors[-1] < 0.1 * ndim
+
+
+def test_a_kink_costs_what_the_documentation_says():
+    """Of f = |x| with t = 1, by the two Gaussian integrals that the kink separates."""
+    grid, x = Grid(-4.0, 4.0, 161), np.asarray([0.0, 0.3, 0.77])
+    for beta, most in ((1e4, 2), (1e6, 21)):
+        right, left = (
+            -s * beta * x + beta / 2 + log_ndtr(s * (x - s) * beta**0.5) for s in (1, -1)
+        )
+        exact = -np.logaddexp(right, left) / beta
+        error = np.abs(cole_hopf(grid, jnp.abs, 1.0, beta, x).value - exact).max()
+        assert most / 4 < error * beta < most
