@@ -42,7 +42,7 @@ def check_positive(**values: Any) -> None:
         if isinstance(value, jax.core.Tracer):
             continue
         try:
-            good = 0 < float(value) < math.inf
+            good = not isinstance(value, str) and 0 < float(value) < math.inf
         except (TypeError, ValueError):
             good = False
         if not good:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,21 +149,28 @@ class Grid:
         if callable(f):
             points = jnp.asarray(self.points).reshape(-1, *self.point_shape)
             values = jax.vmap(function_of("f", f))(points)
-            self.check_value(values.shape[1:])
+            self.check_value(values)
             return values.reshape(self.shape)
-        values = real("values", jnp.asarray(f))
+        try:
+            values = real("values", jnp.asarray(f))
+        except TypeError:
+            raise ValueError(
+                f"f must be a JAX function, or numbers at the nodes; got {f!r:.100}"
+            ) from None
         if values.shape != self.shape:
             raise ValueError(
                 f"values must have the grid's shape {self.shape}; got shape {values.shape}"
             )
         return values
 
-    def check_value(self, shape: tuple[int, ...]) -> None:
-        """Raises a ValueError unless the shape is that of one number, as a function's value is."""
-        if shape != ():
+    def check_value(self, values: Any) -> None:
+        """Raises a ValueError unless values at many points are one number each."""
+        if not isinstance(values, jax.Array):
+            raise ValueError(f"f must return one number; got {type(values).__name__}")
+        if values.shape[1:] != ():
             raise ValueError(
                 f"f must map a point of shape {self.point_shape} to one number; its value has "
-                f"shape {shape}"
+                f"shape {values.shape[1:]}"
             )
 
     def rows(self, points: ArrayLike | None) -> jax.Array:

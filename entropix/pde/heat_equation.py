@@ -89,7 +89,7 @@ def _expectations(
 
     def at(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = jax.vmap(lambda z: f((x + s * z).reshape(grid.point_shape)))(jnp.asarray(z))
-        grid.check_value(values.shape[1:])
+        grid.check_value(values)
         mean = weights @ values
         return mean, weights @ (z * (values - mean)[:, None]) / s  # E z = 0: less cancellation
 

@@ -205,9 +205,10 @@ def widened_interval(f: Function, interval: tuple[float, float], t: float) -> tu
     """
     check_float64()
     check_positive(t=t)
-    low, high = (float(x) for x in interval)
-    if not low < high:
-        raise ValueError(f"interval must be two numbers, low < high; got {tuple(interval)}")
+    ends = np.ravel(interval)
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise ValueError(f"interval must be two numbers, low < high; got {interval!r}")
+    low, high = map(float, ends)
     slope = jax.grad(function_of("f", f))
 
     def moved(x: float) -> float:

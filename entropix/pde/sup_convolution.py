@@ -121,7 +121,7 @@ def _over_ball(
     def at(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         nearby = (x[None] + ball).reshape(-1, *grid.point_shape)
         values = jax.vmap(f)(nearby)
-        grid.check_value(values.shape[1:])
+        grid.check_value(values)
         highest = values.argmax()
         return values[highest], jax.grad(f)(nearby[highest]).reshape(-1)
 

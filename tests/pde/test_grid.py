@@ -75,6 +75,19 @@ class TestSample:
             PLANE.sample(lambda x: x)
         with pytest.raises(ValueError, match=r"grid's shape \(41,\); got shape \(40,\)"):
             LINE.sample(np.zeros(40))
+        for f, kind in ((lambda x: None, "NoneType"), (lambda x: (x, x), "tuple")):
+            for solve in (LINE.sample, lambda f: pde.heat_equation(LINE, f, 0.1, 1.0)):
+                with pytest.raises(ValueError, match=f"f must return one number; got {kind}"):
+                    solve(f)
+        with pytest.raises(ValueError, match="JAX function, or numbers at the nodes; got 'x'"):
+            LINE.sample("x")
+        with pytest.raises(ValueError, match="t must be one number > 0 and finite; got t='1'"):
+            pde.hopf_lax(LINE, jnp.cos, "1")
+        for interval in (5.0, (0.0, 1.0, 2.0), (1.0, 0.0)):
+            with pytest.raises(ValueError, match="interval must be two numbers, low < high"):
+                pde.widened_interval(jnp.cos, interval, 0.1)
+        with pytest.raises(ValueError, match=r"samples must have shape \(n, ...\)"):
+            pde.estimate(3.0)
 
     def test_complex_values_are_refused(self):
         """Their imaginary parts were left out, or the results were complex."""

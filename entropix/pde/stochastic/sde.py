@@ -176,7 +176,7 @@ def estimate(samples: ArrayLike, *, antithetic: bool = False) -> Estimate:
       `Estimate`: mean and error, each of shape (...,).
 
     Raises:
-      ValueError: if the samples do not make pairs.
+      ValueError: if the samples do not make pairs, or are one number.
 
     Example:
       >>> import entropix, numpy as np
@@ -185,6 +185,8 @@ def estimate(samples: ArrayLike, *, antithetic: bool = False) -> Estimate:
       (2.0, 0.0)
     """
     samples = jnp.asarray(samples)
+    if not samples.ndim:
+        raise ValueError("samples must have shape (n, ...); got one number")
     if antithetic:
         if len(samples) % 2:
             raise ValueError(
