@@ -501,4 +501,5 @@ def on_face(
     check_flag("stepwise", stepwise)
     if stepwise:
         return spread(relaxation, optimizer, axis_name=axis_name)
-    return RelaxedOptimizer.of(optax.chain(relax(relaxation), optimizer), relaxation, optimizer)
+    chain = optax.chain(relax(relaxation), on_inexact_leaves(optimizer))
+    return RelaxedOptimizer.of(chain, relaxation, optimizer)

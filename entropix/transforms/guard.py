@@ -10,7 +10,7 @@ from jax import lax
 
 from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, mapped
-from entropix.transforms.numerics import is_inexact
+from entropix.transforms.numerics import is_inexact, on_inexact_leaves
 
 
 class GuardedState(NamedTuple):
@@ -48,7 +48,7 @@ def guarded(
       A transformation whose state is a `GuardedState`.
     """
     checks.check_transformation("if_finite", optimizer, "optax.adam(1e-3)")
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = on_inexact_leaves(optimizer)
 
     def init(params: optax.Params) -> GuardedState:
         return GuardedState(link.init(params), optimizer.init(params), jnp.zeros([], jnp.int32))

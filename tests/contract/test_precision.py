@@ -119,6 +119,29 @@ def test_leaves_that_no_gradient_can_move_rest(name):
         assert_close(tree["w"], expected["w"], rtol=1e-6)
 
 
+DECAY = optax.chain(optax.add_decayed_weights(0.1), optax.adam(1.0))
+OPTIMIZERS_BEHIND = {
+    "outer": lambda: entropix.outer(optax.sgd(0.1), DECAY, num_steps=2, stepwise=False),
+    "outer-stepwise": lambda: entropix.outer(optax.sgd(0.1), DECAY, num_steps=2),
+    "if_finite": lambda: entropix.relax(entropix.hamilton_jacobi(1.0), if_finite=DECAY),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS_BEHIND.values(), ids=OPTIMIZERS_BEHIND)
+def test_an_outer_optimizer_leaves_whole_numbers_alone(make):
+    tx, params = make(), {"w": jnp.asarray([1.0, -2.0])} | STILL
+
+    def step(loop, _):
+        params, state = loop
+        grad_fn = lambda p, i=0: {"w": 2 * p["w"]} | NO_GRADIENT  # noqa: E731
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        return (optax.apply_updates(params, updates), state), None
+
+    (moved, _), _ = jax.lax.scan(step, (params, tx.init(params)), length=4)
+    assert_close({k: moved[k] for k in STILL}, STILL)
+    assert jnp.all(moved["w"] != params["w"])
+
+
 def _spread(case, leaf):
     return jnp.stack([leaf] * REPLICAS) if case.replicated else leaf
 
