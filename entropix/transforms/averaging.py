@@ -25,9 +25,9 @@ from entropix.transforms.numerics import (
     filled,
     inexact_leaves,
     inexact_part,
-    resting,
     wide,
     wide_copy,
+    with_rest,
 )
 from entropix.transforms.relaxation import check_state
 
@@ -184,6 +184,6 @@ def elastic_averaging(
         state = ElasticAveragingState(
             optax.safe_increment(state.update_count), filled(centre, state.centre)
         )
-        return filled(moves, resting(params)), state
+        return with_rest(moves, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)

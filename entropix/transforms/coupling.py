@@ -16,14 +16,13 @@ from entropix.transforms.numerics import (
     at,
     dtype_of_update,
     factor,
-    filled,
     inexact_leaves,
     inexact_part,
-    resting,
     scalar,
     wide,
     wide_copy,
     wide_dtype,
+    with_rest,
 )
 from entropix.transforms.relaxation import check_state
 
@@ -133,7 +132,7 @@ def elastic_coupling(
         )  # fmt: skip
         memory = centre if period > 1 else None
         state = ElasticState(optax.safe_increment(state.update_count), memory)
-        return filled(pulled, resting(params)), state
+        return with_rest(pulled, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

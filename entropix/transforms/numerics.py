@@ -210,16 +210,23 @@ def filled(tree: Any, rest: Any) -> Any:
     return jax.tree.map(lambda t, r: r if is_hole(t) else t, tree, rest, is_leaf=is_hole)
 
 
-def resting(tree: Any) -> Any:
-    """Updates that change nothing, for leaves that are left alone: zeros of the leaves' dtypes."""
+def with_rest(moves: Any, params: Any) -> Any:
+    """Fills the holes of `moves` with updates that change nothing: zeros of the leaves' dtypes.
 
-    def zero(leaf: Any) -> Any:
-        dtype = dtype_of(leaf)
-        if dtype == jax.dtypes.float0 or jnp.issubdtype(dtype, jax.dtypes.extended):
-            return leaf  # JAX's own zero; a random key, which has none
-        return jnp.zeros(jnp.shape(leaf), dtype)
+    They are made for the holes alone: outside of `jax.jit` every array costs time and memory.
+    """
 
-    return jax.tree.map(zero, tree)
+    def fill(move: Any, leaf: Any) -> Any:
+        return _zero(leaf) if is_hole(move) and not is_hole(leaf) else move
+
+    return jax.tree.map(fill, moves, params, is_leaf=is_hole)
+
+
+def _zero(leaf: Any) -> Any:
+    dtype = dtype_of(leaf)
+    if dtype == jax.dtypes.float0 or jnp.issubdtype(dtype, jax.dtypes.extended):
+        return leaf  # JAX's own zero; a random key, which has none
+    return jnp.zeros(jnp.shape(leaf), dtype)
 
 
 def on_inexact_leaves(
@@ -239,7 +246,7 @@ def on_inexact_leaves(
         moving = inexact_part(updates, leaves)
         real = None if params is None else inexact_leaves(params)
         moves, state = optimizer.update(moving, state, real, **extra)
-        return filled(moves, resting(leaves)), state
+        return with_rest(moves, leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -12,7 +12,7 @@ from entropix.transforms import checks
 from entropix.transforms.axes import AxisName, check_optional_axis_name, vary_like
 from entropix.transforms.eager import compiled, is_eager
 from entropix.transforms.guard import guarded
-from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, resting, wide_like
+from entropix.transforms.numerics import filled, inexact_leaves, inexact_part, wide_like, with_rest
 from entropix.transforms.parts import RelaxedOptimizer
 from entropix.transforms.relaxation import Relaxation, RelaxationState, check_relaxation
 
@@ -216,7 +216,7 @@ def _outer_step(relaxation: Relaxation) -> Callable[..., tuple[Any, Any, Any]]:
         else:
             inner = _inner_loop_from(steps, grad_fn, inner, params, first)
         relaxed, state = steps.finish(inner, state)
-        return filled(relaxed, resting(params)), state, carry
+        return with_rest(relaxed, params), state, carry
 
     return outer_step
 

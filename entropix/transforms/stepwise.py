@@ -13,14 +13,13 @@ from entropix.transforms.eager import cond, is_concrete, is_data
 from entropix.transforms.numerics import (
     changed,
     copy_tree,
-    filled,
     inexact_leaves,
     inexact_part,
     is_abstract,
     landed,
-    resting,
     rounded,
     wide,
+    with_rest,
 )
 from entropix.transforms.parts import RelaxedOptimizer
 from entropix.transforms.probe import refuse_incomplete
@@ -145,7 +144,7 @@ def stepwise(
         except (AttributeError, TypeError, ValueError) as error:
             _check_own_state(state, init, error)
             raise
-        return filled(moves, resting(params)), state
+        return with_rest(moves, params), state
 
     link = optax.GradientTransformationExtraArgs(init, update)
     return RelaxedOptimizer.of(link, relaxation, optimizer)

@@ -293,6 +293,16 @@ def test_the_state_of_another_optimiser_is_refused(own, other, jitted):
         update(w, made[other].init(w), w)
 
 
+def test_an_eager_update_makes_no_array_beside_its_program():
+    tx = entropix.hj_sgd(0.1, gamma=1.0, num_steps=2, stepwise=True)
+    w = {"a": jnp.ones(3), "b": jnp.zeros(2)}
+    state = tx.init(w)
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            updates, state = tx.update(w, state, w)
+    assert int(state.inner.outer.outer_count) == 1
+
+
 def test_an_optimisers_own_error_passes():
     def fail(updates, state, params=None):
         raise ValueError("a fault of its own")

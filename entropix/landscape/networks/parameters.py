@@ -18,8 +18,8 @@ from entropix.transforms.numerics import (
     filled,
     inexact_leaves,
     inexact_part,
-    resting,
     wide,
+    with_rest,
 )
 
 Tree = Any
@@ -59,7 +59,7 @@ def at_point(point: Tree, params: Tree) -> Tree:
 
 def as_vector(part: Tree, params: Tree) -> Tree:
     """A vector shaped like the parameters, zero where a leaf cannot move."""
-    return filled(part, resting(params))
+    return with_rest(part, params)
 
 
 # Leaves of several precisions make one vector, and one number, of the widest of them. Strict
