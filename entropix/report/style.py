@@ -44,11 +44,18 @@ def save_figure(figure: Figure, path: str | pathlib.Path, dpi: int) -> None:
     The suffix says the format; without one, or with one that begins with a digit, that is PNG.
 
     Raises:
+      ValueError: for a suffix that is no format of Matplotlib's.
       OSError: naming the file, if it cannot be written.
     """
     path = pathlib.Path(path)
     if not path.suffix[1:] or path.suffix[1].isdigit():  # as in "rate_0.1"
         path = path.with_name(f"{path.name}.png")
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(
+            f"path must end in a format that Matplotlib writes: {', '.join(sorted(known))}; got "
+            f"{path.name!r}. Add .png."
+        )
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix[1:], dpi=dpi)
     write_atomic(path, drawn.getvalue())

@@ -32,6 +32,13 @@ def test_a_number_at_the_end_of_a_name_is_no_format(make_rows, tmp_path):
     assert (tmp_path / "rate_0.1.png").exists()
 
 
+def test_an_unknown_format_is_refused(make_rows, tmp_path):
+    with pytest.raises(ValueError, match=r"path must end in a format .*, pdf, .*'a\.foo'\. Add"):
+        convergence(make_rows("hj", val_error=ERRORS), tmp_path / "a.foo")
+    convergence(make_rows("hj", val_error=ERRORS), tmp_path / "a.PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.PNG"]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ""])
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(make_rows, tmp_path, suffix):
     path = tmp_path / f"figure{suffix}"
