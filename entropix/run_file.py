@@ -1,14 +1,14 @@
 """The file `run.json`, in the folder of a run: whose results lie there."""
 
-import fnmatch
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from entropix.files import write_atomic
-from entropix.rows import PARTS
+from entropix.rows import METRICS_FILE, PARTS, TABLE_FILE
 
 RUN_FILE = "run.json"
 COMPARED = ("problem", "budget", "evaluation")  # of an identity: equal in runs that are compared
@@ -97,11 +97,8 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
     """
     check_folder(folder)
     path = pathlib.Path(folder) / RUN_FILE
-    if not path.exists() and (inside := _runs_inside(path.parent)):
-        raise ValueError(
-            f"{folder} is no folder of a run, and holds those of {len(inside)}: "
-            f"{', '.join(inside)}. Name one of them, such as {path.parent / inside[0]}."
-        )
+    if not path.exists():
+        check_no_comparison(path.parent)
     if not path.exists() and path.with_name("config.json").exists():
         raise ValueError(
             f"{folder} holds results of version 0.1 of entropix, which this version neither "
@@ -119,10 +116,33 @@ def read_run_file(folder: str | pathlib.Path) -> RunFile:
         ) from error
 
 
-def _runs_inside(folder: pathlib.Path) -> list[str]:
+def check_no_comparison(folder: pathlib.Path) -> None:
+    """Raises `ValueError` for the folder of a comparison, in the place of that of a run."""
+    if inside := runs_inside(folder):
+        raise ValueError(
+            f"{folder} is no folder of a run, and holds those of {len(inside)}: "
+            f"{', '.join(path.name for path in inside)}. Name one of them, such as {inside[0]}."
+        )
+
+
+def runs_inside(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders of runs in that of a comparison; those of a run's added seeds are none."""
-    names = sorted(path.parent.name for path in folder.glob(f"*/{RUN_FILE}"))
-    return [name for name in names if not fnmatch.fnmatchcase(name, PARTS)]
+    if not folder.is_dir():
+        return []
+    parts = set(folder.glob(PARTS))
+    return sorted(path for path in folder.iterdir() if path not in parts and may_be_run(path))
+
+
+def may_be_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is that of a run, which may have lost its file but for a part's."""
+    return _is_run(folder) or any(map(_is_run, folder.glob(PARTS)))
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder has a run's files; a comparison has rows too, and a table beside them."""
+    files = RUN_FILE, METRICS_FILE, TABLE_FILE
+    has = {name: os.path.isfile(folder / name) for name in files}  # also where none can be read
+    return has[RUN_FILE] or (has[METRICS_FILE] and not has[TABLE_FILE])
 
 
 def _checked(path: pathlib.Path) -> RunFile:

@@ -18,6 +18,7 @@ from entropix.experiment.options import plain_number
 from entropix.experiment.problem import Problem
 from entropix.experiment.settings import Budget, Settings
 from entropix.run_file import digest_of_json
+from entropix.transforms.checks import refusal
 
 _USUAL = {
     "jax_enable_x64": False,
@@ -59,6 +60,15 @@ class Run:
                 f"{self.name}: flatness is measured on arrays, and the data are a loader on the "
                 "host. Give the problem arrays, or leave flatness_at empty."
             )
+        self._check_train_examples()
+
+    def _check_train_examples(self) -> None:
+        """Raises `ValueError` for less than a batch, which a model's state is estimated from."""
+        problem, given = self.problem, self.settings.eval_train_examples
+        least = min(problem.batch_size, problem.num_examples or problem.batch_size)
+        if problem.estimate is not None and 0 < given < least:
+            accepted = f"0 for all, or {least} at least, a batch to estimate the model's state from"
+            raise refusal("eval_train_examples", accepted, given)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:

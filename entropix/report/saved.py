@@ -12,12 +12,18 @@ from entropix.rows import (
     COMPLETE_FILE,
     METRICS_FILE,
     PARTS,
-    TABLE_FILE,
     Row,
     has_results,
     read_rows,
 )
-from entropix.run_file import RUN_FILE, check_folder, differing, read_run_file
+from entropix.run_file import (
+    RUN_FILE,
+    check_folder,
+    differing,
+    may_be_run,
+    read_run_file,
+    runs_inside,
+)
 
 
 class SavedRun(NamedTuple):
@@ -70,7 +76,7 @@ def read_runs(folders: Iterable[str | pathlib.Path]) -> list[SavedRun]:
 
 def runs_beside(folder: pathlib.Path, names: Collection[str]) -> list[str]:
     """The runs in the folder of a comparison that are none of `names`."""
-    return sorted(path.name for path in _runs_in(folder) if path.name not in names)
+    return [path.name for path in runs_inside(folder) if path.name not in names]
 
 
 def told_apart(runs: Sequence[SavedRun]) -> list[SavedRun]:
@@ -138,8 +144,8 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     check_folder(folder)
     if (folder / RUN_FILE).exists():
         return [folder]
-    runs = _runs_in(folder)
-    if not runs and _may_be_run(folder):
+    runs = runs_inside(folder)
+    if not runs and may_be_run(folder):
         return [folder]  # a run that has lost its file: `read_run_file` says so
     if not runs:
         raise ValueError(f"{folder} holds no run: neither {RUN_FILE} nor folders that have one.")
@@ -150,20 +156,3 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(
         runs, key=lambda path: (order.index(path.name) if path.name in order else len(order), path)
     )
-
-
-def _runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of runs in the folder of a comparison."""
-    parts = set(folder.glob(PARTS))
-    return [path for path in folder.iterdir() if path not in parts and _may_be_run(path)]
-
-
-def _may_be_run(folder: pathlib.Path) -> bool:
-    """Whether a folder is that of a run, which may have lost its file but for a part's."""
-    return _is_run(folder) or any(map(_is_run, folder.glob(PARTS)))
-
-
-def _is_run(folder: pathlib.Path) -> bool:
-    """Whether a folder has a run's files; a comparison has rows too, and a table beside them."""
-    has = {name: (folder / name).is_file() for name in (RUN_FILE, METRICS_FILE, TABLE_FILE)}
-    return has[RUN_FILE] or (has[METRICS_FILE] and not has[TABLE_FILE])

@@ -13,7 +13,6 @@ from entropix.report.tuning import is_finite
 from entropix.runs.trials import Trial
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import (
-    check_train_examples,
     evaluation_data,
     make_evaluate,
     measured,
@@ -45,7 +44,6 @@ def make_score(run: Run) -> Callable[[Trial, int], Trial]:
         return jax.lax.map(train, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
     walk = jax.jit(walk, out_shardings=layout.common)
-    check_train_examples(problem, run.settings.eval_train_examples)
     examples = evaluation_data(problem, run.settings.eval_train_examples)
     evaluate = make_evaluate(problem)
     measure = jax.jit(lambda points, data: jax.lax.map(lambda p: evaluate(p, data), points))

@@ -12,7 +12,7 @@ from entropix.experiment.names import check_run_name
 from entropix.experiment.run import Run
 from entropix.replicas import agree, agree_on
 from entropix.rows import PARTS, Row, has_results
-from entropix.run_file import differs_beyond_budget, read_run_file
+from entropix.run_file import check_no_comparison, differs_beyond_budget, read_run_file
 from entropix.runs.checkpoint import Checkpoints
 from entropix.runs.folder import DIVERGED, SPENT, RunFolder, claimed
 from entropix.runs.loop import Loop
@@ -102,6 +102,7 @@ def parts(run: Run, workdir: pathlib.Path, fork: bool = False) -> list[tuple[pat
             forked = forked or contents.forked()
             found.append((folder, part))
     if not found:
+        check_no_comparison(workdir)
         return [(workdir, run)]
     missing = tuple(s for s in run.seeds if not any(s in part.seeds for _, part in found))
     wanted = [entry for entry in found if set(entry[1].seeds) & set(run.seeds)]

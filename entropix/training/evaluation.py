@@ -36,14 +36,6 @@ class EvaluationData:
 jax.tree_util.register_dataclass(EvaluationData, ["train", "validation"], [])
 
 
-def check_train_examples(problem: Problem, train_examples: int) -> None:
-    """Raises `ValueError` for less than a batch, where a model's state comes from the examples."""
-    least = min(problem.batch_size, problem.num_examples or problem.batch_size)
-    if problem.estimate is not None and 0 < train_examples < least:
-        accepted = f"0 for all, or {least} at least, a batch to estimate the model's state from"
-        raise refusal("eval_train_examples", accepted, train_examples)
-
-
 def evaluation_data(problem: Problem, train_examples: int) -> EvaluationData:
     """So many examples of the training set (0 for all; see `Problem`), and the validation set.
 

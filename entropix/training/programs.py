@@ -14,7 +14,6 @@ from entropix.replicas import Layout
 from entropix.training.devices import layout_of
 from entropix.training.evaluation import (
     Evaluation,
-    check_train_examples,
     evaluation_data,
     make_estimate,
     make_evaluate,
@@ -116,7 +115,7 @@ def make_programs(run: Run) -> Programs:
 
     Raises:
       ValueError: if the run's layout cannot be had, a loader on the host is to feed replicas, an
-        array has no elements or the name of another, or too few examples are evaluated.
+        array has no elements or the name of another.
     """
     starter, problem = make_starter(run), run.problem
     method, layout = starter.method, starter.layout
@@ -188,7 +187,6 @@ def _stacked(problem: Problem, num_steps: int) -> Any:
 def _make_evaluate(starter: Starter, states: Any) -> Callable[[TrainState], Evaluation]:
     """Evaluates all seeds on one device (of each process): dividing it would make others wait."""
     settings, layout, problem = starter.run.settings, starter.layout, starter.run.problem
-    check_train_examples(problem, settings.eval_train_examples)
     data = layout.local(layout.share(evaluation_data(problem, settings.eval_train_examples)))
     evaluate = over_seeds(make_evaluate(problem), settings.seed_layout)
     points = jax.tree.map(lambda x: _like(x, None), jax.eval_shape(starter.centres, states))

@@ -151,15 +151,15 @@ def test_a_models_state_is_estimated_from_a_batch_at_least(examples, accepted, t
 
     problem = line(estimate=estimate, eval_batch_size=50)
     settings = Settings(eval_train_examples=examples)
-    run = one_run("sgd", problem, budget=(4, 1), seeds=1, settings=settings)
-    if accepted:
-        train_run(run, tmp_path, progress=False)
-        assert load(tmp_path, seed=0, run=run).seeds == (0,)
-    else:
+    if not accepted:
         with pytest.raises(
             ValueError, match="eval_train_examples must be 0 for all, or 8 at least"
-        ):
-            train_run(run, tmp_path, progress=False)
+        ):  # when the run is made, before anything is compiled
+            one_run("sgd", problem, budget=(4, 1), seeds=1, settings=settings)
+        return
+    run = one_run("sgd", problem, budget=(4, 1), seeds=1, settings=settings)
+    train_run(run, tmp_path, progress=False)
+    assert load(tmp_path, seed=0, run=run).seeds == (0,)
 
 
 def test_a_backslash_in_a_path_is_refused(tmp_path):
@@ -255,5 +255,11 @@ def test_the_folder_of_a_comparison_names_its_runs(tmp_path):
     (tmp_path / "sgd").rename(tmp_path / "seeds_5")  # is none
     with pytest.raises(ValueError, match=r"is no folder of a run, and holds those of 1: hj\. Name"):
         load(tmp_path)
+    (tmp_path / "seeds_5").rename(tmp_path / "sgd")
+    for file in ("table.md", "metrics.jsonl"):  # as of one that was interrupted before these
+        with pytest.raises(ValueError, match=r"is no folder of a run"):
+            train(line(), "sgd", budget=Budget(20, 1), seeds=1, workdir=tmp_path, progress=False)
+        (tmp_path / file).unlink()
     with pytest.raises(ValueError, match=r"is no folder of a run"):
         train(line(), "sgd", budget=Budget(20, 1), seeds=1, workdir=tmp_path, progress=False)
+    assert not (tmp_path / "run.json").exists()
