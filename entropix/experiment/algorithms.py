@@ -11,8 +11,15 @@ import optax
 import entropix
 from entropix.experiment import factories
 from entropix.experiment.names import check_file_name, check_name, check_options
-from entropix.experiment.options import COMMON, OF_RATE, SCOPED, check_stored, plain_number
-from entropix.transforms.checks import check_choice, refusal
+from entropix.experiment.options import (
+    COMMON,
+    OF_RATE,
+    SCOPED,
+    SCOPES,
+    check_stored,
+    plain_number,
+)
+from entropix.transforms.checks import check_choice, check_flag, refusal
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -76,15 +83,42 @@ class Algorithm:
         check_file_name("an algorithm's name", self.name)
         if not callable(self.make):
             raise refusal("make", "a function that returns an Optax transformation", self.make)
-        check_choice("counts", self.counts, ("outer steps", "gradients"))
+        self._check_fields()
         object.__setattr__(self, "label", self.label or self.name)
         options = {name: plain_number(value) for name, value in self.options.items()}
         object.__setattr__(self, "options", options)
         known = self._known()
         check_options(f"algorithm {self.name}", self.options, known)
+        check_options(f"algorithm {self.name} in defaults", self.defaults, self._read())
         self._check_rate()
         self._check_arguments(known)
         check_stored(self.name, self.all_options)
+
+    def _check_fields(self) -> None:
+        """Refuses what would be noticed after training alone, or never."""
+        check_choice("counts", self.counts, ("outer steps", "gradients"))
+        check_flag("replicated", self.replicated)
+        check_flag("beyond_the_paper", self.beyond_the_paper)
+        if not isinstance(self.label, str) or self.label.splitlines() not in ([], [self.label]):
+            raise refusal("label", "words in one line, or empty for the name", self.label)
+        if not isinstance(self.colour, str | None):
+            raise refusal("colour", "one of Matplotlib's, such as '#0072B2', or None", self.colour)
+        if self.eval_params is not None and not callable(self.eval_params):
+            raise refusal("eval_params", "a function, or None for x itself", self.eval_params)
+        for name in ("defaults", "search", "options"):
+            if not isinstance(getattr(self, name), Mapping):
+                accepted = "option -> (low, high)" if name == "search" else "option -> value"
+                raise refusal(name, accepted, getattr(self, name))
+
+    def _read(self) -> list[str]:
+        """The options that something reads: the factory by name, or the experiment."""
+        taken = [
+            name
+            for name, parameter in inspect.signature(self.make).parameters.items()
+            if parameter.kind not in _SEVERAL
+        ]
+        ends = [f"{scope}_end" for scope in SCOPES if scope in taken]
+        return [*taken, *COMMON, *(SCOPED if "gamma" in taken else ()), *ends]
 
     def _check_arguments(self, known: Mapping[str, Any]) -> None:
         """Refuses a factory with an argument that nothing gives."""

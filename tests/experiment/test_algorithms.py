@@ -537,6 +537,22 @@ def start_of(problem):
             {"make": lambda opt: opt(0.1), "defaults": {"opt": optax.sgd}},
             "option opt of algorithm mine must be a number, .*got <function sgd.* by a name",
         ),
+        ({"defaults": {"momentun": 0.5}}, "'momentun'; known: learning_rate, .*mean 'momentum'"),
+        (
+            {
+                "make": lambda learning_rate, **rest: optax.adam(learning_rate, **rest),
+                "defaults": {"b1": 0.5},
+            },
+            "unknown option of algorithm mine in defaults 'b1'",
+        ),
+        ({"defaults": {"gamma": 1.0}}, "unknown option of algorithm mine in defaults 'gamma'"),
+        ({"defaults": 3}, "defaults must be option -> value; got defaults=3"),
+        ({"search": [("learning_rate", 0.1, 1)]}, r"search must be option -> \(low, high\); got"),
+        ({"label": "two\nlines"}, "label must be words in one line"),
+        ({"label": 3}, "label must be words in one line, .*got label=3"),
+        ({"colour": 3}, "colour must be one of Matplotlib's, .*got colour=3"),
+        ({"eval_params": "x"}, "eval_params must be a function, or None .*got eval_params='x'"),
+        ({"replicated": "no"}, "replicated must be True or False; got replicated='no'"),
     ],
 )
 def test_a_record_is_checked(changes, message):
