@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from entropix.rows import PARTS
+from entropix.rows import METRICS_FILE, PARTS, TABLE_FILE
+from entropix.run_file import RUN_FILE
 from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
 """Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
+_BESIDE = METRICS_FILE, TABLE_FILE, RUN_FILE, "figure.png"  # in the folder of a comparison
 # What options are often called elsewhere.
 _ELSEWHERE = {"lr": "learning_rate", "wd": "weight_decay", "L": "num_steps", "T": "temperature"}
 
@@ -44,7 +46,10 @@ def folder_name(kind: str, name: str) -> str:
 
 
 def check_run_name(name: str) -> None:
-    """Raises `ValueError` for a run's name that would be a folder of added seeds."""
+    """Raises `ValueError` for a run's name that is that of a file or a folder beside runs."""
+    if name in _BESIDE:
+        accepted = f"called unlike the files of a comparison, {', '.join(_BESIDE)}"
+        raise refusal("a run", accepted, name)
     if fnmatch.fnmatchcase(name, PARTS):
         accepted = f"called by a name unlike {PARTS!r}, which folders of added seeds have"
         raise refusal("a run", accepted, name)

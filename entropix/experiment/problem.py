@@ -197,7 +197,8 @@ class Problem:
                     raise ValueError(
                         "data, a list of tuples or dictionaries, is taken for a list of batches, "
                         f"of batch_size={self.batch_size} examples each; got an array of shape "
-                        f"{np.shape(leaf)} in one. For arrays of all examples, write a tuple."
+                        f"{np.shape(leaf)} in one. Leave out a last batch that is smaller; for "
+                        "arrays of all examples, write a tuple."
                     )
 
     def draw(self, key: Array, data: Any) -> Any:

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,12 @@ def import_function(path: str) -> Callable[..., Any]:
     except Exception as error:  # whatever the user's module raises
         why = f" ({type(error).__name__}: {' '.join(str(error).split())})."
         if isinstance(error, ModuleNotFoundError):
-            why += " Put the folder of what is missing on PYTHONPATH, or install the package."
+            why += (
+                " Put the folder of what is missing on PYTHONPATH, or install the package. "
+                "(entropix landscape: --register=FILE adds that of the config.)"
+            )
+        elif file := getattr(sys.modules.get(module), "__file__", None):
+            why += f" The module is {file}: where you mean another one, give it another name."
         raise refusal("problem", accepted, path, why) from error
     if not callable(function):
         raise refusal("problem", accepted, path)

@@ -21,6 +21,7 @@ from entropix.experiment import (
 )
 from entropix.experiment.making import make_runs
 from entropix.experiment.plan import check_plan
+from entropix.experiment.source import import_function
 from entropix.training.programs import make_programs
 
 ALL = {name: {} for name, record in ALGORITHMS.items() if not record.beyond_the_paper}
@@ -245,6 +246,7 @@ def hidden(learning_rate=0.1):
         ({"a": "sgd"}, {"seeds": (True,)}, "seeds must be a number >= 1, or different"),
         ({"a": "sgd"}, {"budget": 20}, "budget must be an entropix.experiment.Budget"),
         ({"a": "parle"}, {"replicas": 0}, "replicas must be numbers >= 1 .*; got replicas=0. Wri"),
+        ({"table.md": "sgd"}, {}, r"called unlike the files .*, table\.md, .*a run='table\.md'"),
         ({"seeds_a": "sgd"}, {}, r"a run must be called by a name unlike 'seeds_\*'"),
         (
             {"a": entropix.elastic_sgd(0.1, 1.0, "replica")},
@@ -403,3 +405,11 @@ def test_a_runs_name_is_not_that_of_a_folder_of_seeds():
         make_config(
             dataset="digits", model={"name": "mlp"}, optimizers={"seeds_few": {"algorithm": "sgd"}}
         )
+
+
+def test_a_module_of_pythons_in_the_place_of_ones_own_is_named():
+    """A file `code.py` beside a config: Python finds its own `code`, without the function."""
+    with pytest.raises(ValueError, match=r"no attribute 'make'\). The module is .*code\.py: where"):
+        import_function("code:make")
+    with pytest.raises(ValueError, match=r"No module named 'nowhere'.*--register=FILE"):
+        import_function("nowhere:make")

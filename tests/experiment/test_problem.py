@@ -193,6 +193,14 @@ def test_a_list_of_batches_is_a_loader(tmp_path):
     assert (together.on_host, together.num_examples) == (False, 8)
 
 
+def test_a_smaller_batch_in_a_list_is_named():
+    batches = [(np.ones((size, 3)), np.ones(size)) for size in (8, 8, 5)]
+    with pytest.raises(
+        ValueError, match=r"\(5, 3\) in one\. Leave out a last batch that is smaller"
+    ):
+        line(data=batches)
+
+
 def test_batches_are_uniform_with_replacement():
     data = {"x": np.arange(50.0), "y": 2 * np.arange(50.0)}
     problem = line(data=data, batch_size=20_000, **CONSTANT)
