@@ -60,7 +60,8 @@ class Problem:
         training and the validation set as "train_loss" and "val_loss". Without any, `loss` is
         measured, in training mode.
       sample: `sample(key, data) -> batch`, for `loss` alone, in any structure; by default
-        `batch_size` examples, uniformly and with replacement.
+        `batch_size` examples, uniformly and with replacement. The number of examples is to be read
+        from `data`: a search trains on four fifths of them.
       estimate: `estimate(params, model_state, batch) -> model_state`, whose average over the
         training set is the model state to evaluate x with; None keeps the one of training. A batch
         has examples of the data, as a measure's.
