@@ -10,27 +10,27 @@ Without runs, all of the paper's algorithms are compared, and the two of its aut
 beyond the paper is run when it is named: `parle`, `sam`, `snoo`, `sgd_ema`, an average of SGD's
 weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes it.
 
-Run so far, 120 and 80 effective epochs, 3 seeds, 5 where there is a star (`--config.seeds=5`);
-error at the end, %. Three seeds of a run take 30 to 103 minutes on one core, other work beside,
-and a further one 15 to 50; `results/mnist_mlp_full` and `results/mnist_lenet_full`. A cross: on
-an Intel Xeon, as `mlp`'s `entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper`
-and `adamw` there, of `sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `elastic_sgd` and `adamw`
-of `lenet`, and three of `mlp`'s `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
+Run so far, 120 and 80 effective epochs, 5 seeds (`--config.seeds=5`); error at the end, %. Three
+seeds of a run take 30 to 103 minutes on one core, other work beside, and a further one 15 to 50;
+`results/mnist_mlp_full` and `results/mnist_lenet_full`. On an Intel Xeon were run `mlp`'s
+`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, of
+`sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `elastic_sgd` and `adamw` of `lenet`, and three
+of `mlp`'s `parle`, `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
 
     run                    mlp     lenet
-    sgd_authors            1.18*   0.58*
-    entropy_sgd_authors    1.18*   0.60*
-    sgd                    1.17*   0.68*
-    entropy_sgd            1.21*   0.65*
-    entropy_sgd_paper      1.22*   0.59*
-    hj                     1.21*   0.60*
-    heat                   1.20*   0.85*
-    elastic_sgd            1.17*   0.64*
-    parle                  1.22+   0.64*
-    sam                    1.28*   0.67*
-    snoo                   1.21*   0.58*
-    sgd_ema                1.18*   0.58*
-    adamw                  1.07*   0.54*
+    sgd_authors            1.18   0.58
+    entropy_sgd_authors    1.18   0.60
+    sgd                    1.17   0.68
+    entropy_sgd            1.21   0.65
+    entropy_sgd_paper      1.22   0.59
+    hj                     1.21   0.60
+    heat                   1.20   0.85
+    elastic_sgd            1.17   0.64
+    parle                  1.22   0.64
+    sam                    1.28   0.67
+    snoo                   1.21   0.58
+    sgd_ema                1.18   0.58
+    adamw                  1.07   0.54
 
 The first two of `mlp` were run with `--config.num_evals=20` too (1.66 and 1.67 %, 13 minutes a run;
 `results/mnist_mlp_authors`).
