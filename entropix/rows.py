@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 # In the folder of a run: its rows, and that it is finished.
 METRICS_FILE, COMPLETE_FILE = "metrics.jsonl", "complete.json"
-TABLE_FILE = "table.md"  # in the folder of a comparison
+TABLE_FILE, FIGURE_FILE = "table.md", "figure.png"  # in the folder of a comparison
 CHECKPOINTS = "checkpoints"  # in the folder of a run
 PARTS = "seeds_*"  # folders, within that of a run, of seeds that were added later
 FLATNESS = "flatness/"  # what names of measures of flatness begin with

@@ -207,10 +207,11 @@ def _prepare(options: _Options) -> tuple[Any, list[str]]:
 def _draw(rows: Any, folders: list[str], workdir: str, measures: list[str] | None = None) -> None:
     from entropix.report import colours, convergence
     from entropix.report.curves import MOST_PANELS
+    from entropix.rows import FIGURE_FILE, METRICS_FILE, TABLE_FILE
 
     drawn = None if measures is None else measures[:MOST_PANELS]
-    convergence(rows, f"{workdir}/figure.png", measures=drawn, colours=colours(folders))
-    _say(f"{workdir}/ now holds metrics.jsonl, table.md, figure.png")
+    convergence(rows, f"{workdir}/{FIGURE_FILE}", measures=drawn, colours=colours(folders))
+    _say(f"{workdir}/ now holds {METRICS_FILE}, {TABLE_FILE}, {FIGURE_FILE}")
 
 
 def _say(text: str) -> None:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from entropix.rows import METRICS_FILE, PARTS, TABLE_FILE
+from entropix.rows import FIGURE_FILE, METRICS_FILE, PARTS, TABLE_FILE
 from entropix.run_file import RUN_FILE
 from entropix.transforms.checks import refusal, shown
 
 MOST_OF_A_NAME = 200
 """Bytes, in UTF-8, of a name that becomes that of a file: systems allow 255, with what is added."""
-_BESIDE = METRICS_FILE, TABLE_FILE, RUN_FILE, "figure.png"  # in the folder of a comparison
+_BESIDE = METRICS_FILE, TABLE_FILE, RUN_FILE, FIGURE_FILE  # in the folder of a comparison
 # What options are often called elsewhere.
 _ELSEWHERE = {"lr": "learning_rate", "wd": "weight_decay", "L": "num_steps", "T": "temperature"}
 
