@@ -12,10 +12,8 @@ weights, and `adamw`; so is `entropy_sgd_paper`, Entropy-SGD as the paper writes
 
 Run so far, 120 and 80 effective epochs, 5 seeds (`--config.seeds=5`); error at the end, %. Three
 seeds of a run take 30 to 103 minutes on one core, other work beside, and a further one 15 to 50;
-`results/mnist_mlp_full` and `results/mnist_lenet_full`. On an Intel Xeon were run `mlp`'s
-`entropy_sgd`, two of the five seeds of `sgd`, `hj`, `entropy_sgd_paper` and `adamw` there, of
-`sgd`, `entropy_sgd`, `entropy_sgd_paper`, `heat`, `elastic_sgd` and `adamw` of `lenet`, and three
-of `mlp`'s `parle`, `sam`, `snoo` and `sgd_ema`; all others on an AMD EPYC.
+`results/mnist_mlp_full` and `results/mnist_lenet_full`. Most seeds were run on an AMD EPYC, some on
+an Intel Xeon; `results/README.md` says which.
 
     run                    mlp     lenet
     sgd_authors            1.18   0.58
