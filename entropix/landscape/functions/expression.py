@@ -95,7 +95,7 @@ def parse(text: str) -> Expression:
         column = shift - 1 + max(1, min(error.offset or 1, len(stripped)))
         raise ValueError(
             f"the function cannot be read at column {column}: a product needs *, as in 2*x, a "
-            "function parentheses, as in sin(x), and every parenthesis its other"
+            "function parentheses, as in sin(x), and parentheses come in pairs"
         ) from None
     except (RecursionError, MemoryError, ValueError):
         raise ValueError(f"the function is nested deeper than {MAX_NESTING} levels") from None

@@ -79,8 +79,8 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
 
     Args:
       f: a JAX function of a number.
-      well: a local minimum, f'' > 0; so near that f there is the minimum up to 0.01 T.
-      saddle: the maximum to cross, f'' < 0; as near.
+      well: a local minimum, f'' > 0, or a point where f is above that minimum by 0.01 T at most.
+      saddle: the maximum to cross, f'' < 0, or a point where f is below by 0.01 T at most.
       temperature: T > 0.
 
     Returns:
@@ -120,13 +120,13 @@ def kramers_time(f: Function, well: float, saddle: float, *, temperature: float)
 def _check_critical(
     name: str, point: jax.Array, slope: jax.Array, curvature: jax.Array, temperature: ArrayLike
 ) -> None:
-    """Raises a ValueError unless Newton's step to f's critical point changes f by few T.
+    """Raises a ValueError if Newton's step to f's critical point changes f by more than 0.01 T.
 
     Args:
       name: of the point.
-      point: where slope and curvature are f' and f''.
-      slope: 0 at a critical point.
-      curvature: not 0.
+      point: near a critical point.
+      slope: f' there.
+      curvature: f'' there, not 0.
       temperature: T.
     """
     change = slope**2 / (2 * jnp.abs(curvature) * temperature)
